@@ -111,7 +111,7 @@ def load_policy(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise PolicyError(f"{name}: its model cannot be read: {_first_line(error)}") from error
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Policy(name=str(name), model=model, tokenizer=tokenizer)
 
 
