@@ -47,6 +47,22 @@ class Problem(Record):
     subject: str | None = None
 
 
+class WorkedStep(Record):
+    """One step of a worked solution, free of any format: a sentence, and the program and its
+    output where the step computes something."""
+
+    text: str
+    code: str | None = None
+    output: str | None = None
+
+
+class Demonstration(Record):
+    """A problem with a worked solution to learn from; `formats.compose` writes it in a format."""
+
+    problem: Problem
+    steps: tuple[WorkedStep, ...]
+
+
 class Verdict(Record):
     """Whether an answer equals the gold one; `undecided` always has a reason."""
 

@@ -1,0 +1,180 @@
+r"""The embedded problems: GSM-Symbolic questions, which need no download.
+
+`reasoning-gym` (extra `embedded`) generates GSM-Symbolic problems (arXiv 2410.05229): templates
+of GSM8K questions with fresh names and numbers. A few thousand ship with the package; the
+generator itself is only needed to make more, for example to train the embedded policy anew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import string
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from typing import Literal, get_args
+
+from scdpo.errors import InputError, MissingDependency
+from scdpo.problems.worked import Computed, computed, evaluate
+from scdpo.records import Demonstration, Problem, WorkedStep
+
+DATASET = "gsm_symbolic"
+EmbeddedSplit = Literal["train", "validation", "test"]
+
+# The generator draws item i of seed s from the random stream s + i, so seeds must lie further
+# apart than any split is long, or splits would share questions.
+SEEDS: dict[str, int] = {
+    "test": 1_000_000,
+    "validation": 2_000_000,
+    "train": 3_000_000,
+    "demonstrations": 10_000_000,
+}
+_BOILERPLATE = " Give the result as your final answer. Do not include units."
+
+
+def load_embedded(split: EmbeddedSplit, limit: int | None = None) -> list[Problem]:
+    """The problems of a split that ship with the package, at most `limit` of them.
+
+    Raises InputError for an unknown split or when fewer than `limit` problems ship.
+    """
+    if split not in get_args(EmbeddedSplit):
+        known = ", ".join(get_args(EmbeddedSplit))
+        raise InputError(f"embedded problems: no split {split!r} (known: {known})")
+    packed = resources.files("scdpo") / "embedded" / f"{split}.jsonl.gz"
+    lines = gzip.decompress(packed.read_bytes()).decode().splitlines()
+    if limit is not None and limit > len(lines):
+        raise InputError(f"embedded problems: {split} has {len(lines)}, {limit} were asked for")
+    return [Problem.model_validate_json(line) for line in lines[:limit]]
+
+
+def generate(
+    split: str, size: int, *, skip: Iterable[str] = (), start: int = 0
+) -> Iterator[Demonstration]:
+    """Generate `size` usable demonstrations of a split's random stream, from draw `start` on.
+
+    Dropped are items whose worked solution has a false or unreadable equation or does not end
+    in the stated answer, and questions in `skip` (or seen before in this call). Raises
+    MissingDependency without the extra `embedded`.
+    """
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise MissingDependency("reasoning-gym", "embedded") from error
+    draws = SEEDS["demonstrations"] if split == "demonstrations" else 1_000_000
+    source = reasoning_gym.create_dataset(DATASET, size=draws, seed=SEEDS[split])
+    seen = set(skip)
+    made = 0
+    for index in range(start, draws):
+        if made == size:
+            return
+        item = source[index]
+        demonstration = demonstrate(item, f"{DATASET}/{split}/{index}")
+        if demonstration is None or demonstration.problem.question in seen:
+            continue
+        seen.add(demonstration.problem.question)
+        made += 1
+        yield demonstration
+    raise InputError(f"embedded problems: {split} gave only {made} of {size}")
+
+
+def demonstrate(item: dict[str, object], problem_id: str) -> Demonstration | None:
+    """Turn a generated item into a demonstration; None where its worked solution is unusable."""
+    metadata = item["metadata"]
+    assert isinstance(metadata, dict)
+    answer = str(item["answer"]).replace(",", "")
+    worked = str(metadata["answer_cot"])
+    lines = [computed(line) for line in worked.split("\n") if _says_something(line)]
+    if any(line is None for line in lines):
+        return None
+    steps, last = _steps([line for line in lines if line is not None])
+    if not re.fullmatch(r"-?\d+(\.\d+)?", answer) or last is None:
+        return None
+    if abs(last - float(answer)) > 1e-6:
+        return None
+    problem = Problem(
+        id=problem_id,
+        dataset=DATASET,
+        question=_question(str(item["question"])),
+        answer=answer,
+        level=str(sum(len(line.values) for line in lines if line is not None)),
+        subject=_template(metadata["variables"]),
+    )
+    final = WorkedStep(text=f"The answer is \\boxed{{{answer}}}.")
+    return Demonstration(problem=problem, steps=(*steps, final))
+
+
+def pack_splits(sizes: dict[EmbeddedSplit, int]) -> dict[EmbeddedSplit, bytes]:
+    """The gzipped JSONL of each split as it ships; no question is in two of them.
+
+    The same sizes give the same bytes at every call.
+    """
+    packed: dict[EmbeddedSplit, bytes] = {}
+    taken: set[str] = set()
+    for split, size in sizes.items():
+        problems = [d.problem for d in generate(split, size, skip=taken)]
+        taken |= {problem.question for problem in problems}
+        rows = [problem.model_dump(exclude_none=True) for problem in problems]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        packed[split] = gzip.compress(text.encode(), mtime=0)
+    return packed
+
+
+def _says_something(line: str) -> bool:
+    line = line.strip()
+    return bool(line) and not line.startswith("####") and not line.endswith(":")
+
+
+def _question(text: str) -> str:
+    return text.removesuffix(_BOILERPLATE).strip()
+
+
+def _template(variables: object) -> str:
+    """A short name that items drawn from one template share."""
+    import hashlib
+
+    assert isinstance(variables, dict)
+    return hashlib.sha256(" ".join(sorted(variables)).encode()).hexdigest()[:8]
+
+
+def _steps(lines: list[Computed]) -> tuple[list[WorkedStep], float | None]:
+    """Worked steps with code whose variables carry over, and the last value computed."""
+    names = iter(string.ascii_lowercase)
+    values: dict[str, float] = {}
+    steps: list[WorkedStep] = []
+    told: list[str] = []
+    for line in lines:
+        told.append(line.sentence)
+        if not line.expressions:
+            continue
+        assigned: list[str] = []
+        code: list[str] = []
+        for expression in line.expressions:
+            name = next(names, None)
+            if name is None:
+                return [], None
+            with_names = _with_names(expression, values)
+            values[name] = evaluate(with_names, values)
+            assigned.append(name)
+            code.append(f"{name} = {with_names}")
+        shown = ", ".join(assigned)
+        output = ", ".join(repr(values[name]) for name in assigned)
+        output = f"({output})" if len(assigned) > 1 else output
+        steps.append(
+            WorkedStep(text=" ".join(told), code="\n".join([*code, shown]), output=output)
+        )
+        told = []
+    return steps, values[assigned[-1]] if steps else None
+
+
+def _with_names(expression: str, values: dict[str, float]) -> str:
+    """Put the variable that holds a number in its place, the latest one where several do.
+
+    Numbers below 13 stay: they are more often months, days or a dozen than an earlier result.
+    """
+    held = {value: name for name, value in values.items() if abs(value) >= 13}
+
+    def name_of(match: re.Match[str]) -> str:
+        return held.get(float(match[0]), match[0])
+
+    return re.sub(r"\d+(?:\.\d+)?", name_of, expression)

@@ -1,0 +1,142 @@
+"""Worked solutions with written arithmetic, made into step-by-step solutions with code.
+
+A line such as ``Each row has 12 x 4 = 48 seats.`` holds an equation. Here every equation is
+found, checked, and its value handed over to a program: the sentence keeps the expression, a code
+step computes it, and later code steps use the variable. Lines are only used when every equation
+in them is true, so that a policy trained on them is never taught false arithmetic.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
+_TOKEN = re.compile(rf"(?P<number>{NUMBER})(?P<percent>\s?%)?|(?P<op>[-+*()]|/(?!\s?[a-zA-Z]))|(?P<equal>=)")
+_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_TIMES = re.compile(r"(?<=[\d)%a-z])\s*[×x]\s*(?=[\d($€£])|(?<=[\d)])\s*×\s*|×")
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A sentence with its equations: `expressions[i]` evaluates to `values[i]`."""
+
+    sentence: str
+    expressions: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    start: int
+    end: int
+
+
+def evaluate(expression: str, names: Mapping[str, float] | None = None) -> float:
+    """The value of an arithmetic expression over numbers and `names`, as Python computes it.
+
+    Raises ValueError for anything but numbers, names, + - * / and parentheses.
+    """
+    try:
+        tree = ast.parse(expression, mode="eval").body
+        return _evaluate(tree, names or {})
+    except (SyntaxError, ZeroDivisionError, OverflowError, KeyError) as error:
+        raise ValueError(f"{expression!r} is not an arithmetic expression") from error
+
+
+def _evaluate(node: ast.expr, names: Mapping[str, float]) -> float:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        assert isinstance(node.value, int | float)
+        return node.value
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate(node.operand, names)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left, names), _evaluate(node.right, names)
+        return _OPERATORS[type(node.op)](left, right)
+    raise ValueError("not arithmetic")
+
+
+def plain_signs(line: str) -> str:
+    """The line with one sign for each operation and no bullets, currency or digit grouping."""
+    line = re.sub(r"^\s*(?:[-•*]|\d+[.)])\s+", "", line).strip()
+    line = line.replace("÷", "/").replace("−", "-").replace("–", "-")
+    line = re.sub(r"(?<=\d),(?=\d{3}\b)", "", line)
+    line = _TIMES.sub("*", line)
+    return re.sub(r"[$€£]", "", line)
+
+
+def computed(line: str) -> Computed | None:
+    """Find every equation of a line; None when an equation is false or cannot be read.
+
+    A line without an equals sign gives a `Computed` without expressions.
+    """
+    line = plain_signs(line)
+    tokens = [_Token(_python(m), m.start(), m.end()) for m in _TOKEN.finditer(line)]
+    expressions: list[str] = []
+    values: list[float] = []
+    cuts: list[tuple[int, int]] = []
+    left = 0
+    for index, token in enumerate(tokens):
+        if token.text != "=":
+            continue
+        if index + 1 >= len(tokens) or not tokens[index + 1].text[0].isdigit():
+            return None
+        found = _longest(tokens[left:index], evaluate(tokens[index + 1].text))
+        if found is None:
+            return None
+        expressions.append(found[0])
+        values.append(found[1])
+        cuts.append((token.start, _value_end(line, tokens[index + 1].end)))
+        left = index + 1
+    return Computed(_without(line, cuts), tuple(expressions), tuple(values))
+
+
+def _python(match: re.Match[str]) -> str:
+    number = match["number"]
+    if number is None:
+        return match[0]
+    number = number.replace(",", "")
+    number = number.lstrip("0") or "0" if "." not in number else number
+    number = "0" + number if number.startswith(".") else number
+    return f"{number}/100" if match["percent"] else number
+
+
+def _longest(tokens: list[_Token], stated: float) -> tuple[str, float] | None:
+    """The longest run of tokens up to the equals sign that computes the stated value."""
+    for begin in range(len(tokens)):
+        if len(tokens) - begin < 3:
+            return None
+        expression = "".join(f"({t.text})" if "/100" in t.text else t.text for t in tokens[begin:])
+        expression = re.sub(r"(?<=\d)\(", "*(", expression)
+        try:
+            value = evaluate(expression)
+        except ValueError:
+            continue
+        if abs(value - stated) <= 1e-9 * max(1.0, abs(stated)):
+            return _spaced(expression), value
+    return None
+
+
+def _spaced(expression: str) -> str:
+    return re.sub(r"(?<=[\w)])([-+*/])", r" \1 ", expression)
+
+
+def _value_end(line: str, end: int) -> int:
+    return end + 1 if line[end : end + 1] == "%" else end
+
+
+def _without(line: str, cuts: list[tuple[int, int]]) -> str:
+    for start, end in reversed(cuts):
+        line = line[:start].rstrip() + line[end:]
+    return re.sub(r"\s+", " ", line).strip()

@@ -1,0 +1,178 @@
+"""The rooms of the package keep to the table of docs: who may import whom, and how heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "scdpo"
+MAX_LINES = 400
+VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
+
+RECORDS = {"records", "errors"}
+SERVICES = {"formats", "sandbox", "grading", "engines", "policies"}
+STAGES = {"problems", "sampling", "pairs", "training", "evaluation"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "records": set(),
+    "policies": RECORDS,
+    "store": RECORDS,
+    "formats": RECORDS,
+    "sandbox": RECORDS,
+    "grading": RECORDS,
+    "engines": RECORDS | {"policies"},
+    "problems": RECORDS | {"store"},
+    "sampling": RECORDS | SERVICES | {"store", "problems"},
+    "pairs": RECORDS | {"store", "formats"},
+    "training": RECORDS | {"store", "formats", "policies"},
+    "evaluation": RECORDS | SERVICES | {"store", "problems", "sampling", "pairs", "training"},
+    "report": RECORDS | {"store"},
+    "": set(),  # scdpo/__init__.py
+}
+"""Room → rooms it may import, besides itself. A lazy import inside a function counts too."""
+
+MAY_IMPORT_ALL = {"recipe", "cli", "run", "__main__"}
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """The first folder or module below scdpo; the package's own __init__ is ''."""
+    first = path.relative_to(SOURCE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def dotted(path: Path) -> tuple[str, ...]:
+    """The module's name without a trailing __init__: ('scdpo', 'engines', 'base')."""
+    parts = ("scdpo", *path.relative_to(SOURCE).with_suffix("").parts)
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imported(path: Path, tree: ast.AST) -> list[tuple[int, str]]:
+    """Line and full name (`scdpo.records.Problem`) of everything of ours a module imports."""
+    package = dotted(path) if path.name == "__init__.py" else dotted(path)[:-1]
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            start = ".".join([*base, *([node.module] if node.module else [])])
+            found += [(node.lineno, f"{start}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            # After a bare `import scdpo`, `scdpo.training` reaches a room as well.
+            found.append((node.lineno, f"{node.value.id}.{node.attr}"))
+    return [(line, name) for line, name in found if name.split(".")[0] == "scdpo"]
+
+
+def violations(path: Path, tree: ast.AST) -> list[str]:
+    """Imports of a module that its room may not make, and of names private to another room."""
+    room = room_of(path)
+    found = []
+    for line, name in imported(path, tree):
+        target, *inside = [*name.split(".")[1:], ""][:-1] or [""]
+        if target == room:
+            continue
+        where = f"{path.relative_to(SOURCE)}:{line} imports {name}"
+        if room not in MAY_IMPORT_ALL and target not in MAY_IMPORT[room]:
+            # The bare package and its own `__version__` or `__file__` are no room.
+            if target and not target.startswith("__"):
+                found.append(f"{where}: {room or 'scdpo'} may not import {target}")
+        elif any(part.startswith("_") and not part.endswith("__") for part in inside):
+            found.append(f"{where}: private to {target}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT or room in MAY_IMPORT_ALL, (
+        f"{room} is in no room: give it one, or a line in MAY_IMPORT"
+    )
+    assert violations(path, ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "complaint"),
+    [
+        ("report/table.py", "from scdpo.evaluation.accuracy import compare", "may not import eval"),
+        ("report/table.py", "def f():\n    import scdpo.pairs.naive", "may not import pairs"),
+        ("report/table.py", "from ..training import loss", "may not import training"),
+        ("report/table.py", "from .. import training", "may not import training"),
+        ("report/table.py", "from scdpo import training", "may not import training"),
+        ("report/table.py", "import scdpo\nx = scdpo.training.loss", "may not import training"),
+        ("store.py", "from .engines import base", "may not import engines"),
+        ("pairs/naive.py", "from scdpo.store import _hash", "private to store"),
+        ("cli.py", "from scdpo.store import _hash", "private to store"),
+        ("engines/__init__.py", "from ..sampling import x", "may not import sampling"),
+    ],
+)
+def test_the_walk_sees_every_way_to_import(module: str, line: str, complaint: str) -> None:
+    found = violations(SOURCE / module, ast.parse(line))
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("report/table.py", "from scdpo.report.grid import _text"),
+        ("report/table.py", "from .grid import Grid"),
+        ("report/__init__.py", "from .grid import Grid"),
+        ("store.py", "from scdpo import __version__"),
+        ("store.py", "import scdpo\nx = scdpo.__file__"),
+        ("engines/http.py", "from scdpo.policies import policy_path"),
+        ("cli.py", "from scdpo.training.dpo import train"),
+        ("store.py", "import json, typing"),
+    ],
+)
+def test_the_walk_allows_what_the_table_allows(module: str, line: str) -> None:
+    assert violations(SOURCE / module, ast.parse(line)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_file_can_be_read_in_one_go_and_has_a_telling_name(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{lines} lines, at most {MAX_LINES} are meant to be in a file"
+    assert not VAGUE_NAMES & set(dotted(path))
+
+
+HEAVY = ("torch", "transformers", "accelerate", "sympy", "math_verify", "matplotlib", "datasets")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Heavy packages that a fresh interpreter has loaded after running `code`."""
+    script = f"import sys\n{code}\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return set(done.stderr.splitlines()) & set(HEAVY)
+
+
+def test_importing_the_rooms_is_cheap() -> None:
+    rooms = sorted(room for room in MAY_IMPORT if (SOURCE / room).is_dir() and room)
+    modules = [f"scdpo.{room}" for room in rooms] + ["scdpo.policies", "scdpo.store"]
+    modules += ["scdpo.report.table", "scdpo.evaluation.accuracy"]
+    assert loaded_after("\n".join(f"import {module}" for module in modules)) == set()
+
+
+@pytest.mark.skipif(not (SOURCE / "cli.py").is_file(), reason="this tree has no scdpo/cli.py")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import scdpo.cli",
+        "import scdpo.cli\n"
+        "sys.argv = ['scdpo', '--help']\n"
+        "try:\n    scdpo.cli.main()\n"
+        "except SystemExit as end:\n    assert not end.code",
+    ],
+    ids=["import scdpo.cli", "scdpo --help"],
+)
+def test_the_command_line_starts_without_the_heavy_packages(code: str) -> None:
+    assert not loaded_after(code) & {"torch", "transformers"}
