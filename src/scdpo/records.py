@@ -74,16 +74,17 @@ class Step(Record):
     """One reasoning step.
 
     `text` is exactly what the policy wrote, markers included, and `token_ids` are the ids it
-    sampled for it (empty for recorded solutions). `output` is what the execution returned and
-    `host_text`, `host_ids` are what the host appended for it, markers included. `mean_logp` is
-    the mean log-prob per sampled token under the policy that sampled it, at temperature 1
-    (nats per token).
+    sampled for it (empty for recorded solutions). `output` is what the execution returned,
+    `cut` why it was not kept whole (see `sandbox.Cut`), and `host_text`, `host_ids` are what the
+    host appended for it, markers included. `mean_logp` is the mean log-prob per sampled token
+    under the policy that sampled it, at temperature 1 (nats per token).
     """
 
     kind: StepKind
     text: str
     token_ids: tuple[int, ...] = ()
     output: str | None = None
+    cut: str = ""
     host_text: str = ""
     host_ids: tuple[int, ...] = ()
     temperature: float | None = None

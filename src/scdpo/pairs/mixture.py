@@ -1,0 +1,14 @@
+"""The random mixture that Step-Controlled DPO trains on (Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scdpo.pairs.config import draw
+from scdpo.records import Pair
+
+
+def mixture(naive: Iterable[Pair], step_controlled: Iterable[Pair], seed: int = 0) -> list[Pair]:
+    """The union of both sets in an order drawn from the seed, each pair once."""
+    union = {pair.id: pair for pair in (*naive, *step_controlled)}
+    return sorted(union.values(), key=lambda pair: (draw(seed, "mixture", pair.id), pair.id))

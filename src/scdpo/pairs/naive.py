@@ -1,0 +1,116 @@
+"""Naive pairs (Eq. 1) and the data-equal control grown from the same solutions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from scdpo.pairs.candidates import (
+    PairResult,
+    by_problem,
+    distinct,
+    make_pair,
+    result,
+    same_prefix,
+    side,
+)
+from scdpo.pairs.config import PairConfig, draw, is_heldout
+from scdpo.records import Pair, Solution
+
+
+def naive_pairs(solutions: Iterable[Solution], config: PairConfig) -> PairResult:
+    """D_naive: per question the first preferred with the first dispreferred attempt (Eq. 1).
+
+    With `naive_per_question` above 1, further combinations follow, each using other solutions
+    before any is used again. Continuations of other solutions are left out. The counts add up:
+    every solution is in `chosen`, `rejected` or one of the reasons why it is neither.
+    """
+    questions, counts = _questions(solutions, config)
+    pairs = [
+        pair
+        for combinations in questions.values()
+        for pair, _ in zip(combinations, range(config.naive_per_question), strict=False)
+    ]
+    return result(pairs, counts)
+
+
+def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> PairResult:
+    """D_naive grown to `size` *training* pairs by further distinct combinations.
+
+    Questions take turns, in an order drawn from the seed; held-out questions give what they
+    give to D_naive. The count `short` says how many pairs the solutions did not yield.
+    """
+    questions, counts = _questions(solutions, config)
+    heldout = {problem for problem in questions if is_heldout(problem, config)}
+    pairs = [
+        pair
+        for problem in heldout
+        for pair, _ in zip(questions[problem], range(config.naive_per_question), strict=False)
+    ]
+    turns = deque(
+        sorted(questions.keys() - heldout, key=lambda name: (draw(config.seed, "turn", name), name))
+    )
+    train: list[Pair] = []
+    while turns and len(train) < size:
+        problem = turns.popleft()
+        if pair := next(questions[problem], None):
+            train.append(pair)
+            turns.append(problem)
+    counts["short"] = max(0, size - len(train))
+    return result(sorted(pairs + train, key=lambda pair: (pair.problem_id, pair.id)), counts)
+
+
+def _questions(
+    solutions: Iterable[Solution], config: PairConfig
+) -> tuple[dict[str, Iterator[Pair]], Counter[str]]:
+    """The possible pairs of every question that has some, best first; and the counts."""
+    counts: Counter[str] = Counter()
+    questions: dict[str, Iterator[Pair]] = {}
+    groups = by_problem(solution for solution in solutions if solution.parent is None)
+    for problem, group in groups.items():
+        counts["questions"] += 1
+        counts["solutions"] += len(group)
+        chosen, rejected = _sides(group, config, counts)
+        if chosen and rejected:
+            questions[problem] = _combinations(chosen, rejected, config)
+        elif chosen or rejected:
+            counts[f"questions_without_{'rejected' if chosen else 'chosen'}"] += 1
+        else:
+            counts["questions_without_either"] += 1
+    return questions, counts
+
+
+def _sides(
+    group: Sequence[Solution], config: PairConfig, counts: Counter[str]
+) -> tuple[list[Solution], list[Solution]]:
+    """A question's distinct preferred and dispreferred solutions, in order of attempt."""
+    sides: dict[str, list[Solution]] = {"chosen": [], "rejected": []}
+    prompted: Solution | None = None
+    for solution in group:
+        taken, reason = side(solution, config)
+        if taken is None:
+            counts[reason] += 1
+            continue
+        prompted = prompted or solution
+        if same_prefix(prompted, solution):
+            sides[taken].append(solution)
+        else:
+            counts["other_prompt"] += 1
+    for name, candidates in sides.items():
+        kept = distinct(candidates, config)
+        counts[f"duplicate_{name}"] += len(candidates) - len(kept)
+        counts[name] += len(kept)
+        sides[name] = kept
+    return sides["chosen"], sides["rejected"]
+
+
+def _combinations(
+    chosen: Sequence[Solution], rejected: Sequence[Solution], config: PairConfig
+) -> Iterator[Pair]:
+    """Every combination once: both sides advance together, and shift when they come round."""
+    period = math.lcm(len(chosen), len(rejected))
+    for turn in range(len(chosen) * len(rejected)):
+        one = chosen[turn % len(chosen)]
+        other = rejected[(turn + turn // period) % len(rejected)]
+        yield make_pair("naive", one, other, config)

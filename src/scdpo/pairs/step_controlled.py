@@ -1,0 +1,78 @@
+"""Step-controlled pairs (Eq. 2): a preferred solution against its own branches that go wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from scdpo.pairs.candidates import PairResult, by_problem, distinct, make_pair, result, side
+from scdpo.pairs.candidates import same_prefix as shares
+from scdpo.pairs.config import PairConfig, draw
+from scdpo.records import Pair, Solution
+
+
+def step_controlled_pairs(
+    solutions: Iterable[Solution], branches: Iterable[Solution], config: PairConfig
+) -> PairResult:
+    """D_SC: what a preferred solution writes after step k against what a branch writes (Eq. 2).
+
+    Every branch names its parent among `solutions` and its branch step k. Questions are limited
+    by `step_controlled_per_question`; their branch steps take turns, in an order drawn from the
+    seed, so that the limit does not favour early ones. The counts add up: every branch is in
+    `pairs` or one of the reasons why it gave none.
+    """
+    parents = {solution.id: solution for solution in solutions}
+    counts: Counter[str] = Counter()
+    pairs: list[Pair] = []
+    for problem, group in by_problem(branches).items():
+        counts["branches"] += len(group)
+        fit = [branch for branch in group if _fits(branch, parents, config, counts)]
+        turns = list(_turns(problem, fit, config))
+        kept = distinct(turns, config)
+        limit = config.step_controlled_limit(group[0].dataset)
+        counts["duplicate_rejected"] += len(turns) - len(kept)
+        counts["over_limit"] += len(kept[limit:])
+        pairs += [_pair(branch, parents, config) for branch in kept[:limit]]
+    return result(pairs, counts)
+
+
+def _fits(
+    branch: Solution, parents: Mapping[str, Solution], config: PairConfig, counts: Counter[str]
+) -> bool:
+    reason = _misfit(branch, parents.get(branch.parent or ""), config)
+    if reason:
+        counts[reason] += 1
+    return not reason
+
+
+def _misfit(branch: Solution, parent: Solution | None, config: PairConfig) -> str:
+    """Why a branch gives no pair; empty when it does."""
+    taken, reason = side(branch, config)
+    if taken != "rejected":
+        ended_well = branch.finish == "finished" and branch.verdict.name == "correct"
+        return "correct" if ended_well else reason
+    if parent is None:
+        return "parent_missing"
+    if side(parent, config)[0] != "chosen":
+        return "parent_not_preferred"
+    if not shares(parent, branch, branch.branch_step):
+        return "prefix_differs"
+    if min(len(parent.steps), len(branch.steps)) == branch.branch_step:
+        return "nothing_after_branch"
+    return ""
+
+
+def _turns(problem: str, branches: Sequence[Solution], config: PairConfig) -> Iterator[Solution]:
+    """The branches of a question, one of each branch step, then the next of each, and so on."""
+    by_step: defaultdict[int, list[Solution]] = defaultdict(list)
+    for branch in branches:
+        by_step[branch.branch_step].append(branch)
+    steps = sorted(by_step, key=lambda k: (draw(config.seed, "branch", problem, str(k)), k))
+    for turn in range(max(map(len, by_step.values()), default=0)):
+        yield from (by_step[k][turn] for k in steps if turn < len(by_step[k]))
+
+
+def _pair(branch: Solution, parents: Mapping[str, Solution], config: PairConfig) -> Pair:
+    assert branch.parent is not None
+    parent = parents[branch.parent]
+    return make_pair("step_controlled", parent, branch, config, branch.branch_step)

@@ -1,0 +1,136 @@
+"""The benchmarks of the paper (arXiv 2407.00782) and the user's own files, as Problems."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from scdpo.errors import DataError, InputError
+from scdpo.problems import rows
+from scdpo.problems.files import NumberedRow, file_rows, find_file, hub_rows
+from scdpo.problems.gold import Row, RowError, problem_id
+from scdpo.records import Problem
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_SUFFIXES = (".jsonl", ".json", ".tsv")
+_PATTERNS = ("{split}.jsonl", "{split}.json", "*_{split}.jsonl", "*_{split}.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """How one data set is read: its rows, its files in a folder, its place on the hub.
+
+    `files` are patterns of file names, tried in order. `hub` is a data set known to have it
+    (for messages and documentation) and `configs` the configurations to read there.
+    """
+
+    row: Callable[[Row], rows.Item]
+    files: tuple[str, ...] = _PATTERNS
+    hub: str = ""
+    configs: tuple[str, ...] = ()
+
+
+_MATH_SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "gsm8k": Benchmark(rows.gsm8k, hub="openai/gsm8k", configs=("main",)),
+    "math": Benchmark(rows.math, hub="EleutherAI/hendrycks_math", configs=_MATH_SUBJECTS),
+    "math500": Benchmark(
+        rows.math, ("math500.jsonl", "test500.jsonl", *_PATTERNS), "HuggingFaceH4/MATH-500"
+    ),
+    "ape210k": Benchmark(
+        rows.ape210k, ("{split}.ape.json", *_PATTERNS), "MU-NLPC/Calc-ape210k", ("default",)
+    ),
+    "cmath": Benchmark(rows.cmath, ("cmath_{split}.jsonl", *_PATTERNS), "weitianwen/cmath"),
+    "mgsm_zh": Benchmark(rows.mgsm, ("mgsm_zh.tsv",), "juletxara/mgsm", ("zh",)),
+    "mgsm_en": Benchmark(rows.mgsm, ("mgsm_en.tsv",), "juletxara/mgsm", ("en",)),
+    "svamp": Benchmark(rows.svamp, ("SVAMP.json", *_PATTERNS), "ChilleD/SVAMP"),
+    "asdiv": Benchmark(rows.asdiv, hub="EleutherAI/asdiv"),
+    "mawps": Benchmark(rows.mawps, hub="MU-NLPC/Calc-mawps", configs=("default",)),
+    "simuleq": Benchmark(rows.messages, ("simuleq_{split}_post.jsonl", "simuleq_{split}.jsonl")),
+    "mathematics": Benchmark(
+        rows.messages, ("mathematics_{split}_post.jsonl", "mathematics_{split}.jsonl")
+    ),
+    "jsonl": Benchmark(rows.own),
+}
+"""Every benchmark by name; `jsonl` are the user's own rows, named after their file."""
+
+
+def load_problems(
+    name: str, path: Path | str, *, split: str = "test", limit: int | None = None
+) -> list[Problem]:
+    """The problems of benchmark `name`, in the order of the file, at most `limit`.
+
+    `path` is a file, a folder with the file of `split`, or a data set on the Hugging Face hub
+    (`owner/name`; a path that exists goes first). Ids are a hash of the question (see
+    `problem_id`), with `-2`, `-3` … behind repeated questions; own rows may bring their own.
+    Raises InputError for an unknown name or limit, DataError with the line for a row that is
+    malformed or has no question or answer, MissingDependency for the hub without its extra.
+    """
+    if name not in BENCHMARKS:
+        raise InputError(f"benchmark {name!r}: known are {', '.join(BENCHMARKS)}")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit}: must be at least 1")
+    benchmark = BENCHMARKS[name]
+    local = Path(path)
+    if local.is_dir():
+        local = find_file(local, benchmark.files, split)
+    if local.exists():
+        source, numbered = str(local), file_rows(local)
+    elif _HUB_NAME.fullmatch(str(path)) and local.suffix not in _SUFFIXES:
+        source, numbered = str(path), hub_rows(str(path), benchmark.configs, split)
+    else:
+        raise DataError("no such file or folder", path)
+    dataset = re.split(r"[\\/]", source)[-1].split(".")[0] if name == "jsonl" else name
+    return _problems(dataset, benchmark.row, islice(numbered, limit), source)
+
+
+def _problems(
+    dataset: str,
+    read: Callable[[Row], rows.Item],
+    numbered: Iterable[NumberedRow],
+    source: str,
+) -> list[Problem]:
+    seen: Counter[str] = Counter()
+    problems = []
+    for number, (line, row) in enumerate(numbered, start=1):
+        try:
+            item = read(row)
+        except RowError as error:
+            where = "" if line is not None else f"row {number}: "
+            raise DataError(f"{where}{error}", source, line) from error
+        problem = _problem(item, item.dataset or dataset)
+        seen[problem.id] += 1
+        if (count := seen[problem.id]) > 1:
+            if item.id is not None:
+                raise DataError(f"id {item.id!r} is already taken by another row", source, line)
+            problem = problem.model_copy(update={"id": f"{problem.id}-{count}"})
+        problems.append(problem)
+    if not problems:
+        raise DataError("it holds no problems", source)
+    return problems
+
+
+def _problem(item: rows.Item, dataset: str) -> Problem:
+    return Problem(
+        id=item.id or problem_id(dataset, item.question),
+        dataset=dataset,
+        question=item.question,
+        answer=item.answer,
+        alternatives=item.alternatives,
+        solution=item.solution,
+        level=item.level,
+        subject=item.subject,
+    )

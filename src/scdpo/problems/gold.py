@@ -1,0 +1,94 @@
+"""Question ids, and gold answers out of what the data sets write around them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_UNIT = re.compile(r"\s+\([^()]*\)\s*$")
+
+
+class RowError(ValueError):
+    """A row without a question or an answer; the loader adds file and line."""
+
+
+def problem_id(dataset: str, question: str) -> str:
+    """The id of a question: data set and a hash of its text.
+
+    White space and commas do not count, so that the same question read from another project's
+    file, with other line breaks or joints, gets the same id.
+    """
+    key = re.sub(r"[\s,，]+", "", unicodedata.normalize("NFKC", question))
+    return f"{dataset}/{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def text_of(row: Row, what: str, *keys: str) -> str:
+    """The first of `keys` that holds a text or a number. RowError names `what` is missing."""
+    for key in keys:
+        value = row.get(key)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            continue
+        if text := number_text(value).strip():
+            return text
+    raise RowError(f"no {what} (looked for {', '.join(keys)}; the row has {', '.join(row)})")
+
+
+def number_text(value: str | int | float) -> str:
+    """A number as people write it: 43.0 is 43. Texts stay."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def without_thousands(answer: str) -> str:
+    """`1,080` as `1080`."""
+    return _THOUSANDS.sub("", answer)
+
+
+def without_unit(answer: str) -> str:
+    """ASDiv's `9 (apples)` as `9`; with several answers, of each."""
+    return "; ".join(_UNIT.sub("", part).strip() for part in answer.split(";"))
+
+
+def hash_mark_answer(solution: str) -> str:
+    """What follows the last `####` of a GSM8K solution, thousands separators removed."""
+    _, mark, answer = solution.rpartition("####")
+    if not mark or not answer.strip():
+        raise RowError("no answer (the solution has no '####' followed by one)")
+    return without_thousands(answer.strip())
+
+
+def boxed_answer(solution: str) -> str:
+    r"""The content of the last `\boxed{…}`, nested braces kept; of `\boxed 2`, the 2."""
+    boxes = list(_BOX.finditer(solution))
+    if not boxes:
+        raise RowError(r"no answer (the solution has no \boxed)")
+    start = boxes[-1].end()
+    if not solution.startswith("{", start):
+        answer = re.split(r"[$\s]", solution[start:], maxsplit=1)[0]
+    else:
+        answer = solution[start + 1 : _closing_brace(solution, start)]
+    if not answer.strip():
+        raise RowError(r"no answer (the last \boxed is empty)")
+    return answer.strip()
+
+
+def _closing_brace(text: str, opening: int) -> int:
+    """The index of the brace that closes the one at `opening`; escaped braces do not count."""
+    depth, at = 0, opening
+    while at < len(text):
+        if text[at] == "\\":
+            at += 1
+        elif text[at] in "{}":
+            depth += 1 if text[at] == "{" else -1
+            if depth == 0:
+                return at
+        at += 1
+    raise RowError(r"no answer (the last \boxed is not closed)")

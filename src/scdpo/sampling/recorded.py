@@ -1,0 +1,150 @@
+"""Recorded solutions of other models as solution rows: executed again, and graded here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
+from scdpo.grading import Grader, final_answer
+from scdpo.problems.gold import problem_id
+from scdpo.records import Finish, Solution, Verdict
+from scdpo.sampling.flags import solution_flags
+from scdpo.sampling.naive import Progress, count_solutions
+from scdpo.sandbox.base import Sandbox
+from scdpo.sandbox.compare import same_output
+from scdpo.store import Stage
+
+BATCH = 64
+"""Solutions that are executed and graded together."""
+
+
+@dataclass(slots=True)
+class Reproduced:
+    """How many recorded code blocks printed again what was recorded, and how the others fared."""
+
+    blocks: int = 0
+    same: int = 0
+    rest: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> dict[str, int | float]:
+        """For a manifest: blocks, share reproduced, and reasons for the rest."""
+        share = self.same / self.blocks if self.blocks else 1.0
+        return {
+            "code_blocks": self.blocks,
+            "reproduced": self.same,
+            "reproduced_share": round(share, 5),
+        } | {f"not_reproduced:{reason}": n for reason, n in self.rest.items()}
+
+
+async def import_recorded(
+    path: Path,
+    layout: str,
+    dataset: str,
+    grader: Grader,
+    sandbox: Sandbox,
+    stage: Stage,
+    progress: Progress | None = None,
+) -> dict[str, int | float]:
+    """Import a file of recorded solutions into `stage`; returns its counts.
+
+    Every program is executed again, in order and in one session per solution, and its output
+    compared with the recorded one; the rows keep the recorded text, since that is what the
+    policy went on from. Grading is ours, against the gold answer in the file. A row's problem
+    id is made of the question, so that files on the same questions meet. Raises DataError for
+    a malformed file.
+    """
+    recorded = list(read_recorded(path, layout))
+    reproduced = Reproduced()
+    seen: Counter[str] = Counter()
+    for start in range(0, len(recorded), BATCH):
+        part = recorded[start : start + BATCH]
+        form = get_format(part[0].format)
+        done = await asyncio.gather(*(_execute(r, form, sandbox) for r in part))
+        for one in done:
+            reproduced.blocks += one.blocks
+            reproduced.same += one.same
+            reproduced.rest += one.rest
+        stage.append_new(_solutions(part, path.stem, dataset, grader, seen))
+        if progress is not None:
+            progress(start + len(part), len(recorded))
+    return count_solutions(stage.rows(Solution)) | reproduced.counts()
+
+
+async def _execute(recorded: RecordedSolution, form: Format, sandbox: Sandbox) -> Reproduced:
+    """Run a solution's programs; how many print what was recorded."""
+    found = Reproduced()
+    codes = [(form.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
+    runnable = [(code, output) for code, output in codes if code is not None and output is not None]
+    if not runnable:
+        return found
+    session = await sandbox.session()
+    try:
+        for code, output in runnable:
+            found.blocks += 1
+            execution = await session.run(code)
+            if same_output(execution.output, output):
+                found.same += 1
+            else:
+                found.rest[execution.cut or _kind(execution.output, output)] += 1
+            if execution.cut in ("deadline", "memory", "died"):
+                break
+    finally:
+        await session.close()
+    return found
+
+
+def _kind(ours: str, recorded: str) -> str:
+    """What differs, roughly: an error on one side or both, or just the text."""
+    here, there = "Error" in ours, "Error" in recorded
+    if here and there:
+        return "other error"
+    if here:
+        return "error only here"
+    return "error only recorded" if there else "other text"
+
+
+def _solutions(
+    part: Sequence[RecordedSolution],
+    policy: str,
+    dataset: str,
+    grader: Grader,
+    seen: Counter[str],
+) -> list[Solution]:
+    form = get_format(part[0].format)
+    answers = [final_answer(form.plain(form.render(r.steps))) if r.finished else None for r in part]
+    verdicts = grader.grade_many(
+        [((r.gold,), answer) for r, answer in zip(part, answers, strict=True)]
+    )
+    rows = []
+    for r, answer, verdict in zip(part, answers, verdicts, strict=True):
+        name = problem_id(dataset, r.question)
+        attempt = seen[name]
+        seen[name] += 1
+        finish: Finish = "finished" if r.finished else "max_steps"
+        rows.append(
+            Solution(
+                id=f"{name}#{policy}.{attempt}",
+                problem_id=name,
+                dataset=dataset,
+                question=r.question,
+                format=r.format,
+                policy=policy,
+                prompt=r.prompt,
+                steps=r.steps,
+                finish=finish,
+                answer=answer,
+                verdict=verdict if r.finished else _unfinished(finish),
+                flags=solution_flags(r.question, r.steps, form.stop),
+                attempt=attempt,
+                seed=0,
+            )
+        )
+    return rows
+
+
+def _unfinished(finish: Finish) -> Verdict:
+    return Verdict(name="undecided", reason=f"unfinished: {finish}")
