@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -38,6 +39,22 @@ def policy_path(name: str | Path) -> str:
             f"{path}: no such policy folder (or 'embedded', or a hub name owner/model)"
         )
     return str(name)
+
+
+def policy_hash(name: str | Path) -> str:
+    """A hash of a policy folder's weights, config and tokenizer; a hub name is its own."""
+    path = Path(policy_path(name))
+    if not path.is_dir():
+        return str(name)
+    digest = hashlib.sha256()
+    for file in sorted(
+        [*path.glob("*.safetensors"), path / "config.json", path / "tokenizer.json"]
+    ):
+        if file.is_file():
+            digest.update(file.name.encode())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
 
 
 @dataclass(slots=True)

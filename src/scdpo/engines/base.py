@@ -63,6 +63,10 @@ class Engine(Protocol):
         """Complete every request, in order. Raises EngineError."""
         ...
 
+    def clear(self) -> None:
+        """Forget what earlier calls left behind, so that later ones depend on none of them."""
+        ...
+
     def close(self) -> None:
         """Give back what the engine holds; later calls do nothing."""
         ...

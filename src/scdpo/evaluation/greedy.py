@@ -52,6 +52,7 @@ async def evaluate_greedy(
 async def _answer(
     problems: Sequence[Problem], config: EvaluateConfig, shop: Workshop
 ) -> list[Evaluation]:
+    shop.engine.clear()
     schedule = Schedule(start=0, increment=0, cap=0)
     rollouts = [
         rollout(

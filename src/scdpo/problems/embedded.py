@@ -160,9 +160,7 @@ def _steps(lines: list[Computed]) -> tuple[list[WorkedStep], float | None]:
         shown = ", ".join(assigned)
         output = ", ".join(repr(values[name]) for name in assigned)
         output = f"({output})" if len(assigned) > 1 else output
-        steps.append(
-            WorkedStep(text=" ".join(told), code="\n".join([*code, shown]), output=output)
-        )
+        steps.append(WorkedStep(text=" ".join(told), code="\n".join([*code, shown]), output=output))
         told = []
     return steps, values[assigned[-1]] if steps else None
 

@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
-_TOKEN = re.compile(rf"(?P<number>{NUMBER})(?P<percent>\s?%)?|(?P<op>[-+*()]|/(?!\s?[a-zA-Z]))|(?P<equal>=)")
+_OPERATION = r"[-+*()]|/(?!\s?[a-zA-Z])"  # the slash of "kilometres/hour" divides nothing
+_TOKEN = re.compile(
+    rf"(?P<number>{NUMBER})(?P<percent>\s?%)?|(?P<op>[-+*()]|/(?!\s?[a-zA-Z]))|(?P<equal>=)"
+)
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,

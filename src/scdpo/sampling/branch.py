@@ -142,6 +142,7 @@ def _ordered(solutions: Iterable[Solution]) -> list[Solution]:
 
 async def _branch_chunk(parents: list[_Parent], config: BranchConfig, shop: Workshop) -> None:
     """Fill `tries` of the parents as far as the stop rule wants."""
+    shop.engine.clear()
     bases = {p.solution.id: _Replay(p.solution, shop) for p in parents}
     try:
         while open_parents := [p for p in parents if _stop_at(p.tries, p, config) is None]:

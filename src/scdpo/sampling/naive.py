@@ -89,6 +89,7 @@ async def _sample_chunk(
     problems: Sequence[Problem], config: SampleConfig, shop: Workshop
 ) -> list[Solution]:
     """All attempts that the stop rule takes on these problems, in problem order."""
+    shop.engine.clear()
     attempts: dict[str, list[Solution]] = {problem.id: [] for problem in problems}
     while open_problems := [p for p in problems if _stop_at(attempts[p.id], config) is None]:
         draws = _next_draws(open_problems, attempts, config)

@@ -1,0 +1,222 @@
+"""Completions from a causal language model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scdpo.engines.base import Completion, Request
+from scdpo.errors import EngineError
+from scdpo.policies import Policy, load_policy
+
+if TYPE_CHECKING:
+    from scdpo.engines.decode import Decoder, Rollout
+    from scdpo.engines.stops import StopWatches
+
+_MIB = 1 << 20
+
+
+class LocalEngineConfig(BaseModel):
+    """How the in-process engine runs. None of it changes what a row samples, but for rounding.
+
+    `max_rows`: rows decoded together; more requests are decoded in turns, shorter prompts
+    first. `cache_mb`: MiB of keys and values kept for later prompts with the same prefix, 0 for
+    none. `max_context`: tokens of prompt and completion; None takes the model's own limit.
+    `prefill_tokens`: most padded prompt tokens in one forward pass. `device` None takes the GPU
+    where there is one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_rows: int = Field(default=256, ge=1)
+    cache_mb: int = Field(default=512, ge=0)
+    max_context: int | None = Field(default=None, ge=2)
+    prefill_tokens: int = Field(default=4096, ge=1)
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class LocalEngine:
+    """Completions from a transformers model, batched, on its own worker thread.
+
+    Calls are served one after another in the order of their arrival; the same sequence of
+    calls gives the same completions bit for bit. After `clear` that holds from there on,
+    whatever was asked before. The model's weights must not change between calls without a
+    `clear`, as kept keys and values would be the old ones.
+
+    A completion ends with `end` at an end string or the model's own EOS (both kept in ids and
+    text), with `stop` at a stop string, else with `length`. A prompt that leaves no room in the
+    context gives an empty completion with `length`.
+
+    Raises EngineError for a model that does not take 4-D masks over a plain key/value cache, or
+    that looks back less far than `max_context` (sliding-window attention).
+    """
+
+    def __init__(self, policy: Policy, *, config: LocalEngineConfig | None = None):
+        from scdpo.engines.decode import Decoder
+        from scdpo.engines.stops import StopWatches
+
+        config = config or LocalEngineConfig()
+        self.name = policy.name
+        self.max_context = _max_context(policy, config.max_context)
+        self._policy = policy
+        self._config = config
+        self._n_vocab = int(policy.model.config.get_text_config().vocab_size)
+        with _evaluating(policy):
+            self._decoder: Decoder = Decoder(
+                policy.model,
+                max_context=self.max_context,
+                cache_bytes=config.cache_mb * _MIB,
+                prefill_tokens=config.prefill_tokens,
+            )
+        self._watches: StopWatches = StopWatches(policy.tokenizer, self._n_vocab, _eos_ids(policy))
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scdpo-engine")
+        self._closed = False
+
+    def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
+        """Token ids of `text`, special-token markers recognised; `start` adds BOS and such."""
+        return self._policy.encode(text, start=start)
+
+    async def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Complete every request, in order. Raises EngineError.
+
+        A cancelled call stops at its next token.
+        """
+        if self._closed:
+            raise EngineError(f"{self.name}: the engine is closed")
+        requests = list(requests)
+        for i, request in enumerate(requests):
+            self._validate(i, request)
+        cancelled = threading.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._worker, self._complete, requests, cancelled)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def clear(self) -> None:
+        """Forget kept prefixes, so that later calls depend on no earlier one."""
+        self._worker.submit(self._decoder.prefixes.clear).result()
+
+    def close(self) -> None:
+        """Wait for the worker and free what is kept; later calls do nothing."""
+        if not self._closed:
+            self._closed = True
+            self._worker.shutdown(wait=True, cancel_futures=True)
+            self._decoder.release()
+
+    def _complete(self, requests: list[Request], cancelled: threading.Event) -> list[Completion]:
+        import torch
+
+        rollouts = [self._rollout(request) for request in requests]
+        waiting = [row for row in rollouts if row.limit > 0]
+        # Rows of like length together: attention reads every row up to the longest one.
+        waiting.sort(key=lambda row: len(row.request.prompt_ids))
+        try:
+            with torch.inference_mode(), _evaluating(self._policy):
+                for chunk in _chunks(waiting, self._config.max_rows):
+                    self._decoder.decode(chunk, cancelled)
+        except EngineError as error:
+            raise EngineError(f"{self.name}: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EngineError(
+                f"{self.name}: the model failed on {len(waiting)} prompts "
+                f"({self._config.max_rows} rows at a time): {reason}"
+            ) from error
+        return [
+            Completion(tuple(r.ids), self._policy.decode(r.ids), tuple(r.logps), r.finish)
+            for r in rollouts
+        ]
+
+    def _rollout(self, request: Request) -> Rollout:
+        from scdpo.engines.decode import Rollout
+
+        watch = self._watches.of(request.stop, request.end)
+        room = self.max_context - len(request.prompt_ids)
+        return Rollout(request, watch, min(request.max_tokens, room))
+
+    def _validate(self, i: int, request: Request) -> None:
+        def refuse(what: str) -> EngineError:
+            return EngineError(f"{self.name}: request {i}: {what}")
+
+        if not request.prompt_ids:
+            raise refuse("prompt_ids is empty, at least one token is needed")
+        low, high = min(request.prompt_ids), max(request.prompt_ids)
+        if low < 0 or high >= self._n_vocab:
+            raise refuse(f"token id {low if low < 0 else high} is not in 0..{self._n_vocab - 1}")
+        if request.max_tokens < 1:
+            raise refuse(f"max_tokens is {request.max_tokens}, at least 1 is needed")
+        if not (math.isfinite(request.temperature) and request.temperature >= 0):
+            raise refuse(f"temperature is {request.temperature}, accepted are 0 and above")
+        if "" in request.stop or "" in request.end:
+            raise refuse("a stop or end string is empty")
+
+
+def open_engine(name: str | Path, config: LocalEngineConfig | None = None) -> LocalEngine:
+    """An engine for a policy folder or name. Raises PolicyError, EngineError."""
+    import torch
+
+    config = config or LocalEngineConfig()
+    dtype = getattr(torch, config.dtype)
+    return LocalEngine(load_policy(name, device=config.device, dtype=dtype), config=config)
+
+
+def _chunks(rollouts: list[Rollout], size: int) -> list[list[Rollout]]:
+    """Runs of at most `size` rollouts, as equal in number as can be."""
+    n = math.ceil(len(rollouts) / size)
+    return [rollouts[len(rollouts) * i // n : len(rollouts) * (i + 1) // n] for i in range(n)]
+
+
+@contextmanager
+def _evaluating(policy: Policy) -> Iterator[None]:
+    """Dropout off, and the model's mode restored afterwards."""
+    was_training = policy.model.training
+    policy.model.train(False)
+    try:
+        yield
+    finally:
+        policy.model.train(was_training)
+
+
+def _max_context(policy: Policy, wanted: int | None) -> int:
+    """The context to use: what the config asks, within what the model can do."""
+    config = policy.model.config.get_text_config()
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    context = limit if wanted is None else wanted
+    if context is None:
+        raise EngineError(f"{policy.name}: the model states no context length; set max_context")
+    if limit is not None and context > limit:
+        raise EngineError(f"{policy.name}: max_context is {context}, the model's limit is {limit}")
+    window = _window(config)
+    if window is not None and window < context:
+        raise EngineError(
+            f"{policy.name}: its attention looks back {window} tokens, max_context is {context}; "
+            f"set max_context to {window} or less"
+        )
+    return context
+
+
+def _window(config: object) -> int | None:
+    """How far back the model's attention looks, None where it sees everything."""
+    if not getattr(config, "use_sliding_window", True):
+        return None
+    windows = (getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size"))
+    return min((int(window) for window in windows if window), default=None)
+
+
+def _eos_ids(policy: Policy) -> set[int]:
+    """What ends a text for this model: its generation config's ids and the tokenizer's."""
+    generation = getattr(policy.model, "generation_config", None)
+    found = getattr(generation, "eos_token_id", None)
+    ids = {found} if isinstance(found, int) else set(found or ())
+    return ids | {i for i in (policy.tokenizer.eos_token_id,) if isinstance(i, int)}

@@ -1,0 +1,109 @@
+"""The final answer of a solution's text.
+
+Three ways to state an answer are known: a LaTeX box (`\\boxed{…}`, `\\fbox{…}`, `\\boxed 5`),
+which precedes the others wherever it stands, an announcement ("The answer is …", "Answer: …",
+"答案是…"), and GSM8K's `#### …`. Of several of one kind the last one counts, since
+models correct themselves; but boxes with nothing between them than a comma or "and" are
+one answer, a list. A box that is cut off in the middle is no box.
+"""
+
+from __future__ import annotations
+
+import re
+
+_BRACE_OR_BOX = re.compile(r"\\+(?:boxed|fbox)(?![A-Za-z])\s*(\{)?|\\.|[{}]", re.DOTALL)
+_UNBRACED = re.compile(r"(?:\\[A-Za-z]+\{[^{}\s]*\}|[^\s${}\\])+")
+_ANNOUNCED = re.compile(
+    r"\banswers?\b(?:\s+(?:to|for)\s[^.:\n]{0,80}?)?\s*(?:\*\*\s*)?(?:is\b|are\b|:|=)\s*:?"
+    r"|答案\s*(?:应该|应)?\s*(?:是|为|等于|[:：=])\s*[:：]?",
+    re.IGNORECASE,
+)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
+_LIST_SEPARATOR = re.compile(  # not "or", which as often joins two forms of one answer
+    r"[\s$]*(?:\\[)\]])?\s*(?:,|、|\\text\{ ?and ?\}|\band\b|和)"
+    r"[\s$]*(?:and\b)?[\s$]*(?:\\q?quad)?\s*(?:\\[(\[])?[\s$]*"
+)
+_HEADING = re.compile(r"[*\s]*(?:step|part|case)\b|.*:[*\s]*$", re.IGNORECASE)
+_DELIMITED = (
+    re.compile(r"\$\$(.+?)\$\$", re.DOTALL),
+    re.compile(r"\$([^$\n]+)\$"),
+    re.compile(r"\\\((.+?)\\\)", re.DOTALL),
+    re.compile(r"\\\[(.+?)\\\]", re.DOTALL),
+)
+_SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
+
+
+def final_answer(text: str) -> str | None:
+    """The final answer stated in `text`, or None when none is.
+
+    Precedence: the last complete non-empty box; else the last announcement or `####` line,
+    whichever comes later. The answer is returned as written, without the marker, math
+    delimiters around an announced answer, and the full stop after it.
+    """
+    boxed = _boxed(text)
+    if boxed:
+        return boxed
+    stated = [found for found in (_announced(text), _after_hashes(text)) if found is not None]
+    return max(stated)[1] if stated else None
+
+
+def _boxed(text: str) -> str | None:
+    """Content of the last complete box, or of the last list of boxes."""
+    boxes = [box for box in _boxes(text) if box[2]]
+    if not boxes:
+        return None
+    answers = [boxes[-1][2]]
+    for (_, before, content), (after, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=False):
+        if not _LIST_SEPARATOR.fullmatch(text, before, after):
+            break
+        answers.insert(0, content)
+    return ", ".join(dict.fromkeys(answers))
+
+
+def _boxes(text: str) -> list[tuple[int, int, str]]:
+    """Start, end and content of all outermost complete boxes, in one pass over the braces."""
+    open_braces: list[tuple[int, int] | None] = []  # start of a box and of its content
+    boxes: list[tuple[int, int, str]] = []
+    for match in _BRACE_OR_BOX.finditer(text):
+        token, at = match.group(), match.end()
+        found: tuple[int, int, str] | None = None
+        if token == "{":
+            open_braces.append(None)
+        elif token == "}":
+            box = open_braces.pop() if open_braces else None
+            if box is not None:
+                found = (box[0], at, text[box[1] : at - 1].strip())
+        elif match.group(1):
+            open_braces.append((match.start(), at))
+        elif token.lstrip("\\").startswith(("boxed", "fbox")):
+            bare = _UNBRACED.match(text, at)
+            if bare is not None:
+                found = (match.start(), bare.end(), bare.group().rstrip(".,;:"))
+        if found is not None:
+            while boxes and boxes[-1][0] > found[0]:  # boxes within this one
+                boxes.pop()
+            boxes.append(found)
+    return boxes
+
+
+def _announced(text: str) -> tuple[int, str] | None:
+    """Where the last announcement stands and what it announces."""
+    for head in reversed(list(_ANNOUNCED.finditer(text))):
+        tail = text[head.end() :].lstrip(" \t\r\n*:：")
+        for delimiters in _DELIMITED:
+            inside = delimiters.match(tail)
+            if inside is not None:
+                # What follows the formula is kept when it is a sign or a unit, not a sentence.
+                rest = _SENTENCE_END.split(tail[inside.end() :], maxsplit=1)[0].strip(" *")
+                unit = rest if re.fullmatch(r"%|\\%|[\w\u4e00-\u9fff]{1,8}", rest) else ""
+                return head.start(), f"{inside.group(1).strip()} {unit}".strip()
+        answer = _SENTENCE_END.split(tail, maxsplit=1)[0].strip().strip("*").strip()
+        if answer and not answer.startswith("#"):
+            return head.start(), answer
+    return None
+
+
+def _after_hashes(text: str) -> tuple[int, str] | None:
+    """Where the last `####` line stands and what is on it; Markdown headings are left out."""
+    lines = [line for line in _HASHES.finditer(text) if not _HEADING.match(line.group(1))]
+    return (lines[-1].start(), lines[-1].group(1).strip()) if lines else None

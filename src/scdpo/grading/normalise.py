@@ -1,0 +1,150 @@
+"""One spelling for answers: what LaTeX, full-width characters and Python's reprs write apart."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_FULL_WIDTH = "".join(map(chr, range(0xFF01, 0xFF5F)))
+_CHARACTERS = str.maketrans(
+    {
+        **{wide: chr(ord(wide) - 0xFEE0) for wide in _FULL_WIDTH},
+        **dict.fromkeys("−–—﹣", "-"),
+        **dict.fromkeys("\u00a0\u3000\u2002\u2003", " "),
+        "￥": "¥",
+        "。": ".",
+        "、": ",",
+        "∕": "/",
+        "⁄": "/",
+        "²": "^2",
+        "³": "^3",
+        "％": "%",
+    }
+)
+_THIN_SPACE = re.compile(r"(?<=\d)(?:\\[,;:! ]|,\\!|\{,\}|~|[\u2009\u202f])(?=\d{3}(?!\d))")
+_SPACE = re.compile(r"\\[,;:!> ]|~|\\q?quad\b|[\u2009\u202f]|\s+")
+_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+_FRAC_DIGITS = re.compile(r"\\frac\s*(\d)\s*(\d)")
+_FRAC_DIGIT = re.compile(r"\\frac\s*(\d)\s*\{")
+_FRAC_LAST = re.compile(r"\\frac\s*(\{[^{}]*\})\s*(\d)")
+_SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*|\\displaystyle\s*")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf)?|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}"
+)
+_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
+_COMMA = re.compile(r" *, +(?!(?<=\d, )\d{3}(?!\d))| +,")  # 32, 349 is no number
+_APPROXIMATELY = re.compile(r"^\s*(?:\\approx|≈|approximately |about |约)\s*()")
+_LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
+_RELATIONS = (
+    *((">=", "\\geq "), ("<=", "\\leq "), ("!=", "\\neq "), ("≥", "\\geq "), ("≤", "\\leq ")),
+    *(("≠", "\\neq "), ("\\gt", ">"), ("\\lt", "<"), ("\\varnothing", "\\emptyset")),
+)
+_FRAC_COMMAND = re.compile(r"\\frac\s*(\\[A-Za-z]+|\w)\s*(\\[A-Za-z]+|\w)")
+_DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°")
+_WRAPPER = re.compile(
+    r"\b(?:(?:np|numpy|sympy|decimal|fractions)\.)?"
+    r"(?:u?int\d*|float\d*|Integer|Float|Decimal|mpf|str_?)\(\s*['\"]?([^()'\"]*)['\"]?\s*\)"
+)
+_PY_FRACTION = re.compile(
+    r"\b(?:fractions\.|sympy\.)?(?:Fraction|Rational)\(\s*(-?\d+)\s*,\s*(\d+)\s*\)"
+)
+_PY_SEQUENCE = re.compile(r"(?:np\.|numpy\.)?(?:array|list|FiniteSet|set|tuple)\((.*)\)", re.DOTALL)
+_PY_DICT = re.compile(r"\{\s*['\"]?\w+['\"]?\s*:\s*[^<>]*\}")
+_PY_POWER = re.compile(r"\*\*\s*(?:(-?\w+)|\((-?\w+(?:/\w+)?)\))")
+_PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
+
+
+def tidy(text: str) -> str:
+    """`text` with one kind of digit, minus and space, no invisible characters, no delimiters.
+
+    LaTeX commands stay. This is what the symbolic comparison reads.
+    """
+    text = text.translate(_CHARACTERS)
+    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
+    text = text.strip("*").strip()
+    while True:
+        inner = _undelimited(text)
+        if inner == text:
+            return _without_reprs(text)
+        text = inner
+
+
+def clean(text: str) -> str:
+    """`text` without what does not change its meaning; for comparing strings and numbers."""
+    text = _THIN_SPACE.sub("", tidy(text))
+    text = _FRACTION.sub(r"\\frac", _SIZING.sub("", text)).replace("\\varnothing", "\\emptyset")
+    text = _FRAC_LAST.sub(r"\\frac\1{\2}", _FRAC_DIGITS.sub(r"\\frac{\1}{\2}", text))
+    text = _FRAC_DIGIT.sub(r"\\frac{\1}{", text)
+    while (unwrapped := _TEXT.sub(r" \1 ", text)) != text:
+        text = unwrapped
+    text = _LABEL.sub(
+        "", _APPROXIMATELY.sub(r"\1", text).replace("\\approx", "=").replace("≈", "=")
+    )
+    text = _DEGREE.sub("", text.replace("\\$", "").replace("$", "").replace("\\%", "%"))
+    text = text.replace("\\{", "{").replace("\\}", "}") if "\\frac" not in text else text
+    text = _SPACE.sub(" ", text).strip()
+    text = re.sub(r"\s*([:=+*/^(){}\[\]])\s*", r"\1", text)
+    return _COMMA.sub(",", text).strip().rstrip(".,;:").strip()
+
+
+def _undelimited(text: str) -> str:
+    """`text` without one pair of math delimiters, box or quotes around all of it."""
+    for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        if text.startswith(opening) and text.endswith(closing):
+            inner = text[len(opening) : len(text) - len(closing)]
+            if inner and opening not in inner and closing not in inner:
+                return inner.strip()
+    box = _BOX.fullmatch(text)
+    if box is not None and "boxed" not in box.group(1):
+        return box.group(1).strip()
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"`":
+        return text[1:-1].strip()
+    if text.endswith(".") and text[:-1].endswith(("$", "\\)", "\\]")):
+        return text[:-1]
+    return text
+
+
+def _without_reprs(text: str) -> str:
+    """What Python prints for numbers and containers, as mathematics writes it."""
+    if "(" in text:
+        text = _WRAPPER.sub(r"\1", _PY_FRACTION.sub(r"(\1/\2)", text))
+        sequence = _PY_SEQUENCE.fullmatch(text)
+        text = sequence.group(1) if sequence is not None else text
+    if text.endswith(",)") and text.startswith("("):
+        text = text[1:-2]
+    if _PY_DICT.fullmatch(text) and "\\" not in text:
+        text = ", ".join(part.replace(":", "=", 1) for part in text[1:-1].split(","))
+    return text
+
+
+def latex(text: str) -> str:
+    """`tidy(text)`, with Python's `**`, `sqrt(…)`, `pi`, `oo` rewritten as LaTeX."""
+    text = _THIN_SPACE.sub("", tidy(text)).rstrip(".,;")
+    text = _APPROXIMATELY.sub(r"\1", _LABEL.sub("", text))
+    python = "\\" not in text
+    for written, meant in _RELATIONS:
+        text = text.replace(written, meant)
+    if not python:
+        return _FRAC_COMMAND.sub(r"\\frac{\1}{\2}", _FRACTION.sub(r"\\frac", text))
+    text = _PY_POWER.sub(lambda match: "^{" + (match.group(1) or match.group(2)) + "}", text)
+    text = re.sub(r"(?<![A-Za-z])oo(?![A-Za-z])", r"\\infty", _PY_NAME.sub(r"\\\1 ", text))
+    return _roots(text.replace("%", "\\%").replace("π", "\\pi ").replace("√(", "sqrt("))
+
+
+def _roots(text: str) -> str:
+    """`sqrt(…)` as `\\sqrt{…}`, nested ones included; unbalanced parentheses stay."""
+    closing: dict[int, int] = {}
+    stack: list[int] = []
+    for index, character in enumerate(text):
+        if character == "(":
+            stack.append(index)
+        elif character == ")" and stack:
+            closing[stack.pop()] = index
+    pieces = list(text)
+    for match in re.finditer(r"(?<![\\A-Za-z])sqrt\(", text):
+        start = match.end() - 1
+        if start in closing:
+            pieces[match.start()] = "\\" + text[match.start()]
+            pieces[start], pieces[closing[start]] = "{", "}"
+    return "".join(pieces)

@@ -1,0 +1,213 @@
+"""The owner's side of one session: sends blocks, holds their deadline, collects their output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from scdpo.errors import SandboxError
+from scdpo.sandbox import wire
+from scdpo.sandbox.base import Cut, Execution
+
+if TYPE_CHECKING:
+    from scdpo.sandbox.client import ProcessSandbox
+
+_REPLY_SECONDS = 30.0
+_MAX_PIPE = 1 << 20
+_CHUNK = 1 << 16
+_GONE = b"?"
+_LATE = b"!"
+_CUTS: dict[bytes, Cut] = {wire.DONE: "", wire.MEMORY: "memory", _LATE: "deadline"}
+
+
+class ProcessSession:
+    """A forked interpreter; implements `scdpo.sandbox.base.Session`."""
+
+    def __init__(self, sandbox: ProcessSandbox, number: int) -> None:
+        self.number = number
+        self._sandbox = sandbox
+        self._socket, self._their_socket = socket.socketpair()
+        self._output, self._their_output = os.pipe()
+        self._socket.setblocking(False)
+        os.set_blocking(self._output, False)
+        self._live = True
+        self._busy = False
+        self._ended: asyncio.Future[bytes] | None = None
+
+    async def run(self, code: str) -> Execution:
+        """Run one block. Raises SandboxError when the session is gone or busy."""
+        with self._alone():
+            async with self._sandbox.running():
+                started = time.perf_counter()
+                collected = _Output(self._output, self._sandbox.config.output_chars)
+                try:
+                    cut = await self._run(code, collected)
+                    if cut:
+                        await self._sandbox.end(self)
+                except BaseException:
+                    self._sandbox.abandon(self)
+                    raise
+                if not self._live:
+                    raise SandboxError("the sandbox was closed while a block ran")
+                text, whole = collected.finish()
+                seconds = time.perf_counter() - started
+            if cut:
+                self.forget()
+            elif not whole:
+                cut = "output"
+            return Execution(output=text, cut=cut, seconds=seconds)
+
+    async def clone(self) -> ProcessSession:
+        """A second session with the same names, random state and files.
+
+        Threads of the session are not cloned. Raises SandboxError.
+        """
+        with self._alone():
+            return await self._sandbox.clone(self)
+
+    async def close(self) -> None:
+        """Kill the session; closing twice does nothing."""
+        try:
+            await self._sandbox.end(self)
+        finally:
+            self.forget()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._live:
+            raise SandboxError("the sandbox session is gone")
+        if self._busy:
+            raise SandboxError("the sandbox session is still at work on another block")
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    async def _run(self, code: str, collected: _Output) -> Cut:
+        loop = asyncio.get_running_loop()
+        ended = self._ended = loop.create_future()
+        payload = code.encode("utf-8", "surrogatepass")
+        loop.add_reader(self._output, collected.read)
+        timer = loop.call_later(self._sandbox.config.deadline, self._too_late)
+        try:
+            await self._send(wire.HEADER.pack(wire.RUN, len(payload)) + payload, ended)
+            if self._live:
+                loop.add_reader(self._socket, self._hear)
+            kind = await ended
+        finally:
+            timer.cancel()
+            if self._live:
+                loop.remove_reader(self._socket)
+                loop.remove_reader(self._output)
+        return _CUTS.get(kind, "died")
+
+    async def _send(self, data: bytes, ended: asyncio.Future[bytes]) -> None:
+        """Hand a message to the session; stops early when the session ends or its time is up."""
+        while data and not ended.done():
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+            except ConnectionError:
+                return
+
+    def _hear(self) -> None:
+        """Take note of the message that ends a block."""
+        try:
+            message = self._socket.recv(wire.HEADER.size)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            message = b""
+        self._resolve(message[:1] if len(message) == wire.HEADER.size else _GONE)
+
+    def _too_late(self) -> None:
+        # The event loop itself may have been held up, and the block be done long since.
+        self._hear()
+        self._resolve(_LATE)
+
+    def _resolve(self, kind: bytes) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(kind)
+
+    def send_clone(self, fds: tuple[int, ...], folder: str) -> None:
+        """Ask the session to fork; the copy takes `fds` and `folder`. Raises SandboxError."""
+        payload = folder.encode()
+        header = wire.HEADER.pack(wire.CLONE, len(payload))
+        try:
+            socket.send_fds(self._socket, [header + payload], list(fds))
+        except OSError as error:
+            raise SandboxError(f"the sandbox session is gone: {error}") from error
+
+    async def receive_pid(self) -> int:
+        """The process id a fresh copy reports. Raises SandboxError."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_REPLY_SECONDS):
+                message = await loop.sock_recv(self._socket, wire.HEADER.size)
+        except (OSError, TimeoutError):
+            message = b""
+        if len(message) != wire.HEADER.size or message[:1] != wire.CLONED:
+            raise SandboxError("the sandbox session could not be cloned")
+        return int(wire.HEADER.unpack(message)[1])
+
+    @contextlib.contextmanager
+    def child_ends(self) -> Iterator[tuple[int, int]]:
+        """The descriptors the session's process takes over; closed here afterwards."""
+        try:
+            yield self._their_socket.fileno(), self._their_output
+        finally:
+            self._their_socket.close()
+            os.close(self._their_output)
+
+    def forget(self) -> None:
+        """Close the owner's descriptors; the process is someone else's to kill."""
+        if not self._live:
+            return
+        self._live = False
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket)
+            loop.remove_reader(self._output)
+        self._socket.close()
+        os.close(self._output)
+        self._resolve(_GONE)
+
+
+class _Output:
+    """The first `limit` characters that come out of a pipe; the rest is read and dropped."""
+
+    def __init__(self, fd: int, limit: int) -> None:
+        self._fd = fd
+        self._limit = limit
+        self._room = 4 * limit
+        self._parts: list[bytes] = []
+        self._dropped = False
+
+    def read(self) -> int:
+        """Take what is there, one chunk at most; returns its size in bytes."""
+        try:
+            chunk = os.read(self._fd, _CHUNK)
+        except (BlockingIOError, OSError):
+            return 0
+        if self._room > 0 and chunk:
+            self._parts.append(chunk[: self._room])
+        self._dropped |= len(chunk) > self._room
+        self._room = max(self._room - len(chunk), 0)
+        return len(chunk)
+
+    def finish(self) -> tuple[str, bool]:
+        """Take the rest that is in the pipe; the text, and whether it is whole."""
+        # A process that was left behind may go on writing, so not until the pipe is empty.
+        taken = 0
+        while taken < _MAX_PIPE and (n := self.read()):
+            taken += n
+        text = b"".join(self._parts).decode("utf-8", "replace")
+        whole = not self._dropped and len(text.rstrip()) <= self._limit
+        return text[: self._limit].rstrip(), whole

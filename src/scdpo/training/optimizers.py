@@ -1,0 +1,65 @@
+"""Optimizers that the Trainer does not bring along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon on hidden weight matrices, AdamW on everything else, as one optimizer.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of matrices; embeddings, the output
+    head, norms and biases are not such matrices and take AdamW. Learning-rate schedules scale
+    both, since the parameter groups are shared with the two inner optimizers.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        muon_lr: float,
+        adamw_lr: float,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ):
+        matrices, rest = split_parameters(model)
+        self.muon = torch.optim.Muon(
+            matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self.adamw = torch.optim.AdamW(rest, lr=adamw_lr, betas=betas, weight_decay=0.0)
+        super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of both."""
+        loss = None if closure is None else closure()
+        self.muon.step()  # type: ignore[no-untyped-call]
+        self.adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of both."""
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back the state of both."""
+        self.muon.load_state_dict(state_dict["muon"])
+        self.adamw.load_state_dict(state_dict["adamw"])
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Hidden weight matrices, and all other parameters, of a transformers model."""
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(model, "lm_head", None)
+    if isinstance(head, nn.Linear):
+        embeddings.add(id(head.weight))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim == 2 and id(p) not in embeddings]
+    taken = {id(p) for p in matrices}
+    return matrices, [p for p in trained if id(p) not in taken]

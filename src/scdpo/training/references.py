@@ -1,0 +1,128 @@
+"""Log-probs under the reference policy, computed once per sequence and cached on disk.
+
+An entry's key is a hash of everything its value depends on: the token ids, the mask, the
+reference policy's weights and configuration, and the number format it was computed in. A
+sequence whose key is not in the file is computed, so a stale file can do no harm, and one file
+can serve several trainings of the same policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scdpo.errors import DataError, ScdpoError
+from scdpo.training.collate import MaskedIds, SequenceBatch, pad_sequences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_VOLATILE = ("transformers_version", "dtype", "use_cache")
+
+
+def policy_key(model: PreTrainedModel, dtype: str) -> str:
+    """Hash of a model's weights and configuration, and of the format it computes in."""
+    settings = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if not name.startswith("_") and name not in _VOLATILE
+    }
+    digest = hashlib.sha256(dtype.encode())
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        data = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
+        digest.update(data.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def sequence_key(sequence: MaskedIds, policy: str) -> str:
+    """Hash of token ids, mask and `policy_key`."""
+    ids, mask = sequence
+    digest = hashlib.sha256(policy.encode())
+    digest.update(np.asarray(ids, dtype=np.int64).tobytes())
+    digest.update(np.asarray(mask, dtype=np.bool_).tobytes())
+    return digest.hexdigest()
+
+
+class ReferenceCache:
+    """A file of reference log-probs by sequence key; `path` need not exist yet."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.logps = self._read() if path.exists() else {}
+
+    def _read(self) -> dict[str, float]:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                keys, logps = file["keys"].tolist(), file["logps"].tolist()
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                "not a reference cache; delete it to have it computed again", self.path
+            ) from error
+        return dict(zip(keys, logps, strict=True))
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """The keys that are not there, each once, in order."""
+        return [key for key in dict.fromkeys(keys) if key not in self.logps]
+
+    def add(self, logps: dict[str, float]) -> None:
+        """Add entries and replace the file as a whole, so that it is never half written."""
+        self.logps.update(logps)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                keys=np.asarray(list(self.logps), dtype=np.str_),
+                logps=np.asarray(list(self.logps.values()), dtype=np.float32),
+            )
+        partial.replace(self.path)
+
+
+def score_sequences(
+    scorer: Callable[[SequenceBatch], Tensor], sequences: Sequence[MaskedIds], rows: int
+) -> list[float]:
+    """Log-probs of sequences, in their order, computed without gradient `rows` at a time."""
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index][0]))
+    logps = [0.0] * len(sequences)
+    with torch.no_grad():
+        for start in range(0, len(order), rows):
+            chunk = order[start : start + rows]
+            values = scorer(pad_sequences([sequences[index] for index in chunk])).tolist()
+            for index, value in zip(chunk, values, strict=True):
+                logps[index] = value
+    return logps
+
+
+def reference_logps(
+    scorer: Callable[[SequenceBatch], Tensor],
+    sequences: Sequence[MaskedIds],
+    policy: str,
+    cache: ReferenceCache,
+    rows: int,
+) -> list[float]:
+    """Log-prob of every sequence under the reference policy, from the cache where it is there.
+
+    `scorer` computes a batch under the reference policy whose `policy_key` is `policy`; a
+    sequence that occurs several times is computed once. Raises ScdpoError when the policy
+    gives a log-prob that is not finite.
+    """
+    keys = [sequence_key(sequence, policy) for sequence in sequences]
+    by_key = dict(zip(keys, sequences, strict=True))
+    missing = cache.missing(keys)
+    if missing:
+        logps = score_sequences(scorer, [by_key[key] for key in missing], rows)
+        if not np.isfinite(logps).all():
+            raise ScdpoError("the reference policy gives log-probs that are not finite")
+        cache.add(dict(zip(missing, logps, strict=True)))
+    return [cache.logps[key] for key in keys]

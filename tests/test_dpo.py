@@ -1,0 +1,359 @@
+"""Preference training of a tiny policy: what the loss is, and that it can be stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from scdpo.errors import DataError, InputError, PolicyError, StoreError
+from scdpo.policies import Policy, load_policy, save_policy
+from scdpo.records import Pair, Step
+from scdpo.training.collate import epoch_order, pad_sequences, score
+from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
+from scdpo.training.references import ReferenceCache, policy_key, sequence_key
+
+EOS = "<eos>"
+WORDS = [*(f"w{i}" for i in range(62)), "<unk>", EOS]
+CONFIG = DPOConfig(learning_rate=1e-3, batch_size=4, micro_batch_size=2, checkpoint_steps=2)
+LN2 = math.log(2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from threads that share busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with a tokenizer that makes a token of every word."""
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", eos_token=EOS, pad_token=EOS
+    )
+    torch.manual_seed(5)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            attention_dropout=0.1,
+            eos_token_id=len(WORDS) - 1,
+            pad_token_id=len(WORDS) - 1,
+            bos_token_id=None,
+        )
+    )
+    path = tmp_path_factory.mktemp("policy")
+    save_policy(Policy("tiny", model, tokenizer), path)
+    return path
+
+
+def text(seed: int, n: int) -> str:
+    draw = torch.randint(62, (n,), generator=torch.Generator().manual_seed(seed))
+    return "".join(f"w{i} " for i in draw.tolist())
+
+
+def make_pair(i: int, *, branch: int = 0, **changes: object) -> Pair:
+    """A pair of two solutions of different lengths that end with the end-of-solution token."""
+    fields: dict[str, object] = {
+        "id": f"p{i}",
+        "problem_id": f"q{i}",
+        "dataset": "d",
+        "question": "?",
+        "kind": "step_controlled" if branch else "naive",
+        "format": "plain",
+        "prompt": text(1000 + i, 3 + i % 4),
+        "shared": tuple(Step(kind="text", text=text(50 * i + j, 4)) for j in range(branch)),
+        "chosen": (Step(kind="text", text=text(2000 + i, 5 + i % 7) + EOS),),
+        "rejected": (Step(kind="text", text=text(3000 + i, 6 + i % 3) + EOS),),
+        "branch_step": branch,
+        "chosen_id": f"c{i}",
+        "rejected_id": f"r{i}",
+    }
+    return Pair.model_validate(fields | changes)
+
+
+PAIRS = [make_pair(i, branch=i % 3) for i in range(10)]
+
+
+def config(**changes: object) -> DPOConfig:
+    return DPOConfig.model_validate(CONFIG.model_dump() | changes)
+
+
+def weights(path: Path) -> torch.Tensor:
+    model = load_policy(path, device="cpu").model
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def logged(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[float]:
+    return [row["loss"] for row in logged(out)]
+
+
+def test_loss_starts_at_ln2_with_fresh_and_with_cached_references(
+    policy: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "references.npz"
+    fresh = train_dpo(policy, PAIRS, CONFIG, tmp_path / "a", references=cache)
+    written = cache.stat().st_mtime_ns
+    cached = train_dpo(policy, PAIRS, config(seed=1), tmp_path / "b", references=cache)
+    assert cache.stat().st_mtime_ns == written
+    for report, out in ((fresh, tmp_path / "a"), (cached, tmp_path / "b")):
+        assert report.first_loss == pytest.approx(LN2, abs=1e-6)
+        assert logged(out)[0]["margin"] == pytest.approx(0, abs=1e-6)
+
+
+def test_training_prefers_the_chosen_and_reports_it(policy: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    report = train_dpo(
+        policy,
+        PAIRS,
+        config(epochs=4),
+        tmp_path,
+        heldout=PAIRS[:3],
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert (report.n_pairs, report.n_naive, report.n_step_controlled) == (10, 4, 6)
+    assert report.steps == 12
+    assert seen == [(done, 12) for done in range(13)]
+    assert report.final_loss < report.first_loss - 0.05
+    assert report.final_loss == losses(tmp_path)[-1]
+    before, after = report.heldout_before, report.heldout_after
+    assert before is not None
+    assert after is not None
+    assert (before.loss, before.margin, before.accuracy) == (pytest.approx(LN2), 0, 0.5)
+    assert after.loss < LN2
+    assert after.margin > 0
+    assert after.accuracy == 1
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_heldout_metrics_are_those_of_the_saved_policy(policy: Path, tmp_path: Path) -> None:
+    held = PAIRS[1]
+    report = train_dpo(policy, PAIRS, CONFIG, tmp_path, heldout=[held])
+    assert report.heldout_after is not None
+    margins = []
+    for path in (policy, tmp_path / "policy"):
+        loaded = load_policy(path, device="cpu")
+        prefix = loaded.encode(held.prompt + "".join(step.text for step in held.shared))
+        ends = [loaded.encode(side[0].text) for side in (held.chosen, held.rejected)]
+        masked = [(prefix + end, (False,) * len(prefix) + (True,) * len(end)) for end in ends]
+        with torch.no_grad():
+            logps = score(loaded.model, pad_sequences(masked), partial=False)
+        margins.append((logps[0] - logps[1]).item())
+    expected = CONFIG.beta * (margins[1] - margins[0])
+    assert report.heldout_after.margin == pytest.approx(expected, abs=1e-5)
+
+
+def test_step_controlled_at_k_0_is_naive(policy: Path, tmp_path: Path) -> None:
+    naive = [make_pair(i) for i in range(6)]
+    at_zero = [pair.model_copy(update={"kind": "step_controlled"}) for pair in naive]
+    train_dpo(policy, naive, CONFIG, tmp_path / "naive")
+    train_dpo(policy, at_zero, CONFIG, tmp_path / "zero")
+    assert torch.equal(weights(tmp_path / "naive/policy"), weights(tmp_path / "zero/policy"))
+
+
+def test_weights_change_at_the_papers_learning_rate(policy: Path, tmp_path: Path) -> None:
+    train_dpo(policy, PAIRS, config(learning_rate=1e-7), tmp_path)
+    moved = (weights(tmp_path / "policy") - weights(policy)).abs()
+    assert (moved > 0).float().mean() > 0.5
+    assert moved.max() < 1e-6
+
+
+def test_loss_does_not_depend_on_the_micro_batch_size(policy: Path, tmp_path: Path) -> None:
+    curves = []
+    for size in (1, 2, 8):
+        train_dpo(policy, PAIRS, config(micro_batch_size=size), tmp_path / str(size))
+        curves.append(losses(tmp_path / str(size)))
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    assert curves[2] == pytest.approx(curves[0], abs=1e-5)
+    assert len(set(curves[0])) > 3
+
+
+class Killed(Exception):
+    """What a killed process looks like from inside."""
+
+
+def kill_at(step: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    policy: Path, tmp_path: Path
+) -> None:
+    whole = train_dpo(policy, PAIRS, CONFIG, tmp_path / "whole", heldout=PAIRS[:2])
+    cut = tmp_path / "cut"
+    resumed: TrainingReport | None = None
+    for step in (1, 3, 5):
+        with pytest.raises(Killed):
+            train_dpo(policy, PAIRS, CONFIG, cut, heldout=PAIRS[:2], progress=kill_at(step))
+    broken = cut / "checkpoints" / "checkpoint-999"
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text('{"global_step": 9')
+    resumed = train_dpo(policy, PAIRS, CONFIG, cut, heldout=PAIRS[:2])
+    assert resumed.resumed_at_step == 4
+    assert torch.equal(weights(cut / "policy"), weights(tmp_path / "whole/policy"))
+    assert losses(cut) == losses(tmp_path / "whole")
+    assert resumed.heldout_after == whole.heldout_after
+
+
+def test_a_finished_training_returns_its_report_and_another_is_refused(
+    policy: Path, tmp_path: Path
+) -> None:
+    report = train_dpo(policy, PAIRS, CONFIG, tmp_path)
+    assert train_dpo(policy, PAIRS, CONFIG, tmp_path, progress=kill_at(0)) == report
+    for pairs, settings in ((PAIRS[1:], CONFIG), (PAIRS, config(beta=0.2))):
+        with pytest.raises(StoreError, match="other settings, pairs or initial policy"):
+            train_dpo(policy, pairs, settings, tmp_path)
+
+
+def test_unusable_pairs_are_dropped_and_counted(policy: Path, tmp_path: Path) -> None:
+    long = make_pair(90, rejected=(Step(kind="text", text=text(1, 60)),))
+    over_context = make_pair(91, chosen=(Step(kind="text", text=text(2, 140)),))
+    empty = make_pair(92, chosen=(Step(kind="code", text="", host_text="w1 w2"),))
+    report = train_dpo(policy, [*PAIRS, long, over_context, empty], config(max_length=60), tmp_path)
+    assert (report.n_pairs, report.dropped) == (10, {"too_long": 2, "nothing_counts": 1})
+    assert all(math.isfinite(loss) for loss in losses(tmp_path))
+    with pytest.raises(InputError, match="none of 2 pairs can be trained on: 1 too_long, 1 noth"):
+        train_dpo(policy, [over_context, empty], CONFIG, tmp_path / "none")
+    with pytest.raises(InputError, match="no pairs"):
+        train_dpo(policy, [], CONFIG, tmp_path / "none")
+
+
+def test_wrong_input_is_one_line(policy: Path, tmp_path: Path) -> None:
+    foreign = make_pair(3, prompt_ids=(900,))
+    with pytest.raises(InputError, match=r"pair p3: token id 900, but .* has 64 tokens"):
+        train_dpo(policy, [foreign], CONFIG, tmp_path / "out")
+    with pytest.raises(PolicyError):
+        train_dpo(tmp_path / "nowhere", PAIRS, CONFIG, tmp_path / "out")
+    with pytest.raises(ValueError, match="batch_size 4 is not a multiple of micro_batch_size 3"):
+        config(micro_batch_size=3)
+    not_a_cache = tmp_path / "references.npz"
+    not_a_cache.write_bytes(b"PK torn")
+    with pytest.raises(DataError, match="not a reference cache"):
+        train_dpo(policy, PAIRS, CONFIG, tmp_path / "out", references=not_a_cache)
+
+
+def test_a_reference_is_not_reused_when_anything_it_depends_on_changed(policy: Path) -> None:
+    model = load_policy(policy, device="cpu").model
+    sequence = ((1, 2, 3), (False, True, True))
+    same = policy_key(load_policy(policy, device="cpu").model, "fp32")
+    assert policy_key(model, "fp32") == same
+    original = sequence_key(sequence, same)
+    other = [
+        sequence_key(((1, 2, 4), sequence[1]), same),
+        sequence_key((sequence[0], (False, False, True)), same),
+        sequence_key(sequence, policy_key(model, "bf16 autocast")),
+    ]
+    model.config.rope_parameters["rope_theta"] = 7.0
+    other.append(sequence_key(sequence, policy_key(model, "fp32")))
+    model = load_policy(policy, device="cpu").model
+    with torch.no_grad():
+        model.get_input_embeddings().weight[5, 5] += 1e-6
+    other.append(sequence_key(sequence, policy_key(model, "fp32")))
+    assert len({original, *other}) == 6
+
+
+def test_the_reference_cache_keeps_entries_and_computes_only_what_is_missing(
+    policy: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "references.npz"
+    train_dpo(policy, PAIRS[:4], CONFIG, tmp_path / "a", references=cache)
+    before = dict(ReferenceCache(cache).logps)
+    train_dpo(policy, PAIRS[:6], CONFIG, tmp_path / "b", references=cache)
+    after = ReferenceCache(cache).logps
+    assert (len(before), len(after)) == (8, 12)
+    assert before.items() <= after.items()
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_an_epoch_sees_every_pair_once_in_batches_that_the_seed_decides() -> None:
+    lengths = [(7 * i) % 23 for i in range(22)]
+    order = epoch_order(lengths, 8, seed=3, epoch=1)
+    assert sorted(order) == list(range(22))
+    assert order == epoch_order(lengths, 8, seed=3, epoch=1)
+    assert order != epoch_order(lengths, 8, seed=3, epoch=0)
+    assert order != epoch_order(lengths, 8, seed=4, epoch=1)
+    for start in range(0, 22, 8):
+        batch = [lengths[i] for i in order[start : start + 8]]
+        assert batch == sorted(batch, reverse=True)
+
+
+def test_losses_agree_with_trl(policy: Path, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl", reason="trl is a development dependency")
+    datasets = pytest.importorskip("datasets")
+    pairs = [make_pair(i % 8, branch=i % 3) for i in range(30)]
+    settings = config(epochs=1, micro_batch_size=4, learning_rate=3e-3)
+    train_dpo(policy, pairs, settings, tmp_path / "ours")
+
+    loaded = load_policy(policy, device="cpu")
+    lengths = [_length(loaded, pair) for pair in pairs]
+    ordered = [pairs[i] for i in epoch_order(lengths, 4, settings.seed, 0)]
+    rows = [
+        {
+            "prompt": pair.prompt + "".join(step.text for step in pair.shared),
+            "chosen": "".join(step.text for step in pair.chosen),
+            "rejected": "".join(step.text for step in pair.rejected),
+        }
+        for pair in ordered
+    ]
+    trainer = trl.DPOTrainer(
+        model=str(policy),
+        args=trl.DPOConfig(
+            output_dir=str(tmp_path / "trl"),
+            beta=settings.beta,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=1,
+            max_grad_norm=settings.max_grad_norm,
+            weight_decay=0,
+            num_train_epochs=1,
+            per_device_train_batch_size=4,
+            train_sampling_strategy="sequential",
+            gradient_checkpointing=False,
+            precompute_ref_log_probs=True,
+            bf16=False,
+            # TRL turns off dropout layers but not the attention's own.
+            model_init_kwargs={"attention_dropout": 0.0},
+            use_cpu=True,
+            dataloader_pin_memory=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=loaded.tokenizer,
+    )
+    trainer.train()
+    theirs = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(theirs) == 8
+    assert losses(tmp_path / "ours") == pytest.approx(theirs, abs=1e-4)
+    assert min(theirs) < LN2 - 0.1
+
+
+def _length(loaded: Policy, pair: Pair) -> int:
+    front = loaded.encode(pair.prompt + "".join(step.text for step in pair.shared))
+    ends = [loaded.encode(side[0].text) for side in (pair.chosen, pair.rejected)]
+    return len(front) + max(len(end) for end in ends)

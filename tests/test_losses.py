@@ -1,0 +1,133 @@
+"""The preference loss and the log-probs it is made of."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from scdpo.training.collate import MaskedIds, pad_sequences, score
+from scdpo.training.losses import dpo_loss, sequence_logps
+
+finite = st.floats(-300, 0, width=32)
+
+
+def tiny_model() -> LlamaForCausalLM:
+    torch.manual_seed(3)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+        )
+    )
+
+
+def sequence(prefix: int, length: int, seed: int) -> MaskedIds:
+    """Random ids whose first `prefix` are the same for every seed and do not count."""
+    front = torch.randint(64, (prefix,), generator=torch.Generator().manual_seed(0)).tolist()
+    rest = torch.randint(64, (length - prefix,), generator=torch.Generator().manual_seed(seed))
+    ids = (*front, *rest.tolist())
+    return ids, (False,) * prefix + (True,) * (length - prefix)
+
+
+def test_sequence_logps_sum_the_log_prob_of_each_counted_token_given_those_before_it() -> None:
+    torch.manual_seed(0)
+    logits_btv, ids_bt = torch.randn(2, 5, 7), torch.randint(7, (2, 5))
+    mask_bt = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=torch.bool)
+    expected = [
+        sum(
+            math.log(torch.softmax(logits_btv[row, t - 1], 0)[ids_bt[row, t]].item())
+            for t in range(1, 5)
+            if mask_bt[row, t]
+        )
+        for row in range(2)
+    ]
+    assert sequence_logps(logits_btv, ids_bt, mask_bt).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_log_probs_are_fp32_whatever_the_logits_are() -> None:
+    logits = torch.randn(1, 300, 8).bfloat16()
+    ids, mask = torch.randint(8, (1, 300)), torch.ones(1, 300, dtype=torch.bool)
+    logps = sequence_logps(logits, ids, mask)
+    assert logps.dtype == torch.float32
+    assert torch.equal(logps, sequence_logps(logits.float(), ids, mask))
+
+
+def test_a_sequence_scores_the_same_alone_padded_and_with_partial_logits() -> None:
+    model = tiny_model()
+    sequences = [sequence(4, 20, 1), sequence(9, 12, 2), sequence(4, 5, 3)]
+    with torch.no_grad():
+        together = score(model, pad_sequences(sequences), partial=True)
+        whole = score(model, pad_sequences(sequences), partial=False)
+        alone = torch.cat([score(model, pad_sequences([s]), partial=True) for s in sequences])
+    torch.testing.assert_close(together, whole)
+    torch.testing.assert_close(together, alone)
+
+
+@given(finite, finite, finite, finite, st.floats(1 / 64, 1, width=32))
+def test_dpo_loss_is_minus_log_sigmoid_of_the_margin(
+    chosen: float, rejected: float, ref_chosen: float, ref_rejected: float, beta: float
+) -> None:
+    inputs = [torch.tensor([x]) for x in (chosen, rejected, ref_chosen, ref_rejected)]
+    out = dpo_loss(*inputs, beta=beta)
+    margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    softplus = max(-margin, 0) + math.log1p(math.exp(-abs(margin)))
+    assert out.margin_B.item() == pytest.approx(margin, rel=1e-4, abs=1e-3)
+    assert out.loss_B.item() == pytest.approx(softplus, rel=1e-4, abs=1e-3)
+
+
+def test_a_policy_that_is_its_reference_has_loss_ln2_margin_0_and_counts_half() -> None:
+    logps = torch.tensor([-3.0, -700.0])
+    out = dpo_loss(logps, logps - 5, logps, logps - 5, beta=0.1)
+    torch.testing.assert_close(out.loss_B, torch.full((2,), math.log(2)))
+    assert out.margin_B.tolist() == [0, 0]
+    assert out.won_B.tolist() == [0.5, 0.5]
+
+
+def test_gradient_is_beta_sigma_of_minus_the_margin() -> None:
+    chosen = torch.tensor([-10.0], requires_grad=True)
+    rejected = torch.tensor([-20.0], requires_grad=True)
+    out = dpo_loss(chosen, rejected, torch.tensor([-11.0]), torch.tensor([-18.0]), beta=0.5)
+    out.loss_B.sum().backward()
+    weight = 0.5 / (1 + math.exp(out.margin_B.item()))
+    assert chosen.grad is not None
+    assert rejected.grad is not None
+    assert (chosen.grad.item(), rejected.grad.item()) == pytest.approx((-weight, weight))
+    assert not out.chosen_reward_B.requires_grad
+
+
+def test_an_identical_shared_prefix_cancels_in_value_and_gradient() -> None:
+    """Eq. 4 of the paper: counting the shared prefix or not is the same loss."""
+    prefix = 9
+    chosen, rejected = sequence(prefix, 24, 1), sequence(prefix, 18, 2)
+    counts_all = [(ids, (False, *(True,) * (len(ids) - 1))) for ids, _ in (chosen, rejected)]
+    reference = tiny_model()
+    policy = tiny_model()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    results = []
+    for sequences in ([chosen, rejected], counts_all):
+        batch = pad_sequences(sequences)
+        with torch.no_grad():
+            ref = score(reference, batch, partial=True)
+        policy.zero_grad()
+        logps = score(policy, batch, partial=True)
+        out = dpo_loss(logps[:1], logps[1:], ref[:1], ref[1:], beta=0.1)
+        out.loss_B.mean().backward()
+        gradient = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+        results.append((out.loss_B.item(), out.chosen_reward_B.item(), gradient))
+    (masked, masked_reward, masked_grad), (whole, whole_reward, whole_grad) = results
+    assert masked == pytest.approx(whole, abs=1e-6)
+    torch.testing.assert_close(masked_grad, whole_grad, rtol=1e-4, atol=1e-6)
+    assert abs(masked - math.log(2)) > 1e-3
+    assert abs(masked_reward - whole_reward) > 1e-3
