@@ -452,10 +452,17 @@ def test_a_model_that_ignores_the_mask_is_refused(policy: Policy) -> None:
 def test_broken_weights_are_an_error() -> None:
     policy = make_policy()
     engine = local(policy)
+    asked = [request(range(4)), request(range(20))]
+    before = ask(engine, asked)
+    weight = policy.model.model.layers[0].self_attn.v_proj.weight
     with torch.no_grad():
-        policy.model.lm_head.weight.fill_(float("nan"))
-    with pytest.raises(EngineError, match="tiny-llama: the policy's logits are not finite"):
-        ask(engine, [request(range(4))])
+        sound = weight.clone()
+        weight.fill_(float("nan"))
+        engine.clear()
+        with pytest.raises(EngineError, match="tiny-llama: the policy's logits are not finite"):
+            ask(engine, asked)
+        weight.copy_(sound)
+    assert ask(engine, asked) == before
 
 
 def test_a_cancelled_call_stops_and_the_engine_goes_on(policy: Policy) -> None:

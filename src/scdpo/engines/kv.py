@@ -87,7 +87,7 @@ class KVRows(Cache):
         size = (2 * shape.layers, n_rows, shape.heads, n_columns, shape.dim)
         needed = math.prod(size)
         if needed > self._buffer.numel():
-            self._buffer = torch.empty(0, dtype=shape.dtype, device=shape.device)
+            self.release()
             self._buffer = torch.zeros(needed * 5 // 4, dtype=shape.dtype, device=shape.device)
         self.data = self._buffer[:needed].view(size)
 

@@ -126,8 +126,11 @@ class LocalEngine:
                 for chunk in _chunks(waiting, self._config.max_rows):
                     self._decoder.decode(chunk, cancelled)
         except EngineError as error:
+            # The rows may hold values that are not finite, and these would outlive the call.
+            self._decoder.release()
             raise EngineError(f"{self.name}: {error}") from error
         except (RuntimeError, MemoryError) as error:
+            self._decoder.release()
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EngineError(
                 f"{self.name}: the model failed on {len(waiting)} prompts "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 from scdpo.errors import InputError
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Schedule(_Config):
@@ -31,11 +31,15 @@ class Schedule(_Config):
 
     def temperature(self, new_step: int) -> float:
         """The temperature of the new step with this index, counted from 0."""
-        return min(self.start + self.increment * new_step, self.cap)
+        # Rounded, so that rows do not record 1.2000000000000002.
+        return min(round(self.start + self.increment * new_step, 9), self.cap)
 
 
 class Limits(_Config):
-    """Where a rollout is cut: steps, tokens per step, and tokens of prompt and solution."""
+    """Where a rollout is cut: steps, tokens per step, and tokens of prompt and solution.
+
+    A rollout that has `max_steps` steps, shared ones included, and no end marker yet is cut.
+    """
 
     max_steps: int = Field(64, ge=1)
     step_tokens: int = Field(512, ge=1)
@@ -47,7 +51,8 @@ class SampleConfig(_Config):
 
     A question is left as soon as it has `correct` preferred and `wrong` dispreferred solutions,
     or after `max_attempts`. `seed` is the run's. `chunk` problems are worked on together with
-    up to `rows` rollouts at a time; a stopped run goes on at the first unfinished chunk.
+    up to `rows` rollouts at a time, each with a sandbox session of its own; a stopped run goes
+    on at the first unfinished chunk.
     """
 
     temperature: float = Field(1.0, ge=0)
@@ -69,10 +74,11 @@ class BranchConfig(_Config):
     `max_attempts` of them. `branch_steps` draws k at random, or takes every boundary in turn;
     the last `skip_last` boundaries are left out. A negative whose new steps have a mean log-prob
     per token below `min_mean_logp` under the initial policy is flagged `unlikely` and not kept.
+    Up to `rows` continuations run at a time, each with a sandbox session of its own.
     """
 
     schedule: Schedule = Schedule()
-    negatives: int | dict[str, int] = 2
+    negatives: NonNegativeInt | dict[str, NonNegativeInt] = 2
     max_attempts: int = Field(16, ge=1)
     branch_steps: Literal["random", "every"] = "random"
     skip_last: int = Field(0, ge=0)

@@ -7,16 +7,19 @@ result depends on its own task alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scdpo.engines.base import Completion, Request
+from scdpo.errors import EngineError
 from scdpo.formats.base import Format
 from scdpo.records import Finish, Step
 from scdpo.sampling.config import Limits, Schedule
 from scdpo.sandbox.base import Execution
 
 SESSION_LOST = ("deadline", "memory", "died")
+"""Cuts of an execution after which its session is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +54,22 @@ Encode = Callable[[str], tuple[int, ...]]
 
 @dataclass(slots=True)
 class _State:
-    ids: list[int]
+    ids: tuple[int, ...]
     steps: list[Step]
     n_prefix: int
+    new_steps: int = 0
     sampled: int = 0
-    new_steps: int = field(default=0)
 
 
 def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout:
     """Generate a step, execute its code, append, raise the temperature, go on.
 
     `encode` tokenises what the host appends. The rollout ends when the policy ends it
-    (`finished`), at a limit, or when its session is lost (`sandbox`).
+    (`finished`), at a limit, or when its session is lost (`sandbox`). The steps of the prefix
+    are never changed, so that both branches of a pair share them token by token. Raises
+    EngineError for an empty completion that is no end.
     """
-    ids = [*task.prompt_ids]
-    for step in task.prefix:
-        ids += [*step.token_ids, *step.host_ids]
+    ids = task.prompt_ids + _ids_of(task.prefix, encode)
     state = _State(ids=ids, steps=list(task.prefix), n_prefix=len(task.prefix))
     while True:
         room = limits.context - len(state.ids)
@@ -77,13 +80,10 @@ def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout
         request = _request(task, form, limits, state, room)
         completion = yield request
         assert isinstance(completion, Completion)
-        step = _step(completion, request.temperature)
-        _append(state, step, completion, form)
-        if completion.finish == "end":
-            return _outcome(state, "finished")
-        if completion.finish == "length":
-            full = len(completion.token_ids) >= limits.step_tokens
-            return _outcome(state, "step_tokens" if full else "context")
+        _append(state, completion, request.temperature, form)
+        finish = _finish(state, completion, limits)
+        if finish is not None:
+            return _outcome(state, finish)
         code = form.code(completion.text)
         if code is not None:
             execution = yield Execute(code)
@@ -93,9 +93,18 @@ def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout
                 return _outcome(state, "sandbox")
 
 
+def _ids_of(steps: Sequence[Step], encode: Encode) -> tuple[int, ...]:
+    """Token ids of steps with their outputs; recorded steps, which have none, are encoded."""
+    ids: list[int] = []
+    for step in steps:
+        ids += step.token_ids or encode(step.text)
+        ids += step.host_ids or (encode(step.host_text) if step.host_text else ())
+    return tuple(ids)
+
+
 def _request(task: Task, form: Format, limits: Limits, state: _State, room: int) -> Request:
     return Request(
-        prompt_ids=tuple(state.ids),
+        prompt_ids=state.ids,
         stop=form.stop,
         end=form.end,
         temperature=task.schedule.temperature(state.new_steps),
@@ -105,40 +114,55 @@ def _request(task: Task, form: Format, limits: Limits, state: _State, room: int)
     )
 
 
-def _step(completion: Completion, temperature: float) -> Step:
-    return Step(
+def _append(state: _State, completion: Completion, temperature: float, form: Format) -> None:
+    """Append a completion as a step, or to the new text step that it belongs to.
+
+    An end marker or a blank line on its own is no step where the format says so; a step's
+    temperature is that of its first completion.
+    """
+    if not completion.token_ids:
+        if completion.finish == "stop":
+            raise EngineError("an empty completion came back that is neither an end nor cut")
+        return
+    state.ids += completion.token_ids
+    state.sampled += len(completion.token_ids)
+    step = Step(
         kind="text",
         text=completion.text,
         token_ids=completion.token_ids,
         temperature=temperature,
         mean_logp=_mean(completion.logps),
     )
-
-
-def _append(state: _State, step: Step, completion: Completion, form: Format) -> None:
-    """Append a step; an end marker on its own joins the text step it follows."""
-    state.ids += completion.token_ids
-    state.sampled += len(completion.token_ids)
-    if not completion.token_ids:
-        return
     last = state.steps[-1] if len(state.steps) > state.n_prefix else None
-    if completion.text in form.end and last is not None and last.kind == "text":
+    if last is not None and last.kind == "text" and len(form.parse(last.text + step.text)) == 1:
         state.steps[-1] = _joined(last, step)
         return
-    if form.code(step.text) is not None and completion.finish == "stop":
+    if completion.finish == "stop" and form.code(step.text) is not None:
         step = step.model_copy(update={"kind": "code"})
     state.steps.append(step)
     state.new_steps += 1
 
 
-def _joined(step: Step, end: Step) -> Step:
-    n, m = len(step.token_ids), len(end.token_ids)
-    mean = ((step.mean_logp or 0.0) * n + (end.mean_logp or 0.0) * m) / (n + m)
+def _finish(state: _State, completion: Completion, limits: Limits) -> Finish | None:
+    """Why the rollout ends with this completion; None where it goes on."""
+    if completion.finish == "end":
+        return "finished"
+    if completion.finish == "length":
+        full = len(completion.token_ids) >= limits.step_tokens
+        return "step_tokens" if full else "context"
+    # Blank lines that join a step one by one must not go on for ever.
+    return "step_tokens" if len(state.steps[-1].token_ids) > limits.step_tokens else None
+
+
+def _joined(step: Step, more: Step) -> Step:
+    n, m = len(step.token_ids), len(more.token_ids)
+    known = step.mean_logp is not None and more.mean_logp is not None
+    total = (step.mean_logp or 0.0) * n + (more.mean_logp or 0.0) * m
     return step.model_copy(
         update={
-            "text": step.text + end.text,
-            "token_ids": step.token_ids + end.token_ids,
-            "mean_logp": mean,
+            "text": step.text + more.text,
+            "token_ids": step.token_ids + more.token_ids,
+            "mean_logp": total / (n + m) if known else None,
         }
     )
 
@@ -159,7 +183,10 @@ def _append_output(state: _State, execution: Execution, form: Format, encode: En
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    """The mean where it is a number: a row of JSON cannot hold anything else."""
+    if not values or not all(map(math.isfinite, values)):
+        return None
+    return math.fsum(values) / len(values)
 
 
 def _outcome(state: _State, finish: Finish) -> Outcome:

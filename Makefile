@@ -1,0 +1,57 @@
+# make demo   set up and run the whole pipeline on the embedded policy
+# make test   set up and run the tests
+# make check  the tests, and format, lint and types before them
+# Everything lives in .venv of this checkout; no other Python packages are touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup setup-dev demo test check format clean \
+        bench-engine bench-sft bench-replay bench-resume
+
+setup: .venv/base.done
+
+.venv/base.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=python3.11 …" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+setup-dev: .venv/dev.done
+
+.venv/dev.done: .venv/base.done
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/scdpo run embedded
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-engine: setup
+	$(BIN)/python benchmarks/engine.py
+
+bench-sft: setup
+	$(BIN)/python benchmarks/sft.py
+
+bench-replay: setup
+	$(BIN)/python benchmarks/replay.py
+
+bench-resume: setup
+	$(BIN)/python benchmarks/resume.py --kills 20
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,119 @@
+"""The interpreter's state after a solution's first k steps, for continuations to go on in.
+
+A solution's programs run once, in order, in one session, and every continuation takes a clone
+of it where the branch step is reached. Nothing is kept between calls: as many sessions are live
+as there are continuations, and one that walks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scdpo.errors import SandboxError
+from scdpo.formats.base import Format
+from scdpo.records import Solution
+from scdpo.sampling.driver import all_of, fresh_session
+from scdpo.sampling.rollout import SESSION_LOST
+from scdpo.sandbox.base import Execution, Sandbox, Session
+from scdpo.sandbox.compare import same_output
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a continuation goes on: its session, None where no program ran before.
+
+    `differs`: a program on the way did not print again what it had printed.
+    """
+
+    session: Session | None
+    differs: bool
+
+
+async def starts_at(
+    solution: Solution, ks: Sequence[int], form: Format, sandbox: Sandbox | None
+) -> list[Start]:
+    """A start after the first k steps of `solution` for every k, in order.
+
+    Sessions are the caller's to close. Raises SandboxError.
+    """
+    starts: dict[int, Start] = {}
+    walk = _Walk(solution, form, sandbox)
+    try:
+        for i in sorted(range(len(ks)), key=lambda i: ks[i]):
+            starts[i] = await walk.start(ks[i])
+    except BaseException:
+        await close_starts(starts.values())
+        raise
+    finally:
+        await walk.close()
+    return [starts[i] for i in range(len(ks))]
+
+
+async def close_starts(starts: Iterable[Start]) -> None:
+    """End the sessions of starts that nothing goes on from."""
+    await all_of(start.session.close() for start in starts if start.session is not None)
+
+
+class _Lost:
+    """In place of a session that a replayed program took down: every program dies in it."""
+
+    async def run(self, code: str) -> Execution:
+        return Execution(output="", cut="died")
+
+    async def clone(self) -> Session:
+        return self
+
+    async def close(self) -> None:
+        return None
+
+
+class _Walk:
+    """A session that goes through a solution's programs, step by step."""
+
+    def __init__(self, solution: Solution, form: Format, sandbox: Sandbox | None):
+        self._solution = solution
+        self._form = form
+        self._sandbox = sandbox
+        self._session: Session | None = None
+        self._at = 0
+        self._clonable = True
+        self._differs = False
+
+    async def start(self, k: int) -> Start:
+        """A start of its own after the first k steps."""
+        await self._go(k)
+        if self._session is None or isinstance(self._session, _Lost):
+            return Start(self._session, self._differs)
+        if self._clonable:
+            try:
+                return Start(await self._session.clone(), self._differs)
+            except SandboxError:
+                # The programs may have broken what a session needs for it; they run again then.
+                # Where it is the sandbox that is lost, opening a session says so.
+                self._clonable = False
+        again = _Walk(self._solution, self._form, self._sandbox)
+        try:
+            await again._go(k)
+        except BaseException:
+            await again.close()
+            raise
+        return Start(again._session, self._differs or again._differs)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def _go(self, k: int) -> None:
+        for step in self._solution.steps[self._at : k]:
+            code = self._form.code(step.text) if step.kind == "code" else None
+            if code is None or isinstance(self._session, _Lost):
+                continue
+            if self._session is None:
+                self._session = await fresh_session(self._sandbox)
+            execution = await self._session.run(code)
+            self._differs |= not same_output(execution.output, step.output or "")
+            if execution.cut in SESSION_LOST:
+                await self._session.close()
+                self._session, self._differs = _Lost(), True
+        self._at = max(self._at, k)
