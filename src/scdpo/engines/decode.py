@@ -1,6 +1,5 @@
 """Batched decoding of a causal language model over preallocated keys and values."""
 
-# ruff: noqa: N803, N806 (shape suffixes)
 from __future__ import annotations
 
 import itertools

@@ -5,7 +5,6 @@ A token's column is its position, so rows of unequal length need no shift; what 
 row's own length is masked.
 """
 
-# ruff: noqa: N803, N806 (shape suffixes)
 from __future__ import annotations
 
 import math

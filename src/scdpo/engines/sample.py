@@ -1,6 +1,5 @@
 """Drawing tokens from logits, each row at its own temperature."""
 
-# ruff: noqa: N803, N806 (shape suffixes)
 from __future__ import annotations
 
 import torch

@@ -86,6 +86,9 @@ class ScriptedEngine:
         """Complete every request, in order. EngineError for a question that has no script."""
         return [self._complete(request) for request in requests]
 
+    def clear(self) -> None:
+        """Nothing is kept between calls."""
+
     def close(self) -> None:
         """Nothing is held."""
 

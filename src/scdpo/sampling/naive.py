@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from scdpo.records import Problem, Solution
 from scdpo.sampling.config import SampleConfig, Schedule
-from scdpo.sampling.driver import drive
+from scdpo.sampling.driver import Progress, drive
 from scdpo.sampling.rollout import Task, rollout
 from scdpo.sampling.solutions import (
     Draw,
+    Fate,
     Workshop,
     derive_seed,
+    fate,
     is_dispreferred,
     is_preferred,
     solutions_of,
 )
 from scdpo.store import Stage
 
-Progress = Callable[[int, int], None]
+
+@dataclass(slots=True)
+class _Question:
+    """A problem under work: its prompt, and its attempts so far, in order."""
+
+    problem: Problem
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    attempts: list[Solution] = field(default_factory=list)
 
 
 async def sample_naive(
@@ -34,21 +45,19 @@ async def sample_naive(
     Which attempts a problem gets is decided by the stop rule over its attempts in order, so it
     does not depend on what ran side by side. `progress` is called with problems done and all.
     """
-    done = _by_problem(stage.rows(Solution))
-    finished = 0
-    for chunk in chunks(problems, config.chunk):
-        if not all(satisfied(done.get(p.id, []), config) for p in chunk):
-            rows = await _sample_chunk(chunk, config, shop)
-            stage.append_new(rows)
-        finished += len(chunk)
-        if progress is not None:
-            progress(finished, len(problems))
+    report = progress or (lambda done, total: None)
+    have = _fates(stage.rows(Solution))
+    for start in range(0, len(problems), config.chunk):
+        part = problems[start : start + config.chunk]
+        if any(_stop_at(have.get(p.id, []), config) is None for p in part):
+            questions = [_question(problem, shop) for problem in part]
+            done = _so_far(report, start, len(problems))
+            await _sample_chunk(questions, config, shop, done)
+            stage.append_new(
+                s for q in questions for s in q.attempts[: _stop_at(_of(q.attempts), config)]
+            )
+        report(start + len(part), len(problems))
     return count_solutions(stage.rows(Solution))
-
-
-def satisfied(attempts: Iterable[Solution], config: SampleConfig) -> bool:
-    """Whether the stop rule leaves a question with these attempts alone (in attempt order)."""
-    return _stop_at(sorted(attempts, key=lambda s: s.attempt), config) is not None
 
 
 def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
@@ -68,76 +77,86 @@ def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
     return dict(counts)
 
 
-def chunks(items: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:
-    """Consecutive parts of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _fates(solutions: Iterable[Solution]) -> dict[str, list[Fate]]:
+    """What became of every problem's attempts, in order; far smaller than the rows."""
+    found: dict[str, dict[int, Fate]] = {}
+    for solution in solutions:
+        found.setdefault(solution.problem_id, {})[solution.attempt] = fate(solution)
+    return {name: [fates[n] for n in sorted(fates)] for name, fates in found.items()}
 
 
-def _stop_at(attempts: Sequence[Solution], config: SampleConfig) -> int | None:
+def _of(attempts: Iterable[Solution]) -> list[Fate]:
+    return [fate(solution) for solution in attempts]
+
+
+def _stop_at(fates: Sequence[Fate], config: SampleConfig) -> int | None:
     """How many attempts the stop rule takes, or None when it wants more of them."""
     correct = wrong = 0
-    for taken, solution in enumerate(attempts, 1):
-        correct += is_preferred(solution)
-        wrong += is_dispreferred(solution)
+    for taken, one in enumerate(fates, 1):
+        correct += one == "preferred"
+        wrong += one == "dispreferred"
         if (correct >= config.correct and wrong >= config.wrong) or taken >= config.max_attempts:
             return taken
     return None
 
 
+def _question(problem: Problem, shop: Workshop) -> _Question:
+    prompt = shop.form.prompt(problem.question)
+    return _Question(problem, prompt, shop.engine.encode(prompt, start=True))
+
+
+def _so_far(report: Progress, before: int, total: int) -> Callable[[int], None]:
+    return lambda n: report(before + n, total)
+
+
 async def _sample_chunk(
-    problems: Sequence[Problem], config: SampleConfig, shop: Workshop
-) -> list[Solution]:
-    """All attempts that the stop rule takes on these problems, in problem order."""
+    questions: Sequence[_Question],
+    config: SampleConfig,
+    shop: Workshop,
+    done: Callable[[int], None],
+) -> None:
+    """Give the questions at least the attempts that the stop rule takes."""
     shop.engine.clear()
-    attempts: dict[str, list[Solution]] = {problem.id: [] for problem in problems}
-    while open_problems := [p for p in problems if _stop_at(attempts[p.id], config) is None]:
-        draws = _next_draws(open_problems, attempts, config)
-        for solution in await _roll_out(draws, config, shop):
-            attempts[solution.problem_id].append(solution)
-    return [s for p in problems for s in attempts[p.id][: _stop_at(attempts[p.id], config)]]
+    while unsettled := [q for q in questions if _stop_at(_of(q.attempts), config) is None]:
+        done(len(questions) - len(unsettled))
+        draws = _next_draws(unsettled, config)
+        by_id = {question.problem.id: question for question in unsettled}
+        for start in range(0, len(draws), config.rows):
+            for solution in await _roll_out(draws[start : start + config.rows], config, shop):
+                by_id[solution.problem_id].attempts.append(solution)
 
 
-def _next_draws(
-    problems: Sequence[Problem], attempts: dict[str, list[Solution]], config: SampleConfig
-) -> list[Draw]:
-    """The next attempts: as many a problem as surely needed, more only where rows are free."""
-    share = max(1, config.rows // len(problems))
-    draws = []
-    for problem in problems:
-        start = len(attempts[problem.id])
-        for attempt in range(start, min(start + share, config.max_attempts)):
-            name = f"{problem.id}#{attempt}"
-            seed = derive_seed(config.seed, "naive", problem.id, attempt)
-            draws.append(Draw(id=name, problem=problem, attempt=attempt, seed=seed))
-    return draws
+def _next_draws(questions: Sequence[_Question], config: SampleConfig) -> list[Draw]:
+    """The next attempts: one a question, more where rows are free (they may not be needed)."""
+    share = max(1, config.rows // len(questions))
+    return [
+        Draw(
+            id=f"{question.problem.id}#{attempt}",
+            problem=question.problem,
+            prompt=question.prompt,
+            prompt_ids=question.prompt_ids,
+            attempt=attempt,
+            seed=derive_seed(config.seed, "naive", question.problem.id, attempt),
+        )
+        for question in questions
+        for attempt in range(
+            len(question.attempts), min(len(question.attempts) + share, config.max_attempts)
+        )
+    ]
 
 
 async def _roll_out(draws: list[Draw], config: SampleConfig, shop: Workshop) -> list[Solution]:
     schedule = Schedule(start=config.temperature, increment=0, cap=config.temperature)
-    prompts = {d.problem.id: shop.form.prompt(d.problem.question) for d in draws}
-    ids = {name: shop.engine.encode(prompt, start=True) for name, prompt in prompts.items()}
-    rows: list[Solution] = []
-    for start in range(0, len(draws), config.rows):
-        part = draws[start : start + config.rows]
-        rollouts = [
-            rollout(
-                Task(prompt_ids=ids[d.problem.id], schedule=schedule, seed=d.seed),
-                shop.form,
-                config.limits,
-                shop.engine.encode,
-            )
-            for d in part
-        ]
-        outcomes = await drive(rollouts, shop.engine, shop.sandbox)
-        rows += solutions_of(
-            part, outcomes, shop, error_words_in_question=config.error_words_in_question
+    rollouts = [
+        rollout(
+            Task(prompt_ids=draw.prompt_ids, schedule=schedule, seed=draw.seed),
+            shop.form,
+            config.limits,
+            shop.engine.encode,
         )
-    return rows
-
-
-def _by_problem(solutions: Iterable[Solution]) -> dict[str, list[Solution]]:
-    found: dict[str, list[Solution]] = {}
-    for solution in solutions:
-        found.setdefault(solution.problem_id, []).append(solution)
-    return found
+        for draw in draws
+    ]
+    outcomes = await drive(rollouts, shop.engine, shop.sandbox)
+    return solutions_of(
+        draws, outcomes, shop, error_words_in_question=config.error_words_in_question
+    )

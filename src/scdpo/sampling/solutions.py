@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from scdpo.engines.base import Engine
 from scdpo.formats.base import Format
@@ -13,6 +14,9 @@ from scdpo.records import Problem, Solution, Verdict
 from scdpo.sampling.flags import solution_flags
 from scdpo.sampling.rollout import Outcome
 from scdpo.sandbox.base import Sandbox
+
+Fate = Literal["preferred", "dispreferred", "neither"]
+"""Which side of a pair a solution can take."""
 
 
 @dataclass(slots=True)
@@ -31,6 +35,8 @@ class Draw:
 
     id: str
     problem: Problem
+    prompt: str
+    prompt_ids: tuple[int, ...]
     attempt: int
     seed: int
     parent: str | None = None
@@ -80,7 +86,6 @@ def solutions_of(
     graded = grade_outcomes([d.problem for d in draws], outcomes, shop.form, shop.grader)
     rows = []
     for draw, outcome, (answer, verdict) in zip(draws, outcomes, graded, strict=True):
-        prompt = shop.form.prompt(draw.problem.question)
         rows.append(
             Solution(
                 id=draw.id,
@@ -89,8 +94,8 @@ def solutions_of(
                 question=draw.problem.question,
                 format=shop.form.name,
                 policy=shop.engine.name,
-                prompt=prompt,
-                prompt_ids=shop.engine.encode(prompt, start=True),
+                prompt=draw.prompt,
+                prompt_ids=draw.prompt_ids,
                 steps=outcome.steps,
                 finish=outcome.finish,
                 answer=answer,
@@ -108,6 +113,13 @@ def solutions_of(
             )
         )
     return rows
+
+
+def fate(solution: Solution) -> Fate:
+    """The side of a pair that a solution can take, if any."""
+    if is_preferred(solution):
+        return "preferred"
+    return "dispreferred" if is_dispreferred(solution) else "neither"
 
 
 def is_preferred(solution: Solution) -> bool:

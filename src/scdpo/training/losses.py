@@ -3,7 +3,6 @@
 Shape suffixes: B rows (sequences, or pairs where said), T tokens, V vocabulary.
 """
 
-# ruff: noqa: N802, N815 (shape suffixes)
 from __future__ import annotations
 
 from typing import NamedTuple
