@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from scdpo.errors import DataError, InputError, PolicyError, StoreError
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Pair, Step
-from scdpo.training.collate import epoch_order, pad_sequences, score
+from scdpo.training.batching import epoch_order
+from scdpo.training.collate import pad_sequences, score
 from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 
@@ -224,7 +225,7 @@ def test_a_finished_training_returns_its_report_and_another_is_refused(
     report = train_dpo(policy, PAIRS, CONFIG, tmp_path)
     assert train_dpo(policy, PAIRS, CONFIG, tmp_path, progress=kill_at(0)) == report
     for pairs, settings in ((PAIRS[1:], CONFIG), (PAIRS, config(beta=0.2))):
-        with pytest.raises(StoreError, match="other settings, pairs or initial policy"):
+        with pytest.raises(StoreError, match="other settings, examples or initial policy"):
             train_dpo(policy, pairs, settings, tmp_path)
 
 

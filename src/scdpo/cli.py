@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from scdpo import __version__
 from scdpo.errors import InputError, ScdpoError
+from scdpo.full_disk import is_full_disk
+from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
-    from scdpo.recipe import Recipe
+    from scdpo.recipe import Method
+    from scdpo.report import BreakdownLine, Grid
     from scdpo.run import Run
 
 app = typer.Typer(
-    help="Step-Controlled DPO: sample, branch, pair, train and measure (arXiv 2407.00782).",
+    help="Step-Controlled DPO: sample, branch, pair, train and measure (arXiv 2407.00782).\n\n"
+    "`scdpo run embedded` does all of it in about ten minutes, without a GPU.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 console = Console()
+
+MOST_LEVELS = 10
+"""Levels are listed without being asked for when there are at most this many."""
+ENVIRONMENT_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""Failures of the system that are no fault of the package: one line, no traceback."""
+
+
+class Group(StrEnum):
+    """What questions can be grouped by."""
+
+    level = "level"
+    subject = "subject"
+    dataset = "dataset"
+
 
 RunPath = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
 RecipeOption = Annotated[
@@ -45,58 +57,76 @@ RecipeOption = Annotated[
         help="A recipe file, or the name of one in the package; needed for a new run folder only.",
     ),
 ]
+RedoOption = Annotated[
+    bool, typer.Option("--redo", help="Delete what this stage has made, and do it again.")
+]
+MethodOption = Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")]
 
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or 'embedded' or 'smoke'.")],
-    out: Annotated[Path | None, typer.Option(help="The run folder [runs/RECIPE].")] = None,
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file, or 'embedded' or 'smoke'.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
+    ] = None,
 ) -> None:
-    """Run all stages of a recipe and print the table; called again, it continues."""
+    """Run all stages of a recipe and print the tables; called again, it goes on."""
     out = out or Path("runs") / Path(recipe).stem
-    with opened(out, recipe) as one:
+    with opened(out, recipe) as (one, terminal):
         one.everything()
+        terminal.settle()
         show(one)
+        terminal.note("report", f"{out / 'report.md'}")
+        terminal.note("policies", f"{out / 'policies' / '*' / 'policy'}")
 
 
 @app.command()
-def sample(run: RunPath, recipe: RecipeOption = None) -> None:
+def sample(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
     """Sample naive solutions of the training problems (stage 1)."""
-    with opened(run, recipe) as one:
+    with opened(run, recipe, redo="solutions" if redo else None) as (one, terminal):
         one.sample()
+        terminal.settle()
         show_stages(one, "solutions")
+        terminal.note("next", f"scdpo branch {run}")
 
 
 @app.command()
-def branch(run: RunPath, recipe: RecipeOption = None) -> None:
+def branch(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
     """Continue preferred solutions from their steps at a rising temperature (stage 2)."""
-    with opened(run, recipe) as one:
+    with opened(run, recipe, redo="branches" if redo else None) as (one, terminal):
         one.branch()
+        terminal.settle()
         show_stages(one, "branches")
+        terminal.note("next", f"scdpo pair {run}")
 
 
 @app.command()
-def pair(run: RunPath, recipe: RecipeOption = None) -> None:
+def pair(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
     """Build naive, step-controlled and data-equal pairs from solutions and branches."""
-    with opened(run, recipe) as one:
+    with opened(run, recipe, redo="pairs" if redo else None) as (one, terminal):
         one.pair()
-        show_stages(one, "pairs/")
+        terminal.settle()
+        show_stages(one, "pairs")
+        terminal.note("next", f"scdpo train {run} --method scdpo")
 
 
 @app.command()
 def train(
     run: RunPath,
-    method: Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")] = "scdpo",
+    method: MethodOption = "scdpo",
     recipe: RecipeOption = None,
+    redo: RedoOption = False,
 ) -> None:
     """Train the initial policy on the pairs of a method (stage 3)."""
-    from scdpo.recipe import METHODS
-
-    if method not in METHODS:
-        raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
-    with opened(run, recipe) as one:
-        one.train(method)
-        show_stages(one, f"policies/{method}")
+    name = known_method(method)
+    with opened(run, recipe, redo=f"policies/{name}" if redo else None) as (one, terminal):
+        one.train(name)
+        terminal.settle()
+        show_stages(one, f"policies/{name}")
+        terminal.note("policy", f"{run / 'policies' / name / 'policy'}")
+        terminal.note("next", f"scdpo evaluate {run} --policy {name}")
 
 
 @app.command()
@@ -104,161 +134,199 @@ def evaluate(
     run: RunPath,
     policy: Annotated[str, typer.Option(help="sft, dpo, dpo_equal or scdpo.")] = "sft",
     recipe: RecipeOption = None,
+    redo: RedoOption = False,
 ) -> None:
     """Answer the test problems greedily with a policy of the run."""
     from scdpo.recipe import METHODS
 
     if policy not in ("sft", *METHODS):
         raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")
-    with opened(run, recipe) as one:
+    with opened(run, recipe, redo=f"evaluations/{policy}" if redo else None) as (one, terminal):
         one.evaluate(policy)
+        terminal.settle()
         show(one)
+        terminal.note("report", f"{run / 'report.md'}")
 
 
 @app.command()
-def report(run: RunPath) -> None:
-    """Print the tables of a run: accuracies, break-downs, stages."""
-    with opened(run, None) as one:
-        show(one)
+def report(
+    run: RunPath,
+    by: Annotated[
+        Group | None, typer.Option(help="Accuracy by this too.", show_default="level, if few")
+    ] = None,
+) -> None:
+    """Print the tables of a run, finished or not: stages, break-downs, accuracies."""
+    with opened(run, None, write=False) as (one, terminal):
+        if show(one, by):
+            return
+        terminal.note("next", f"nothing is evaluated yet; scdpo evaluate {run} --policy sft")
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="Recorded solutions, JSONL.")],
-    layout: Annotated[str, typer.Option(help="mathcoder or tora.")],
-    out: Annotated[Path, typer.Option(help="The run folder.")],
+    file: Annotated[Path, typer.Argument(help="Recorded solutions, JSONL.", show_default=False)],
+    layout: Annotated[str, typer.Option(help="mathcoder or tora.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The run folder.", show_default=False)],
     dataset: Annotated[str, typer.Option(help="The data set's name, such as gsm8k.")] = "gsm8k",
-    recipe: RecipeOption = "import",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="The recipe of a new run folder.", show_default="import"),
+    ] = None,
 ) -> None:
     """Import recorded solutions: execute them again, grade them, make rows of them."""
-    with opened(out, None if (out / "recipe.yaml").exists() else recipe) as one:
+    new = not (out / "recipe.yaml").exists()
+    with opened(out, recipe or ("import" if new else None)) as (one, terminal):
         manifest = one.import_solutions(file, layout, dataset)
+        terminal.settle()
         show_stages(one, manifest.stage)
+        terminal.note("next", f"scdpo pair {out}")
 
 
 @app.command()
 def export(
     run: RunPath,
-    out: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    method: Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")] = "scdpo",
+    out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
+    method: MethodOption = "scdpo",
 ) -> None:
     """Write a method's training pairs in TRL's preference format (prompt, chosen, rejected)."""
     from scdpo.pairs import trl_rows
-    from scdpo.recipe import METHODS
     from scdpo.store import write_jsonl
 
-    if method not in METHODS:
-        raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
-    with opened(run, None) as one:
-        pairs = [p for p in one.pairs_of(method) if p.split == "train"]
-    console.print(f"{write_jsonl(out, trl_rows(pairs))} pairs written to {out}")
+    name = known_method(method)
+    with opened(run, None, write=False) as (one, terminal):
+        pairs = [pair for pair in one.pairs_of(name) if pair.split == "train"]
+        terminal.note("export", f"{write_jsonl(out, trl_rows(pairs))} pairs written to {out}")
 
 
 @app.command("make-policy")
 def make_policy_(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file; see recipes/embedded-policy.yaml.")],
-    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or 'embedded-policy'.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
 ) -> None:
     """Make a small policy from nothing, as the embedded one was made."""
     from scdpo.make_policy import load_make_policy, make_policy
 
-    config = load_make_policy(recipe)
-    with bars() as progress:
-        made = make_policy(config, out, progress("train"))
-    console.print(
-        f"{made.steps} steps, {made.tokens:,} tokens, loss {made.first_loss:.3f} → "
-        f"{made.final_loss:.3f}; policy in {out / 'policy'}"
-    )
+    config = load_make_policy(Path(recipe))
+    with Terminal() as terminal:
+        made = make_policy(config, out, terminal.progress("train"))
+        terminal.note(
+            "policy",
+            f"{out / 'policy'}: {made.steps} steps, {made.tokens:,} tokens, "
+            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
+        )
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    console.print(__version__)
+    console.print(__version__, highlight=False)
 
 
 @contextmanager
-def opened(path: Path, recipe: str | None) -> Iterator[Run]:
-    """The run in a folder; its own recipe is used unless another is given."""
+def opened(
+    path: Path, recipe: str | None, *, write: bool = True, redo: str | None = None
+) -> Iterator[tuple[Run, Terminal]]:
+    """The run in a folder, and the terminal it reports to; its own recipe is used unless another
+    is given."""
     from scdpo.recipe import load_recipe
     from scdpo.run import Run
 
     own = path / "recipe.yaml"
     if recipe is None and not own.is_file():
-        raise InputError(f"{path}: no run there (no recipe.yaml); start it with --recipe")
-    settings: Recipe = load_recipe(own if recipe is None else recipe)
-    with bars() as progress, Run(settings, path, progress) as one:
-        yield one
+        raise InputError(f"{path}: no run there (it has no recipe.yaml); begin one with --recipe")
+    settings = load_recipe(own if recipe is None else recipe)
+    heading = {
+        "run": f"{path}",
+        "recipe": f"{recipe or own}, preset {settings.preset}",
+        "policy": settings.policy,
+    }
+    with Terminal(heading if write else None) as terminal:
+        try:
+            with Run(settings, path, terminal, write=write, redo=redo) as one:
+                yield one, terminal
+        except KeyboardInterrupt:
+            terminal.note("stopped", "what was done is kept; the same command goes on from here")
+            raise
 
 
-@contextmanager
-def bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Progress bars on stderr, one for each name, made when first reported to."""
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+def known_method(method: str) -> Method:
+    """The method of this name. Raises InputError."""
+    from scdpo.recipe import METHODS
 
-        def named(name: str) -> Callable[[int, int], None]:
-            task: list[TaskID] = []
-
-            def report(done: int, total: int) -> None:
-                if not task:
-                    task.append(progress.add_task(name, total=total))
-                progress.update(task[0], completed=done, total=total)
-
-            return report
-
-        yield named
+    for known in METHODS:
+        if method == known:
+            return known
+    raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
 
 
-def show(one: Run) -> None:
-    """The accuracy table, break-downs by level where there are several, and the stages."""
+def show(one: Run, by: Group | None = None) -> bool:
+    """Print all tables and keep them in `report.md`; returns whether a policy was evaluated."""
     from scdpo.report import as_markdown, policy_table, stage_table
     from scdpo.store import write_atomic
 
-    table = policy_table(one.report())
-    stages = stage_table(one.manifests())
-    text = f"{as_markdown(table)}\n\n{as_markdown(stages)}\n"
-    write_atomic(one.folder.path / "report.md", text)
-    console.print(stages)
-    console.print()
-    console.print(table)
+    tables: list[Grid] = []
+    if manifests := one.manifests():
+        tables.append(stage_table(manifests))
+    if groups := breakdown(one, by):
+        tables.append(groups)
+    if lines := one.report():
+        tables.append(policy_table(lines))
+    if one.folder.write:
+        write_atomic(one.path / "report.md", "\n".join(as_markdown(table) for table in tables))
+    for table in tables:
+        console.print(table)
+        console.print()
+    return bool(lines)
 
 
-def show_stages(one: Run, prefix: str) -> None:
-    """The rows, time and counts of the stages whose names begin so."""
+def breakdown(one: Run, by: Group | None) -> Grid | None:
+    """The table of groups asked for; that of levels where there are a few, if none is."""
+    from scdpo.report import breakdown_table
+
+    lines: list[BreakdownLine] = one.breakdown(by.value if by else "level")
+    n_groups = len({line.group for line in lines})
+    if by is None and not 1 < n_groups <= MOST_LEVELS:
+        return None
+    if by is not None and not lines:
+        raise InputError(f"{one.path}: its questions have no {by.value}, or none is evaluated yet")
+    return breakdown_table(lines, by.value if by else "level")
+
+
+def show_stages(one: Run, name: str) -> None:
+    """Rows, time and counts of a stage, or of all stages of a kind."""
     from scdpo.report import stage_table
 
-    console.print(stage_table([m for m in one.manifests() if m.stage.startswith(prefix)]))
+    shown = [m for m in one.manifests() if f"{m.stage}/".startswith(f"{name}/")]
+    console.print(stage_table(shown))
+    console.print()
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script: errors of ours become one line and exit code 2."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    # Ends like Ctrl-C: children and the terminal are left in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(arguments)
     except ScdpoError as error:
         fail(str(error), error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if is_full_disk(error):
+            fail(f"{error.filename or 'disk'}: no space left on it; what was written is kept")
+        if error.errno not in ENVIRONMENT_ERRORS:
             raise
-        fail(f"{error.filename or 'disk'}: no space left; what was written before is kept")
-    except Exception as error:
-        if "No space left on device" not in str(error):
-            raise
-        fail(f"no space left on the disk; what was written before is kept ({_first(error)})")
+        fail(f"{error.filename or 'system'}: {error.strerror}")
 
 
 def fail(message: str, code: int = 2) -> Any:
     """One line on stderr and the exit code."""
-    print(f"scdpo: {message}", file=sys.stderr)
+    print(f"scdpo: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

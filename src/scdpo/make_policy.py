@@ -5,21 +5,23 @@ This is how the embedded policy was made (`recipes/embedded-policy.yaml`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scdpo.errors import RecipeError
 from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
+from scdpo.policies import load_policy, save_policy
 from scdpo.problems.embedded import EmbeddedSplit, generate, load_embedded
-from scdpo.recipe import explain
-from scdpo.records import Demonstration, Problem
+from scdpo.recipe import explain, read_yaml
+from scdpo.records import Demonstration
+from scdpo.training.checkpoints import Progress
+from scdpo.training.collate import MaskedIds
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
-from scdpo.training.sft import Example, SFTConfig, SFTReport, train_sft
+from scdpo.training.sft import SFTConfig, SFTReport, train_sft
 from scdpo.training.tokens import solution_tokens
 
 if TYPE_CHECKING:
@@ -33,7 +35,9 @@ class MakePolicyConfig(BaseModel):
     """How to make a policy.
 
     `demonstrations` is the number of worked solutions drawn; one in `plain_every` of them is
-    written as a chain of thought, the others with code in `format`.
+    written as a chain of thought, the others with code in `format`. The tokenizer is trained on
+    the first `tokenizer_texts` of them. `weights` is the number format that the policy is stored
+    in: the two short ones make half the file, rounded after the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,53 +46,72 @@ class MakePolicyConfig(BaseModel):
     plain_every: int | None = Field(None, ge=2)
     format: str = "blocks"
     tokenizer_texts: int = Field(6000, ge=1)
+    weights: Literal["fp32", "fp16", "bf16"] = "fp32"
     policy: FreshPolicyConfig = FreshPolicyConfig()
     sft: SFTConfig = SFTConfig()
 
 
 def load_make_policy(path: Path) -> MakePolicyConfig:
-    """Read the settings from a YAML file. Raises RecipeError."""
+    """Read the settings from a YAML file, or a recipe of the package. Raises RecipeError."""
+    data, where = read_yaml(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         return MakePolicyConfig.model_validate(data)
-    except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such file") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise RecipeError(f"{path}: {explain(error, MakePolicyConfig)}") from error
+        raise RecipeError(f"{where}: {explain(error, MakePolicyConfig)}") from error
 
 
-def make_policy(
-    config: MakePolicyConfig, out: Path, progress: Callable[[int, int], None] | None = None
-) -> SFTReport:
+def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None = None) -> SFTReport:
     """Make the policy and save it to `out/policy`; a killed training goes on when called again.
 
-    Raises MissingDependency without the extra `embedded`.
+    Raises MissingDependency without the extra `embedded`, StoreError when `out` holds another
+    training.
     """
     code = get_format(config.format, system="")
-    plain = get_format("plain")
-    shipped: list[Problem] = []
-    for split in get_args(EmbeddedSplit):
-        shipped += load_embedded(split)
-    skip = {problem.question for problem in shipped}
-    demonstrations = list(generate("demonstrations", config.demonstrations, skip=skip))
-
-    def written(start: int, stop: int) -> Iterator[tuple[Format, Demonstration]]:
-        for index, demonstration in enumerate(demonstrations[start:stop], start):
-            is_plain = config.plain_every is not None and index % config.plain_every == 0
-            yield (plain if is_plain else code), demonstration
-
+    written = list(_in_formats(_demonstrations(config.demonstrations), code, config.plain_every))
     policy = fresh_policy(
-        ("".join(texts(*one)) for one in written(0, config.tokenizer_texts)),
+        ("".join(texts(*one)) for one in written[: config.tokenizer_texts]),
         code.special_tokens,
         code.end[0],
         config.policy,
     )
-    examples: list[Example] = []
-    for start in range(0, len(demonstrations), CHUNK):
-        examples += tokenise(list(written(start, start + CHUNK)), policy.tokenizer)
-    return train_sft(policy, examples, config.sft, out, progress=progress)
+    examples: list[MaskedIds] = []
+    for start in range(0, len(written), CHUNK):
+        examples += tokenise(
+            written[start : start + CHUNK], policy.tokenizer, score_output=config.sft.score_output
+        )
+    report = train_sft(policy, examples, config.sft, out, progress=progress)
+    if config.weights != "fp32":
+        store_weights(Path(report.policy), config.weights)
+    return report
+
+
+def _demonstrations(size: int) -> list[Demonstration]:
+    """Demonstrations none of whose questions is among the embedded problems."""
+    shipped: set[str] = set()
+    for split in get_args(EmbeddedSplit):
+        shipped |= {problem.question for problem in load_embedded(split)}
+    return list(generate("demonstrations", size, skip=shipped))
+
+
+def _in_formats(
+    demonstrations: list[Demonstration], code: Format, plain_every: int | None
+) -> Iterator[tuple[Format, Demonstration]]:
+    plain = get_format("plain")
+    for index, demonstration in enumerate(demonstrations):
+        is_plain = plain_every is not None and index % plain_every == 0
+        yield (plain if is_plain else code), demonstration
+
+
+def store_weights(path: Path, weights: Literal["fp16", "bf16"]) -> None:
+    """Write a policy folder's weights again, rounded to a number format.
+
+    `load_policy` computes in fp32 whatever format they are stored in.
+    """
+    import torch
+
+    policy = load_policy(path, device="cpu")
+    torch.nn.Module.to(policy.model, torch.float16 if weights == "fp16" else torch.bfloat16)
+    save_policy(policy, path)
 
 
 def texts(form: Format, demonstration: Demonstration) -> list[str]:
@@ -99,8 +122,11 @@ def texts(form: Format, demonstration: Demonstration) -> list[str]:
 
 
 def tokenise(
-    demonstrations: list[tuple[Format, Demonstration]], tokenizer: PreTrainedTokenizerBase
-) -> list[Example]:
+    demonstrations: list[tuple[Format, Demonstration]],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    score_output: bool = False,
+) -> list[MaskedIds]:
     """Token ids and loss masks of demonstrations (one call of the tokenizer for all)."""
     parts = sorted({part for one in demonstrations for part in texts(*one)})
     encoded = tokenizer(parts, add_special_tokens=False)["input_ids"]
@@ -116,6 +142,7 @@ def tokenise(
             (),
             compose(demonstration.steps, form),
             encode,
+            score_output,
         )
         for form, demonstration in demonstrations
     ]

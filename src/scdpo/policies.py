@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from scdpo.errors import PolicyError
 
@@ -19,11 +21,20 @@ EMBEDDED = "embedded"
 """The name of the policy that ships with the package."""
 
 
+HASHED = (
+    *("*.safetensors", "*.bin", "config.json", "generation_config.json"),
+    *("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json"),
+)
+"""Files of a policy folder that decide what it writes."""
+HUB_SECONDS = 10.0
+"""How long the Hugging Face hub may take to say whether it has a model."""
+
+
 def policy_path(name: str | Path) -> str:
     """The folder of a policy, or its name on the Hugging Face hub.
 
     `embedded` is the policy in the package. Raises PolicyError for a local path that holds no
-    model; a hub name (`owner/name`) is passed on as it is.
+    model, and for a hub name (`owner/model`) that neither the hub nor its local cache has.
     """
     if str(name) == EMBEDDED:
         return str(resources.files("scdpo") / "embedded" / "policy")
@@ -34,27 +45,52 @@ def policy_path(name: str | Path) -> str:
         return str(path)
     if path.exists():
         raise PolicyError(f"{path}: a policy is a folder, this is a file")
-    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+    if not _is_hub_name(name):
         raise PolicyError(
             f"{path}: no such policy folder (or 'embedded', or a hub name owner/model)"
         )
-    return str(name)
+    return _on_hub(str(name))
 
 
 def policy_hash(name: str | Path) -> str:
-    """A hash of a policy folder's weights, config and tokenizer; a hub name is its own."""
+    """A hash of a policy folder's weights, config and tokenizer; a hub name is its own.
+
+    Raises PolicyError as `policy_path` does.
+    """
     path = Path(policy_path(name))
-    if not path.is_dir():
+    if not Path(name).exists() and _is_hub_name(name):
         return str(name)
     digest = hashlib.sha256()
-    for file in sorted(
-        [*path.glob("*.safetensors"), path / "config.json", path / "tokenizer.json"]
-    ):
-        if file.is_file():
-            digest.update(file.name.encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    for file in sorted({file for pattern in HASHED for file in path.glob(pattern)}):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
+
+
+def _is_hub_name(name: str | Path) -> bool:
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) is not None
+
+
+@lru_cache
+def _on_hub(name: str) -> str:
+    """`name` where the hub has it, else its folder in the local cache. Raises PolicyError.
+
+    Asked once and before anything is loaded: the libraries would try for minutes to reach a hub
+    that cannot be reached, also where the name is only a mistyped folder.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except Exception as error:  # whatever the network, the hub or its client raise
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return str(Path(cached).parent)
+        raise PolicyError(
+            f"{name}: no such folder, and the Hugging Face hub does not give it: {_brief(error)}"
+        ) from error
+    return name
 
 
 @dataclass(slots=True)
@@ -104,10 +140,18 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     path = policy_path(name)
+    folder = Path(path)
+    if folder.is_dir() and not any(
+        file for pattern in ("tokenizer*", "*.model", "vocab*") for file in folder.glob(pattern)
+    ):
+        raise PolicyError(f"{name}: no tokenizer there (tokenizer.json is missing)")
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise PolicyError(f"{name}: its tokenizer cannot be read: {_first_line(error)}") from error
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # whatever the tokenizer's backend raises
+        raise PolicyError(f"{name}: its tokenizer cannot be read: {_brief(error)}") from error
+    if len(tokenizer) == 0:
+        raise PolicyError(f"{name}: its tokenizer has no tokens")
+    return tokenizer
 
 
 def load_policy(
@@ -116,21 +160,34 @@ def load_policy(
     """Load a policy for inference or training; fp32 unless `dtype` says otherwise.
 
     `device` None takes the GPU where there is one. Raises PolicyError when the folder or hub
-    name does not hold a causal language model with its tokenizer.
+    name does not hold a whole causal language model with its tokenizer.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # loading weights would print a bar of its own among ours
+    # Loading weights would print a bar of its own among ours.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            policy_path(name), dtype=dtype or torch.float32, attn_implementation="sdpa"
+        model, loaded = cast(
+            "tuple[PreTrainedModel, dict[str, Any]]",
+            AutoModelForCausalLM.from_pretrained(
+                policy_path(name),
+                dtype=dtype or torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, in one line
+            ),
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise PolicyError(f"{name}: its model cannot be read: {_first_line(error)}") from error
-    torch.nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except Exception as error:  # whatever the readers of configs and weights raise
+        raise PolicyError(f"{name}: its model cannot be read: {_brief(error)}") from error
+    # transformers would go on with random numbers in place of these.
+    for fault in ("missing", "mismatched"):
+        if found := sorted(loaded[f"{fault}_keys"]):
+            first = found[0] if isinstance(found[0], str) else found[0][0]
+            raise PolicyError(f"{name}: {len(found)} {fault} tensors, such as {first}")
     return Policy(name=str(name), model=model, tokenizer=tokenizer)
 
 
@@ -140,5 +197,7 @@ def save_policy(policy: Policy, path: Path) -> None:
     policy.tokenizer.save_pretrained(path)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _brief(error: Exception) -> str:
+    """An error in one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scdpo.engines.local import LocalEngineConfig
-from scdpo.errors import RecipeError
+from scdpo.errors import InputError, RecipeError
 from scdpo.evaluation.greedy import EvaluateConfig
+from scdpo.formats import get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
+from scdpo.policies import EMBEDDED
+from scdpo.problems.benchmarks import BENCHMARKS
+from scdpo.problems.embedded import EmbeddedSplit
 from scdpo.sampling.config import BranchConfig, SampleConfig
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
@@ -47,17 +54,28 @@ class _Section(BaseModel):
 
 
 class ProblemSource(_Section):
-    """Where problems come from: `embedded`, or a benchmark's name and its `path`."""
+    """Where problems come from: `embedded`, or a benchmark's name and its `path`.
 
-    source: str = "embedded"
+    `path` is a file, a folder or a data set on the Hugging Face hub (see
+    `problems.benchmarks.load_problems`).
+    """
+
+    source: str = EMBEDDED
     path: str | None = None
     split: str = "test"
     limit: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _path_where_needed(self) -> ProblemSource:
-        if self.source != "embedded" and self.path is None:
-            raise ValueError(f"source {self.source!r} needs a path (a file, folder or hub name)")
+    def _source_is_known(self) -> ProblemSource:
+        if self.source != EMBEDDED and self.source not in BENCHMARKS:
+            raise ValueError(f"source {self.source!r}: known are {EMBEDDED}, {_list(BENCHMARKS)}")
+        if self.source == EMBEDDED and self.split not in get_args(EmbeddedSplit):
+            raise ValueError(
+                f"split {self.split!r}: {EMBEDDED} has {_list(get_args(EmbeddedSplit))}"
+            )
+        if (self.source == EMBEDDED) != (self.path is None):
+            wanted = "takes no path" if self.path else "needs a path (a file, folder or hub name)"
+            raise ValueError(f"source {self.source!r} {wanted}")
         return self
 
 
@@ -77,6 +95,14 @@ class FormatChoice(_Section):
     template: str | None = None
     boundary: str | None = None
 
+    @model_validator(mode="after")
+    def _can_be_made(self) -> FormatChoice:
+        try:
+            get_format(**self.model_dump())
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
 
 class Recipe(_Section):
     """A whole run; every stage's settings under its own key.
@@ -88,7 +114,7 @@ class Recipe(_Section):
 
     preset: Literal["paper", "released-code"] = "paper"
     policy: str = "embedded"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     threads: int | None = Field(None, ge=1)
     problems: Problems
     format: FormatChoice = FormatChoice()
@@ -108,13 +134,7 @@ def load_recipe(name: str | Path) -> Recipe:
 
     Raises RecipeError with the key, what was found and what is accepted.
     """
-    text, where = _read(name)
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{where}: a recipe is a mapping of keys, not {type(data).__name__}")
+    data, where = read_yaml(name)
     return make_recipe(data, where)
 
 
@@ -125,7 +145,7 @@ def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     seed = data.get("seed", 0)
     seeds = {key: {"seed": seed} for key in ("sample", "branch", "pairs", "train")}
     try:
-        return Recipe.model_validate(_merged(_merged(seeds, base), data))
+        return Recipe.model_validate(_merged(_merged(seeds, base, Recipe), data, Recipe))
     except ValidationError as error:
         raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
 
@@ -135,51 +155,113 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def read_yaml(name: str | Path) -> tuple[dict[str, Any], str]:
+    """The mapping in a YAML file or in a recipe of the package, and how messages call it.
+
+    Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
+    """
+    text, where = _read(name)
+    try:
+        data = yaml.load(text, _UniqueKeys)  # a safe loader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else type(data).__name__
+        raise RecipeError(f"{where}: a mapping of keys is expected, found {found}")
+    return data, where
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing wrong in one line: the key, what was found, what is accepted."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "(top)"
+    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = errors[0]  # a mistyped key, where there is one: others may follow from it
+    key = _key(first["loc"]) or "(top)"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(_known_keys(model, first["loc"][:-1]))
+        known = _list(_known_keys(model, first["loc"][:-1]))
         return f"unknown key {key!r}; known here: {known}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"
-    message = re.sub(r"^Value error, ", "", first["msg"])
-    return f"{key}: {message[0].lower()}{message[1:]} (found {first['input']!r})"
+    # A value that may be of several types has an error for each.
+    messages = dict.fromkeys(e["msg"] for e in errors if _key(e["loc"]) == _key(first["loc"]))
+    text = " or ".join(_decapitalised(message) for message in messages)
+    return f"{key}: {text}" if first["type"] == "value_error" else f"{key}: {text}{_found(first)}"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A section that is given twice would lose the first one's settings without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            problem = f"key {twice!r} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _key(path: tuple[int | str, ...]) -> str:
+    """A dotted key, without the types that a value of several types was tried as."""
+    return ".".join(
+        str(part) for part in path if not re.search(r"^(int|float)$|-int$|\[", str(part))
+    )
+
+
+def _found(error: ErrorDetails) -> str:
+    text = repr(error["input"])
+    return f" (found {text if len(text) <= 60 else text[:59] + '…'})"
+
+
+def _decapitalised(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
 
 
 def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
-        field = model.model_fields.get(str(part))
-        inner = getattr(field, "annotation", None)
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inner = _section(model, str(part))
+        if inner is None:
             return []
         model = inner
     return sorted(model.model_fields)
 
 
+def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of a key whose value is a section of further keys."""
+    field = model.model_fields.get(key)
+    inner = getattr(field, "annotation", None)
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
+def _merged(
+    base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel]
+) -> dict[str, Any]:
+    """`base` with the keys of `over` in their place; sections are merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        section, below = _section(model, key), merged.get(key)
+        if section and isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(below, value, section)
+        else:
+            merged[key] = value
+    return merged
+
+
 def _read(name: str | Path) -> tuple[str, str]:
     path = Path(name)
-    packaged = resources.files("scdpo") / "recipes" / f"{name}.yaml"
+    folder = resources.files("scdpo") / "recipes"
+    packaged = folder / f"{name}.yaml"
     if not path.suffix and packaged.is_file():
         return packaged.read_text(encoding="utf-8"), f"recipe {name}"
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except FileNotFoundError as error:
-        folder = resources.files("scdpo") / "recipes"
-        names = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
-        known = ", ".join(n for n in names if n not in ("embedded-policy", "__init__.py"))
-        raise RecipeError(f"{path}: no such recipe (in the package: {known})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
+        names = _list(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()))
+        raise RecipeError(f"{path}: no such recipe file (in the package: {names})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, Mapping):
-            merged[key] = _merged(below, value)
-        else:
-            merged[key] = value
-    return merged
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import re
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self, cast
 
-from pydantic import BaseModel
-
-from scdpo.errors import InputError
-from scdpo.evaluation.accuracy import compare, summarise
+from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
+from scdpo.evaluation.accuracy import GroupBy
 from scdpo.evaluation.greedy import evaluate_greedy
-from scdpo.formats import Format, get_format
-from scdpo.grading import Grader
+from scdpo.formats import LAYOUTS
+from scdpo.full_disk import is_full_disk
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.policies import policy_hash, policy_path
 from scdpo.problems.benchmarks import load_problems
-from scdpo.problems.embedded import load_embedded
-from scdpo.recipe import METHODS, Method, ProblemSource, Recipe, dump_recipe
+from scdpo.problems.embedded import EmbeddedSplit, load_embedded
+from scdpo.provenance import Environment, changed_settings, in_order, is_empty, settings
+from scdpo.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
 from scdpo.records import Evaluation, Pair, Problem, Record, Solution
-from scdpo.report import Difference, PolicyLine
+from scdpo.report import BreakdownLine, PolicyLine
+from scdpo.results import SFT, breakdown_lines, policy_lines
 from scdpo.sampling.branch import first_preferred, sample_branches
 from scdpo.sampling.naive import sample_naive
 from scdpo.sampling.recorded import import_recorded
-from scdpo.sampling.solutions import Workshop
-from scdpo.sandbox import ProcessSandbox
-from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic
-
-if TYPE_CHECKING:
-    from scdpo.training.dpo_config import TrainingReport
-
-Progress = Callable[[int, int], None]
-ProgressOf = Callable[[str], Progress]
-"""Makes the progress callback (done, all) of a named stage."""
-
-SFT = "sft"
-"""The initial policy's name in a run."""
-SERVICES = ("engine", "sandbox", "grading")
-"""Settings that shape the rows of every stage that generates."""
+from scdpo.services import Services, Silent, Watcher
+from scdpo.store import Manifest, RunFolder, Stage, file_hash, read_jsonl, write_atomic, write_jsonl
+from scdpo.training.dpo_config import TrainingReport
 
 
 class TrainedPolicy(Record):
-    """What a training gave: the hash of its weights, pairs used, first and last loss (nats)."""
+    """What a training gave: the hash of the trained policy, pairs used, first and last loss
+    (nats)."""
 
     policy: str
     weights: str
@@ -59,27 +49,51 @@ class Run:
     """A run folder with its recipe, and the services its stages share; a context manager.
 
     Every stage may be called again: it continues where it stood, and does nothing when it is
-    done. Raises StoreError for a folder in use or begun with other settings.
+    done. A folder that was begun with another recipe is refused where a setting that has shaped
+    rows differs. `redo` names stages (`pairs`, `policies/dpo`) to delete and do again; without
+    `write` the folder is only read, also while another process writes there. Raises StoreError.
     """
 
-    def __init__(self, recipe: Recipe, path: Path, progress: ProgressOf | None = None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        path: Path,
+        watcher: Watcher | None = None,
+        *,
+        write: bool = True,
+        redo: str | None = None,
+    ):
         self.recipe = recipe
-        self._progress = progress or (lambda name: lambda done, total: None)
-        self._stack = ExitStack()
-        self.folder = self._stack.enter_context(RunFolder(path))
-        self._sandbox: ProcessSandbox | None = None
-        self._grader: Grader | None = None
-        if not (path / "recipe.yaml").exists():
-            write_atomic(path / "recipe.yaml", dump_recipe(recipe))
+        self.path = path
+        self._watcher = watcher or Silent()
+        self._redo = redo
+        self._services = Services(recipe, self._watcher)
+        self.folder = RunFolder(path, write=write)
+        try:
+            if write:
+                self._keep_recipe()
+        except BaseException:
+            self.folder.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self._services.close()
+        finally:
+            self.folder.close()
+        if error is not None and not isinstance(error, ScdpoError) and is_full_disk(error):
+            raise StorageFull(
+                f"{self.path}: no space left on the disk; what was done is kept, make room and "
+                "run again"
+            ) from error
 
     def everything(self) -> list[PolicyLine]:
         """The whole recipe: sample, branch, pair, train and evaluate; lines of the table."""
+        self.problems("train")
+        self.problems("test")  # read now: a fault in it should not be found hours later
         self.sample()
         self.branch()
         self.pair()
@@ -91,290 +105,250 @@ class Run:
 
     # ---- stages
 
-    def problems(self, name: str, source: ProblemSource) -> list[Problem]:
-        """The problems of a source, kept in the run folder as they were first read."""
-        stage = self.folder.stage(f"problems/{name}")
+    def problems(self, part: str) -> list[Problem]:
+        """The `train` or `test` problems, kept in the run folder as they were first read."""
+        stage = self._stage(f"problems/{part}")
         if not stage.done:
-            problems = read_problems(source)
-            stage.open(_plain(source))
+            problems = read_problems(getattr(self.recipe.problems, part))
+            stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
-        elif (stage.manifest or _missing(stage)).config != _plain(source):
-            stage.open(_plain(source))
         return list(stage.rows(Problem))
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
-        problems = self.problems("train", self.recipe.problems.train)
-        stage = self.folder.stage("solutions")
-        inputs = ["problems/train"]
-        self._open(stage, self.recipe.sample, inputs, self.recipe.policy, SERVICES)
+        problems, config = self.problems("train"), self.recipe.sample
+        stage = self._open("solutions", ["problems/train"], policy=True)
         if not stage.done:
-            with self._workshop(self.recipe.policy, SFT) as shop:
-                counts = asyncio.run(
-                    sample_naive(
-                        problems, self.recipe.sample, shop, stage, self._progress("sample")
-                    )
-                )
-            stage.finish(counts)
+            bar = self._watcher.progress("sample")
+            with self._services.workshop(self.recipe.policy, SFT) as shop:
+                self._record(stage)
+                stage.finish(asyncio.run(sample_naive(problems, config, shop, stage, bar)))
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        self._need("solutions", "sample")
-        stage = self.folder.stage("branches")
-        inputs = ["solutions"]
-        self._open(stage, self.recipe.branch, inputs, self.recipe.policy, SERVICES)
+        solutions = self._finished("solutions", "sample").rows(Solution)
+        parents, config = first_preferred(solutions), self.recipe.branch
+        stage = self._open("branches", ["solutions"], policy=True)
         if not stage.done:
-            parents = first_preferred(self.folder.stage("solutions").rows(Solution))
-            with self._workshop(self.recipe.policy, SFT) as shop:
-                counts = asyncio.run(
-                    sample_branches(
-                        parents, self.recipe.branch, shop, stage, self._progress("branch")
-                    )
-                )
-            stage.finish(counts)
+            bar = self._watcher.progress("branch")
+            with self._services.workshop(self.recipe.policy, SFT) as shop:
+                self._record(stage)
+                stage.finish(asyncio.run(sample_branches(parents, config, shop, stage, bar)))
 
     def pair(self) -> None:
         """Naive pairs, step-controlled pairs, and the data-equal control's pairs."""
-        sources = [name for name in ("solutions", *self.imports()) if self._done(name)]
+        sources = [name for name in ("solutions", *self._imports()) if self._begun(name)]
         if not sources:
-            raise InputError(f"{self.folder.path}: no solutions to pair; sample or import first")
-        solutions = [s for name in sources for s in self.folder.stage(name).rows(Solution)]
-        branches = (
-            list(self.folder.stage("branches").rows(Solution)) if self._done("branches") else []
-        )
+            raise InputError(
+                f"{self.path}: no solutions to pair; run `scdpo sample` or `scdpo import` first"
+            )
+        solutions = [
+            solution
+            for name in sources
+            for solution in self._finished(name, name.split("/")[0]).rows(Solution)
+        ]
+        branches: list[Solution] = []
+        if self._begun("branches"):
+            branches = list(self._finished("branches", "branch").rows(Solution))
+            sources.append("branches")
         config = self.recipe.pairs
         naive = naive_pairs(solutions, config)
         controlled = step_controlled_pairs(solutions, branches, config)
         size = sum(p.split == "train" for p in (*naive.pairs, *controlled.pairs))
         equal = data_equal(solutions, size, config)
-        inputs = [*sources, *(["branches"] if branches else [])]
-        for name, result in (
-            ("naive", naive),
-            ("step_controlled", controlled),
-            ("data_equal", equal),
-        ):
-            stage = self.folder.stage(f"pairs/{name}")
-            self._open(stage, config, inputs)
+        results = {"naive": naive, "step_controlled": controlled, "data_equal": equal}
+        for name, result in results.items():
+            stage = self._open(f"pairs/{name}", sources)
             if not stage.done:
                 stage.append_new(result.pairs)
                 stage.finish(result.counts)
 
     def pairs_of(self, method: Method) -> list[Pair]:
         """The pairs a method trains on, held-out ones included."""
-        naive = list(self.folder.stage("pairs/naive").rows(Pair))
-        if method == "dpo":
-            return naive
-        if method == "dpo_equal":
-            return list(self.folder.stage("pairs/data_equal").rows(Pair))
-        controlled = list(self.folder.stage("pairs/step_controlled").rows(Pair))
-        return mixture(naive, controlled, self.recipe.pairs.seed)
+        sets = [list(stage.rows(Pair)) for stage in self._pair_stages(method)]
+        return sets[0] if len(sets) == 1 else mixture(sets[0], sets[1], self.recipe.pairs.seed)
 
     def train(self, method: Method) -> None:
         """Stage 3: train the initial policy on a method's pairs."""
-        from scdpo.training.dpo import train_dpo
-
-        self._threads()
-        for name in ("naive", "step_controlled", "data_equal"):
-            self._need(f"pairs/{name}", "pair")
-        stage = self.folder.stage(f"policies/{method}")
-        inputs = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}.get(
-            method, ["naive", "step_controlled"]
-        )
-        self._open(
-            stage, self.recipe.train, [f"pairs/{i}" for i in inputs], policy=self.recipe.policy
-        )
+        inputs = [stage.name for stage in self._pair_stages(method)]
+        stage = self._open(f"policies/{method}", inputs, policy=True)
         if not stage.done:
-            pairs = self.pairs_of(method)
-            report = train_dpo(
-                policy_path(self.recipe.policy),
-                [p for p in pairs if p.split == "train"],
-                self.recipe.train,
-                stage.path,
-                heldout=[p for p in pairs if p.split == "heldout"],
-                references=self.folder.path / "references.npz",
-                progress=self._progress(f"train {method}"),
-            )
-            stage.append_new([_trained(method, report, stage.path)], "policy")
+            report = self._train(method, stage)
+            stage.append_new([_trained_policy(method, report, stage.path)], "policy")
             stage.finish(_training_counts(report))
 
     def evaluate(self, policy: str) -> None:
         """Greedy accuracy of a policy of the run (`sft` or a method) on the test problems."""
-        problems = self.problems("test", self.recipe.problems.test)
-        stage = self.folder.stage(f"evaluations/{policy}")
-        inputs = ["problems/test"]
-        path = self.recipe.policy
+        problems = self.problems("test")
+        inputs, path = ["problems/test"], self.recipe.policy
         if policy != SFT:
-            self._need(f"policies/{policy}", "train")
-            inputs.append(f"policies/{policy}")
-            path = str(self.folder.path / "policies" / policy / "policy")
-        self._open(stage, self.recipe.evaluate, inputs, path, SERVICES)
+            trained = self._finished(f"policies/{policy}", f"train --method {policy}")
+            inputs.append(trained.name)
+            path = str(trained.path / "policy")
+        stage = self._open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
-            with self._workshop(path, policy) as shop:
-                counts = asyncio.run(
-                    evaluate_greedy(
-                        problems,
-                        self.recipe.evaluate,
-                        shop,
-                        stage,
-                        self._progress(f"evaluate {policy}"),
-                    )
-                )
-            stage.finish(counts)
+            config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
+            with self._services.workshop(path, policy) as shop:
+                self._record(stage)
+                stage.finish(asyncio.run(evaluate_greedy(problems, config, shop, stage, bar)))
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Recorded solutions as graded rows of this run, executed again on the way."""
-        stage = self.folder.stage(f"imports/{path.stem}")
-        stage.open({"layout": layout, "dataset": dataset}, {path.name: file_hash(path)})
+        if layout not in LAYOUTS:
+            raise InputError(f"layout {layout!r}: known are {', '.join(LAYOUTS)}")
+        stage = self._stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
+        config = settings(self.recipe, stage.name) | {"layout": layout, "dataset": dataset}
+        # An unfinished import executes everything again, so that its rows are no loss.
+        stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
         if not stage.done:
-            counts = asyncio.run(
-                import_recorded(
-                    path,
-                    layout,
-                    dataset,
-                    self._grading(),
-                    self._executor(),
-                    stage,
-                    self._progress(f"import {path.stem}"),
-                )
-            )
-            stage.finish(counts)
-        return stage.manifest or _missing(stage)
+            bar = self._watcher.progress(f"import {path.stem}"[:40])
+            sandbox, grader = self._services.sandbox(), self._services.grader()
+            self._record(stage)
+            work = import_recorded(path, layout, dataset, grader, sandbox, stage, bar)
+            stage.finish(asyncio.run(work))
+        return stage.manifest or _gone(stage)
+
+    # ---- results
 
     def report(self) -> list[PolicyLine]:
-        """One line for every evaluated policy, compared with SFT and with data-equal DPO."""
-        rows = {
-            name: list(self.folder.stage(f"evaluations/{name}").rows(Evaluation))
-            for name in (SFT, *METHODS)
-            if self._done(f"evaluations/{name}")
-        }
-        if not rows:
-            raise InputError(f"{self.folder.path}: nothing was evaluated there yet")
-        lines = [_line(name, rows, self._pairs_used(name)) for name in rows]
-        text = "".join(line.model_dump_json() + "\n" for line in lines)
-        write_atomic(self.folder.path / "report.jsonl", text)
+        """One line for every evaluated policy, compared with SFT and with data-equal DPO.
+
+        Written to `report.jsonl` too, unless the run is only read.
+        """
+        rows = self._evaluations()
+        used = {name: self._pairs_used(name) for name in rows if name != SFT}
+        lines = policy_lines(rows, used)
+        if self.folder.write:
+            write_jsonl(self.path / "report.jsonl", lines)
         return lines
 
-    def imports(self) -> list[str]:
-        """Names of the stages that hold imported solutions."""
-        return [
-            f"imports/{path.parent.name}"
-            for path in sorted((self.folder.path / "imports").glob("*/manifest.json"))
-        ]
+    def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
+        """One line for every policy and group of questions; none where the data has no groups."""
+        return breakdown_lines(self._evaluations(), key)
 
     def manifests(self) -> list[Manifest]:
-        """The manifests of all stages begun, in the order they were begun."""
-        found = (
-            self.folder.stage(str(path.parent.relative_to(self.folder.path))).manifest
-            for path in self.folder.path.rglob("manifest.json")
-            if "checkpoints" not in path.parts
-        )
-        return sorted((m for m in found if m is not None), key=lambda m: (m.started, m.stage))
+        """The manifests of all stages begun, in the order of a whole run."""
+        patterns = ("*/manifest.json", "*/*/manifest.json")
+        paths = [path.parent for pattern in patterns for path in self.path.glob(pattern)]
+        found = (self._stage(path.relative_to(self.path).as_posix()).manifest for path in paths)
+        return in_order([manifest for manifest in found if manifest is not None])
+
+    def environments(self) -> list[Environment]:
+        """What the stages ran on, in the order they were worked on."""
+        path = self.path / "environment.jsonl"
+        return list(read_jsonl(path, Environment)) if path.exists() else []
 
     # ---- what stages share
 
-    def _done(self, name: str) -> bool:
-        return self.folder.stage(name).done
+    def _stage(self, name: str) -> Stage:
+        return self.folder.stage(name)
 
-    def _need(self, name: str, command: str) -> None:
-        if not self._done(name):
-            raise InputError(f"{self.folder.path}: {name} is not there yet; run `scdpo {command}`")
+    def _begun(self, name: str) -> bool:
+        return self._stage(name).manifest is not None
 
-    def _open(
-        self,
-        stage: Stage,
-        config: BaseModel,
-        inputs: Sequence[str],
-        policy: str | None = None,
-        services: Sequence[str] = (),
-    ) -> None:
-        """Open a stage under its config and the hashes of what it reads."""
-        hashes = {name: self._hash(name) for name in inputs}
-        if policy is not None:
-            hashes["policy"] = policy_hash(policy)
-        settings = _plain(config) | {
-            key: _plain(getattr(self.recipe, key)) for key in ("format", *services)
-        }
-        stage.open(settings, hashes)
+    def _finished(self, name: str, command: str) -> Stage:
+        """A stage that has to be done before this one. Raises InputError."""
+        stage = self._stage(name)
+        if not stage.done:
+            state = "not finished" if self._begun(name) else "not there yet"
+            raise InputError(f"{self.path}: {name} is {state}; run `scdpo {command}` first")
+        return stage
 
-    def _hash(self, name: str) -> str:
-        manifest = self.folder.stage(name).manifest
-        return "" if manifest is None or manifest.output_hash is None else manifest.output_hash
+    def _open(self, name: str, inputs: Sequence[str], *, policy: bool = False) -> Stage:
+        """Open a stage under its settings and the hashes of what it reads."""
+        stage = self._stage(name)
+        hashes = {i: (self._stage(i).manifest or _gone(stage)).output_hash or "" for i in inputs}
+        if policy:
+            hashes["policy"] = self._initial_hash
+        wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
+        redo = wanted or (self._begun(name) and is_empty(stage))
+        return stage.open(settings(self.recipe, name), hashes, redo=redo)
 
-    @contextmanager
-    def _workshop(self, policy: str, name: str) -> Iterator[Workshop]:
-        from scdpo.engines.local import LocalEngine
-        from scdpo.policies import load_policy
+    def _keep_recipe(self) -> None:
+        """Keep the recipe in the folder, unless rows there were made under another one."""
+        path = self.path / "recipe.yaml"
+        changed: list[str] = []
+        if path.exists():
+            before, _ = read_yaml(path)
+            if before == self.recipe.model_dump(mode="json"):
+                return
+            moved = before.get("policy") != self.recipe.policy
+            for manifest in self.manifests():
+                if is_empty(self._stage(manifest.stage)):
+                    continue
+                changed += changed_settings(self.recipe, manifest)
+                made_by = manifest.inputs.get("policy")
+                if moved and made_by is not None and made_by != self._initial_hash:
+                    changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
+        if changed:
+            raise StoreError(
+                f"{self.path} was begun with another recipe: {', '.join(dict.fromkeys(changed))}; "
+                "use another folder"
+            )
+        write_atomic(path, dump_recipe(self.recipe))
 
-        self._threads()
-        loaded = load_policy(policy, device=self.recipe.engine.device)
-        loaded.name = name
-        engine = LocalEngine(loaded, config=self.recipe.engine)
-        try:
-            yield Workshop(engine, self._format(), self._grading(), self._executor())
-        finally:
-            engine.close()
+    @cached_property
+    def _initial_hash(self) -> str:
+        return policy_hash(self.recipe.policy)
 
-    def _format(self) -> Format:
-        return get_format(**self.recipe.format.model_dump())
+    def _train(self, method: Method, stage: Stage) -> TrainingReport:
+        bar = self._watcher.progress(f"train {method}")
+        from scdpo.training.dpo import train_dpo
 
-    def _grading(self) -> Grader:
-        if self._grader is None:
-            self._grader = self._stack.enter_context(Grader(self.recipe.grading))
-        return self._grader
+        pairs = self.pairs_of(method)
+        train = [pair for pair in pairs if pair.split == "train"]
+        if not train:
+            raise InputError(
+                f"{self.path}: {method} has no pairs to train on; "
+                f"`scdpo report {self.path}` shows what became of the solutions"
+            )
+        self._record(stage)
+        return train_dpo(
+            policy_path(self.recipe.policy),
+            train,
+            self.recipe.train,
+            stage.path,
+            heldout=[pair for pair in pairs if pair.split == "heldout"],
+            references=self.path / "references.npz",
+            progress=bar,
+        )
 
-    def _executor(self) -> ProcessSandbox:
-        if self._sandbox is None:
-            self._sandbox = self._stack.enter_context(ProcessSandbox(self.recipe.sandbox))
-        return self._sandbox
+    def _record(self, stage: Stage) -> None:
+        """Keep what a stage that begins or goes on now runs on."""
+        now = self._services.environment(stage.name)
+        write_jsonl(self.path / "environment.jsonl", [*self.environments(), now])
 
-    def _threads(self) -> None:
-        if self.recipe.threads is not None:
-            import torch
+    def _pair_stages(self, method: Method) -> list[Stage]:
+        names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}
+        parts = names.get(method, ["naive", "step_controlled"])
+        return [self._finished(f"pairs/{part}", "pair") for part in parts]
 
-            torch.set_num_threads(self.recipe.threads)
+    def _imports(self) -> list[str]:
+        paths = sorted((self.path / "imports").glob("*/manifest.json"))
+        return [f"imports/{path.parent.name}" for path in paths]
 
-    def _pairs_used(self, policy: str) -> int | None:
-        if policy == SFT:
-            return None
-        return next(self.folder.stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
+    def _evaluations(self) -> dict[str, list[Evaluation]]:
+        """The rows of every policy whose evaluation is done."""
+        stages = [m.stage for m in self.manifests() if m.status == "done"]
+        names = [name.split("/")[1] for name in stages if name.startswith("evaluations/")]
+        return {n: list(self._stage(f"evaluations/{n}").rows(Evaluation)) for n in names}
+
+    def _pairs_used(self, policy: str) -> int:
+        return next(self._stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
 
 
 def read_problems(source: ProblemSource) -> list[Problem]:
     """The problems of a source. Raises InputError and DataError."""
-    if source.source == "embedded":
-        return load_embedded(source.split, source.limit)  # type: ignore[arg-type]
-    assert source.path is not None
+    if source.path is None:
+        return load_embedded(cast("EmbeddedSplit", source.split), source.limit)
     return load_problems(source.source, source.path, split=source.split, limit=source.limit)
 
 
-def _line(name: str, rows: dict[str, list[Evaluation]], pairs: int | None) -> PolicyLine:
-    accuracy = summarise(rows[name])
-    return PolicyLine(
-        policy=name,
-        n=accuracy.n,
-        accuracy=accuracy.accuracy,
-        low=accuracy.low,
-        high=accuracy.high,
-        undecided=accuracy.undecided,
-        unfinished=accuracy.unfinished,
-        pairs=pairs,
-        vs_sft=_difference(name, SFT, rows),
-        vs_data_equal=_difference(name, "dpo_equal", rows),
-    )
-
-
-def _difference(name: str, other: str, rows: dict[str, list[Evaluation]]) -> Difference | None:
-    if name == other or other not in rows or (other == "dpo_equal" and name == SFT):
-        return None
-    comparison = compare(rows[name], rows[other])
-    return Difference(**comparison.model_dump(include={"difference", "low", "high", "p"}))
-
-
-def _trained(method: str, report: TrainingReport, path: Path) -> TrainedPolicy:
+def _trained_policy(method: str, report: TrainingReport, path: Path) -> TrainedPolicy:
     return TrainedPolicy(
         policy=method,
-        weights=policy_hash(str(path / "policy")),
+        weights=policy_hash(path / "policy"),
         n_pairs=report.n_pairs,
         n_naive=report.n_naive,
         n_step_controlled=report.n_step_controlled,
@@ -394,9 +368,5 @@ def _training_counts(report: TrainingReport) -> dict[str, int | float]:
     return counts | {f"dropped:{k}": n for k, n in report.dropped.items()}
 
 
-def _plain(config: BaseModel) -> dict[str, object]:
-    return config.model_dump(mode="json")
-
-
-def _missing(stage: Stage) -> Manifest:
-    raise InputError(f"{stage.path}: the stage has no manifest")
+def _gone(stage: Stage) -> Manifest:
+    raise StoreError(f"{stage.path}: the stage has no manifest")

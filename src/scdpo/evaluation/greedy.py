@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from scdpo.records import Evaluation, Problem, Verdict
 from scdpo.sampling.config import Limits, Schedule
-from scdpo.sampling.driver import drive
+from scdpo.sampling.driver import Progress, drive
 from scdpo.sampling.rollout import Outcome, Task, rollout
 from scdpo.sampling.solutions import Workshop, grade_outcomes
 from scdpo.store import Stage
@@ -28,19 +28,21 @@ async def evaluate_greedy(
     config: EvaluateConfig,
     shop: Workshop,
     stage: Stage,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, int | float]:
     """Answer every problem greedily into `stage`; returns counts by verdict and finish.
 
-    A stopped evaluation goes on at the first batch that is not whole.
+    A stopped evaluation goes on at the first batch that is not whole. `progress` is called
+    with questions answered and all.
     """
+    report = progress or (lambda done, total: None)
     have = stage.ids("problem_id")
     for start in range(0, len(problems), config.rows):
         part = problems[start : start + config.rows]
         if any(problem.id not in have for problem in part):
-            stage.append_new(await _answer(part, config, shop), "problem_id")
-        if progress is not None:
-            progress(start + len(part), len(problems))
+            done = _so_far(report, start, len(problems))
+            stage.append_new(await _answer(part, config, shop, done), "problem_id")
+        report(start + len(part), len(problems))
     counts: dict[str, int | float] = {}
     for row in stage.rows(Evaluation):
         counts[row.verdict.name] = counts.get(row.verdict.name, 0) + 1
@@ -49,8 +51,12 @@ async def evaluate_greedy(
     return counts
 
 
+def _so_far(report: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: report(before + done, total)
+
+
 async def _answer(
-    problems: Sequence[Problem], config: EvaluateConfig, shop: Workshop
+    problems: Sequence[Problem], config: EvaluateConfig, shop: Workshop, progress: Progress
 ) -> list[Evaluation]:
     shop.engine.clear()
     schedule = Schedule(start=0, increment=0, cap=0)
@@ -67,7 +73,7 @@ async def _answer(
         )
         for problem in problems
     ]
-    outcomes = await drive(rollouts, shop.engine, shop.sandbox)
+    outcomes = await drive(rollouts, shop.engine, shop.sandbox, progress=progress)
     graded = grade_outcomes(problems, outcomes, shop.form, shop.grader)
     return [
         _row(problem, outcome, answer, verdict, shop)

@@ -2,53 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scdpo.errors import InputError
 from scdpo.formats.base import Format
+from scdpo.formats.blocks import CODE, END_OF_BLOCK, TEXT
+from scdpo.formats.fenced import OUTPUT, PYTHON
 from scdpo.records import Step, WorkedStep
 
+_Shape = list[tuple[str, str | None, str | None]]
+"""Kind, program and output of each step."""
 
-def compose(steps: tuple[WorkedStep, ...], form: Format) -> tuple[Step, ...]:
+_SAID: tuple[str, None, None] = ("text", None, None)
+
+
+def compose(steps: Sequence[WorkedStep], form: Format) -> tuple[Step, ...]:
     """The steps of a worked solution as a policy would write them in `form`.
 
     The end marker stands at the end of the last step. In `plain` a computed step is one line
     with its value in place of the program. Raises InputError for a format that cannot be
-    composed, and when a program's output is not given.
+    composed, when a program's output is not given, and when the format would read the solution
+    in another way (because a step holds a marker, or in `plain` a step boundary).
     """
+    end = form.end[0] if form.end else ""
     if form.name == "blocks":
-        text = "".join(_blocks(step) for step in steps)
+        text, expected = "".join(_blocks(step, form) for step in steps), _shape(steps)
     elif form.name == "fenced":
-        text = "".join(_fenced(step) for step in steps)
+        text, expected = _fenced(steps, form), _shape(steps, joined=True)
     elif form.name == "plain":
-        text = "\n".join(_plain(step) for step in steps)
+        text, expected = form.stop[0].join(map(_plain, steps)), [_SAID] * len(steps)
     else:
         raise InputError(f"format {form.name!r}: worked solutions cannot be written in it")
-    end = form.end[0] if form.end else ""
-    return form.parse(text + end)
+    if end and expected[-1:] != [_SAID]:
+        expected.append(_SAID)
+    composed = form.parse(text + end)
+    if [(step.kind, form.code(step.text), step.output) for step in composed] != expected:
+        raise InputError(
+            f"worked solution {text[:40]!r}…: holds what format {form.name!r} reads as a marker"
+            " or as the end of a step"
+        )
+    return composed
+
+
+def _shape(steps: Sequence[WorkedStep], *, joined: bool = False) -> _Shape:
+    """What the format has to read; `joined`: sentences belong to the program after them."""
+    shape: _Shape = []
+    for index, step in enumerate(steps):
+        last_word = index == len(steps) - 1 and step.code is None
+        if last_word or (step.text and not joined):
+            shape.append(_SAID)
+        if step.code is not None:
+            shape.append(("code", step.code, _output(step)))
+    return shape
 
 
 def _output(step: WorkedStep) -> str:
     if step.output is None:
         raise InputError(f"worked step {step.text[:40]!r}: its program has no output")
-    return step.output
+    return step.output.rstrip("\n")
 
 
-def _blocks(step: WorkedStep) -> str:
-    text = f"<|text|>{step.text}<|endofblock|>" if step.text else ""
+def _blocks(step: WorkedStep, form: Format) -> str:
+    text = f"{TEXT}{step.text}{END_OF_BLOCK}" if step.text else ""
     if step.code is None:
         return text
-    output = _output(step) or "<empty_execution>"
-    code = f"<|code|>{step.code}<|endofblock|>"
-    return f"{text}{code}<|execution|>{output}<|endofblock|>"
+    code = f"{CODE}{step.code}{END_OF_BLOCK}"
+    return text + code + form.host_text(code, _output(step))
 
 
-def _fenced(step: WorkedStep) -> str:
-    if step.code is None:
-        return step.text
-    text = f"{step.text}\n" if step.text else ""
-    return f"{text}```python\n{step.code}\n```\n```output\n{_output(step)}\n```\n"
+def _fenced(steps: Sequence[WorkedStep], form: Format) -> str:
+    written: list[str] = []
+    for step in steps:
+        text = f"{step.text}\n" if step.text else ""
+        if step.code is not None:
+            text = f"{text}{PYTHON}\n{step.code}\n```\n{OUTPUT}"
+            text += form.host_text(text, _output(step))
+        written.append(text)
+    whole = "".join(written)
+    return whole.removesuffix("\n") if steps and steps[-1].code is None else whole
 
 
 def _plain(step: WorkedStep) -> str:
     if step.code is None:
         return step.text
-    return f"{step.text} = {_output(step)}"
+    return f"{step.text} = {_output(step)}" if step.text else _output(step)

@@ -22,14 +22,16 @@ from scdpo.records import Demonstration, Problem, WorkedStep
 DATASET = "gsm_symbolic"
 EmbeddedSplit = Literal["train", "validation", "test"]
 
-# The generator draws item i of seed s from the random stream s + i, so seeds must lie further
-# apart than any split is long, or splits would share questions.
+# The generator draws the numbers of item i of seed s from the random stream s + i, so seeds must
+# lie further apart than any split is long, or splits would share questions.
 SEEDS: dict[str, int] = {
     "test": 1_000_000,
     "validation": 2_000_000,
     "train": 3_000_000,
     "demonstrations": 10_000_000,
 }
+DRAWS = 1_000_000
+"""How many items a split may draw; no two splits reach the same random stream."""
 _BOILERPLATE = " Give the result as your final answer. Do not include units."
 
 
@@ -54,20 +56,21 @@ def generate(
     """Generate `size` usable demonstrations of a split's random stream, from draw `start` on.
 
     Dropped are items whose worked solution has a false or unreadable equation or does not end
-    in the stated answer, and questions in `skip` (or seen before in this call). Raises
-    MissingDependency without the extra `embedded`.
+    in the stated answer, and questions in `skip` (or seen before in this call). Raises InputError
+    for an unknown split, MissingDependency without the extra `embedded`.
     """
+    if split not in SEEDS:
+        raise InputError(f"embedded problems: no stream {split!r} (known: {', '.join(SEEDS)})")
     try:
         import reasoning_gym
     except ImportError as error:
         raise MissingDependency("reasoning-gym", "embedded") from error
-    draws = SEEDS["demonstrations"] if split == "demonstrations" else 1_000_000
-    source = reasoning_gym.create_dataset(DATASET, size=draws, seed=SEEDS[split])
+    source = reasoning_gym.create_dataset(DATASET, size=DRAWS, seed=SEEDS[split])
     seen = set(skip)
     made = 0
-    for index in range(start, draws):
+    for index in range(start, DRAWS):
         if made == size:
-            return
+            break
         item = source[index]
         demonstration = demonstrate(item, f"{DATASET}/{split}/{index}")
         if demonstration is None or demonstration.problem.question in seen:
@@ -75,7 +78,8 @@ def generate(
         seen.add(demonstration.problem.question)
         made += 1
         yield demonstration
-    raise InputError(f"embedded problems: {split} gave only {made} of {size}")
+    if made < size:
+        raise InputError(f"embedded problems: {split} gave only {made} of {size}")
 
 
 def demonstrate(item: dict[str, object], problem_id: str) -> Demonstration | None:

@@ -16,16 +16,14 @@ from dataclasses import dataclass
 
 NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
 _OPERATION = r"[-+*()]|/(?!\s?[a-zA-Z])"  # the slash of "kilometres/hour" divides nothing
-_TOKEN = re.compile(
-    rf"(?P<number>{NUMBER})(?P<percent>\s?%)?|(?P<op>[-+*()]|/(?!\s?[a-zA-Z]))|(?P<equal>=)"
-)
+_TOKEN = re.compile(rf"(?P<number>{NUMBER})(?P<percent>\s?%)?|(?P<op>{_OPERATION})|(?P<equal>=)")
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_TIMES = re.compile(r"(?<=[\d)%a-z])\s*[×x]\s*(?=[\d($€£])|(?<=[\d)])\s*×\s*|×")
+_TIMES = re.compile(r"(?:(?<=[\d)%])\s*|(?<=[a-z])\s+)x\s*(?=[\d($€£])|\s*×\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def evaluate(expression: str, names: Mapping[str, float] | None = None) -> float
     try:
         tree = ast.parse(expression, mode="eval").body
         return _evaluate(tree, names or {})
-    except (SyntaxError, ZeroDivisionError, OverflowError, KeyError) as error:
+    except (SyntaxError, ArithmeticError, KeyError, RecursionError, MemoryError) as error:
         raise ValueError(f"{expression!r} is not an arithmetic expression") from error
 
 
@@ -101,7 +99,7 @@ def computed(line: str) -> Computed | None:
         expressions.append(found[0])
         values.append(found[1])
         cuts.append((token.start, _value_end(line, tokens[index + 1].end)))
-        left = index + 1
+        left = index + 2
     return Computed(_without(line, cuts), tuple(expressions), tuple(values))
 
 
@@ -120,15 +118,28 @@ def _longest(tokens: list[_Token], stated: float) -> tuple[str, float] | None:
     for begin in range(len(tokens)):
         if len(tokens) - begin < 3:
             return None
-        expression = "".join(f"({t.text})" if "/100" in t.text else t.text for t in tokens[begin:])
-        expression = re.sub(r"(?<=\d)\(", "*(", expression)
+        expression = _expression(tokens[begin:])
         try:
             value = evaluate(expression)
         except ValueError:
             continue
-        if abs(value - stated) <= 1e-9 * max(1.0, abs(stated)):
+        if _same(value, stated):
             return _spaced(expression), value
     return None
+
+
+def _expression(tokens: list[_Token]) -> str:
+    """The tokens as Python; numbers that only stand beside each other stay apart."""
+    text = " ".join(f"({token.text})" if "/100" in token.text else token.text for token in tokens)
+    text = re.sub(r"(?<=\d) \(", "*(", text)
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
+
+
+def _same(value: float, stated: float) -> bool:
+    """Equal, where one of them has decimals up to what their rounding explains."""
+    if isinstance(value, int) and isinstance(stated, int):
+        return value == stated
+    return abs(value - stated) <= 1e-9 * max(1.0, abs(stated))
 
 
 def _spaced(expression: str) -> str:

@@ -194,9 +194,7 @@ async def _branch_chunk(
             await _continue(batch[start : start + config.rows], config, shop)
 
 
-async def _continue(
-    batch: list[tuple[_Parent, int]], config: BranchConfig, shop: Workshop
-) -> None:
+async def _continue(batch: list[tuple[_Parent, int]], config: BranchConfig, shop: Workshop) -> None:
     """Draw these tries and add them to their parents'."""
     draws = [_draw(parent, attempt, config) for parent, attempt in batch]
     rollouts = []

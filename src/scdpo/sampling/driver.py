@@ -30,7 +30,10 @@ class Live:
         self._session = session
         self.outcome: Outcome | None = None
         self.action: Request | Execute | None = None
-        self._advance(lambda: next(rollout))
+
+    def start(self) -> None:
+        """Take the rollout's first wish."""
+        self._advance(lambda: next(self._rollout))
 
     def send(self, result: Completion | Execution) -> None:
         """Give the rollout what it asked for and take its next wish."""
@@ -73,6 +76,8 @@ async def drive(
     given = sessions or [None] * len(rollouts)
     live = [Live(one, sandbox, session) for one, session in zip(rollouts, given, strict=True)]
     try:
+        for one in live:
+            one.start()
         while any(one.outcome is None for one in live):
             await _generate([one for one in live if isinstance(one.action, Request)], engine)
             await _execute([one for one in live if isinstance(one.action, Execute)])

@@ -61,8 +61,9 @@ async def sample_naive(
 
 
 def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
-    """Solutions by verdict, by reason for being cut, and by flag."""
-    counts: Counter[str] = Counter()
+    """Solutions by verdict and by side of a pair, then by what kept them from either."""
+    sums = ("attempts", "correct", "wrong", "undecided", "preferred", "dispreferred")
+    counts: Counter[str] = Counter(dict.fromkeys(sums, 0))
     for solution in solutions:
         counts["attempts"] += 1
         counts[solution.verdict.name] += 1
@@ -74,7 +75,8 @@ def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
             counts[flag] += 1
         counts["preferred"] += is_preferred(solution)
         counts["dispreferred"] += is_dispreferred(solution)
-    return dict(counts)
+    reasons = sorted(counts.keys() - set(sums))
+    return {name: counts[name] for name in (*sums, *reasons)}
 
 
 def _fates(solutions: Iterable[Solution]) -> dict[str, list[Fate]]:

@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
 from scdpo.grading import Grader, final_answer
 from scdpo.problems.gold import problem_id
 from scdpo.records import Finish, Solution, Verdict
+from scdpo.sampling.driver import Progress, all_of
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.naive import Progress, count_solutions
+from scdpo.sampling.naive import count_solutions
+from scdpo.sampling.rollout import SESSION_LOST
 from scdpo.sandbox.base import Sandbox
 from scdpo.sandbox.compare import same_output
 from scdpo.store import Stage
 
 BATCH = 64
-"""Solutions that are executed and graded together."""
+"""Solutions that are graded together."""
+SESSIONS = 8
+"""Solutions that are executed side by side."""
 
 
 @dataclass(slots=True)
@@ -30,14 +35,19 @@ class Reproduced:
     same: int = 0
     rest: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: Reproduced) -> None:
+        """Count another solution's blocks in."""
+        self.blocks += other.blocks
+        self.same += other.same
+        self.rest += other.rest
+
     def counts(self) -> dict[str, int | float]:
-        """For a manifest: blocks, share reproduced, and reasons for the rest."""
-        share = self.same / self.blocks if self.blocks else 1.0
-        return {
-            "code_blocks": self.blocks,
-            "reproduced": self.same,
-            "reproduced_share": round(share, 5),
-        } | {f"not_reproduced:{reason}": n for reason, n in self.rest.items()}
+        """For a manifest: blocks, how many printed the same, and reasons for the rest."""
+        counts: dict[str, int | float] = {"code_blocks": self.blocks, "reproduced": self.same}
+        for reason in sorted(self.rest):
+            if n := self.rest[reason]:
+                counts[f"not_reproduced:{reason}"] = n
+        return counts
 
 
 async def import_recorded(
@@ -54,21 +64,27 @@ async def import_recorded(
     Every program is executed again, in order and in one session per solution, and its output
     compared with the recorded one; the rows keep the recorded text, since that is what the
     policy went on from. Grading is ours, against the gold answer in the file. A row's problem
-    id is made of the question, so that files on the same questions meet. Raises DataError for
-    a malformed file.
+    id is made of the question, so that files on the same questions meet. An import that was
+    stopped executes everything again, as no row holds what an execution printed here. Raises
+    DataError for a malformed or empty file.
     """
     recorded = list(read_recorded(path, layout))
+    if not recorded:
+        raise DataError("no solutions in it", path)
+    form = get_format(recorded[0].format)
     reproduced = Reproduced()
     seen: Counter[str] = Counter()
+    turns = asyncio.Semaphore(SESSIONS)
+
+    async def execute(one: RecordedSolution) -> Reproduced:
+        async with turns:
+            return await _execute(one, form, sandbox)
+
     for start in range(0, len(recorded), BATCH):
         part = recorded[start : start + BATCH]
-        form = get_format(part[0].format)
-        done = await asyncio.gather(*(_execute(r, form, sandbox) for r in part))
-        for one in done:
-            reproduced.blocks += one.blocks
-            reproduced.same += one.same
-            reproduced.rest += one.rest
-        stage.append_new(_solutions(part, path.stem, dataset, grader, seen))
+        for one in await all_of(execute(r) for r in part):
+            reproduced.add(one)
+        stage.append_new(_solutions(part, path.stem, dataset, form, grader, seen))
         if progress is not None:
             progress(start + len(part), len(recorded))
     return count_solutions(stage.rows(Solution)) | reproduced.counts()
@@ -76,21 +92,21 @@ async def import_recorded(
 
 async def _execute(recorded: RecordedSolution, form: Format, sandbox: Sandbox) -> Reproduced:
     """Run a solution's programs; how many print what was recorded."""
-    found = Reproduced()
     codes = [(form.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
     runnable = [(code, output) for code, output in codes if code is not None and output is not None]
+    found = Reproduced(blocks=len(runnable))
     if not runnable:
         return found
     session = await sandbox.session()
     try:
-        for code, output in runnable:
-            found.blocks += 1
+        for n, (code, output) in enumerate(runnable, 1):
             execution = await session.run(code)
             if same_output(execution.output, output):
                 found.same += 1
             else:
                 found.rest[execution.cut or _kind(execution.output, output)] += 1
-            if execution.cut in ("deadline", "memory", "died"):
+            if execution.cut in SESSION_LOST:
+                found.rest["session lost before"] += len(runnable) - n
                 break
     finally:
         await session.close()
@@ -111,10 +127,10 @@ def _solutions(
     part: Sequence[RecordedSolution],
     policy: str,
     dataset: str,
+    form: Format,
     grader: Grader,
     seen: Counter[str],
 ) -> list[Solution]:
-    form = get_format(part[0].format)
     answers = [final_answer(form.plain(form.render(r.steps))) if r.finished else None for r in part]
     verdicts = grader.grade_many(
         [((r.gold,), answer) for r, answer in zip(part, answers, strict=True)]

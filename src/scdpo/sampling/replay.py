@@ -82,15 +82,15 @@ class _Walk:
 
     async def start(self, k: int) -> Start:
         """A start of its own after the first k steps."""
-        await self._go(k)
-        if self._session is None or isinstance(self._session, _Lost):
-            return Start(self._session, self._differs)
         if self._clonable:
+            await self._go(k)
+            if self._session is None or isinstance(self._session, _Lost):
+                return Start(self._session, self._differs)
             try:
                 return Start(await self._session.clone(), self._differs)
             except SandboxError:
-                # The programs may have broken what a session needs for it; they run again then.
-                # Where it is the sandbox that is lost, opening a session says so.
+                # The programs may have broken what a session needs for it: from here on they
+                # run again for every start. A sandbox that is lost says so when asked for one.
                 self._clonable = False
         again = _Walk(self._solution, self._form, self._sandbox)
         try:
@@ -98,7 +98,7 @@ class _Walk:
         except BaseException:
             await again.close()
             raise
-        return Start(again._session, self._differs or again._differs)
+        return Start(again._session, again._differs)
 
     async def close(self) -> None:
         if self._session is not None:

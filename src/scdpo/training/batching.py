@@ -1,65 +1,96 @@
-"""The order in which examples are trained on: seeded, grouped by length, fixed beforehand.
+"""The order in which examples are trained on: a function of seed and epoch alone.
 
-The whole order of a training is computed before it starts, so that a resumed training sees
-exactly what an undisturbed one would have seen.
+So a resumed training sees exactly what an undisturbed one would have seen.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch.utils.data import Sampler
 
 
-def training_order(
+def epoch_order(
     lengths: Sequence[int],
-    *,
     batch_size: int,
-    micro_batch_size: int,
-    epochs: float,
     seed: int,
-    group: int = 16,
-) -> list[list[int]]:
-    """Micro-batches of example indices for a whole training.
+    epoch: int,
+    *,
+    group: int = 1,
+    drop_last: bool = False,
+) -> list[int]:
+    """The order of one epoch, batch after batch: shuffled, and sorted by length in a batch.
 
-    Each epoch is shuffled, cut into groups of `group` batches, and sorted by length inside a
-    group, so that batches hold sequences of similar length; the batches are shuffled again.
-    Every batch of `batch_size` examples becomes `ceil(batch_size / micro_batch_size)`
-    micro-batches that follow each other; examples that do not fill a batch at the end of an
-    epoch are left for the epochs after it (another shuffle), never trained on with a
-    smaller batch, unless there are fewer examples than one batch.
+    With `group` 1 an optimizer step sees a random batch; sorting inside it only decides which
+    examples share a micro-batch, so the padding shrinks and the loss stays the same. A larger
+    `group` sorts over so many batches before it cuts them, and shuffles the batches: less
+    padding still, but a batch then holds examples of similar length. In a batch the longest come
+    first, so that one that does not fit in memory fails at once. Examples that do not fill a
+    batch come last, or with `drop_last` are left for other epochs (other shuffles), unless there
+    are fewer examples than one batch.
     """
-    count = len(lengths)
-    batch_size = min(batch_size, count)
-    per_epoch = count // batch_size
-    order: list[list[int]] = []
-    for epoch in range(math.ceil(epochs)):
-        batches = _epoch(
-            np.asarray(lengths), batch_size, np.random.default_rng((seed, epoch)), group
+    sizes = np.asarray(lengths)
+    batch_size = min(batch_size, len(sizes))
+    random = np.random.default_rng((seed, epoch))
+    shuffled = random.permutation(len(sizes))
+    whole, rest = np.split(shuffled, [len(sizes) // batch_size * batch_size])
+    batches: list[np.ndarray] = []
+    for start in range(0, len(whole), group * batch_size):
+        part = _shortest_first(whole[start : start + group * batch_size], sizes)
+        batches += [part[b : b + batch_size] for b in range(0, len(part), batch_size)]
+    batches = [batches[i] for i in random.permutation(len(batches))]
+    if len(rest) and not drop_last:
+        batches.append(_shortest_first(rest, sizes))
+    return [int(index) for batch in batches for index in batch[::-1]]
+
+
+def _shortest_first(indices: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return indices[np.argsort(sizes[indices], kind="stable")]
+
+
+class EpochOrder(Sampler[int]):
+    """`epoch_order` as a sampler."""
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        *,
+        group: int = 1,
+        drop_last: bool = False,
+    ):
+        self.lengths = lengths
+        self.batch_size = min(batch_size, len(lengths))
+        self.seed = seed
+        self.group = group
+        self.drop_last = drop_last
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (from 0) that the next iteration runs through."""
+        self.epoch = epoch
+
+    def indices(self, epoch: int) -> list[int]:
+        """The examples of an epoch in order."""
+        return epoch_order(
+            self.lengths,
+            self.batch_size,
+            self.seed,
+            epoch,
+            group=self.group,
+            drop_last=self.drop_last,
         )
-        share = min(1.0, epochs - epoch)
-        for batch in batches[: round(per_epoch * share)]:
-            order += _micro_batches(batch, micro_batch_size)
-    return order
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices(self.epoch))
 
-def _epoch(
-    lengths: np.ndarray, batch_size: int, random: np.random.Generator, group: int
-) -> list[list[int]]:
-    shuffled = random.permutation(len(lengths))
-    shuffled = shuffled[: len(lengths) // batch_size * batch_size]
-    batches: list[list[int]] = []
-    for start in range(0, len(shuffled), group * batch_size):
-        part = shuffled[start : start + group * batch_size]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        batches += [
-            [int(i) for i in part[b : b + batch_size]] for b in range(0, len(part), batch_size)
-        ]
-    return [batches[i] for i in random.permutation(len(batches))]
+    def __len__(self) -> int:
+        n = len(self.lengths)
+        return n // self.batch_size * self.batch_size if self.drop_last else n
 
-
-def _micro_batches(batch: list[int], size: int) -> list[list[int]]:
-    """Parts of equal count (to one), so that accumulation weighs them alike."""
-    parts = math.ceil(len(batch) / size)
-    return [batch[i * len(batch) // parts : (i + 1) * len(batch) // parts] for i in range(parts)]
+    @property
+    def n_batches(self) -> int:
+        """Batches of one epoch, which are its optimizer steps."""
+        return -(-len(self) // self.batch_size)

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils.logging import disable_progress_bar
 
 from scdpo.errors import ScdpoError, StoreError
 from scdpo.records import Record
@@ -46,7 +53,7 @@ class TrainingFolder:
             _write(claim, json.dumps({"fingerprint": fingerprint}))
         elif claim.read_text() != json.dumps({"fingerprint": fingerprint}):
             raise StoreError(
-                f"{path}: holds a training with other settings, pairs or initial policy;"
+                f"{path}: holds a training with other settings, examples or initial policy;"
                 " delete the folder or choose another"
             )
 
@@ -121,6 +128,17 @@ class ReportProgress(TrainerCallback):
     ) -> None:
         """Report a step."""
         self.progress(state.global_step, state.max_steps)
+
+
+def fit(trainer: Trainer, folder: TrainingFolder, progress: Progress | None) -> int:
+    """Train to the end from the last checkpoint; returns the step that it stood at."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # saving weights would print a bar of its own among ours
+    trainer.add_callback(StepLog(folder.log))
+    if progress is not None:
+        trainer.add_callback(ReportProgress(progress))
+    checkpoint = folder.last_checkpoint()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
 
 
 def _write(path: Path, text: str) -> None:

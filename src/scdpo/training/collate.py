@@ -1,14 +1,14 @@
-"""Batches of pairs: order, padding, and the log-probs that a model gives them."""
+"""Batches of pairs: padding, and the log-probs that a model gives them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from scdpo.training.losses import sequence_logps
 from scdpo.training.tokens import PairTokens
@@ -16,7 +16,7 @@ from scdpo.training.tokens import PairTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MaskedIds = tuple[tuple[int, ...], tuple[bool, ...]]
+MaskedIds = tuple[Sequence[int], Sequence[bool]]
 """Ids of a whole sequence and the mask of what counts."""
 
 
@@ -24,12 +24,16 @@ class SequenceBatch(TypedDict):
     """Right-padded sequences.
 
     `input_ids` (B, T) int64; `mask` (B, T) bool, True where a token counts; `keep`: logits are
-    needed at the last `keep` of the T positions only, as nothing before them counts.
+    needed at the last `keep` of the T positions only, as nothing before them counts. Rows that
+    hold several texts say so with `position_ids` (B, T) and a boolean `attention_mask`
+    (B, 1, T, T), True where a token sees another.
     """
 
     input_ids: Tensor
     mask: Tensor
     keep: int
+    position_ids: NotRequired[Tensor]
+    attention_mask: NotRequired[Tensor]
 
 
 class PairBatch(SequenceBatch):
@@ -61,16 +65,19 @@ def takes_logits_to_keep(model: PreTrainedModel) -> bool:
 def score(model: torch.nn.Module, batch: SequenceBatch, *, partial: bool) -> Tensor:
     """Log-prob (B,) of what counts in each sequence under a causal language model, fp32, nats.
 
-    `partial` asks the model for the logits of the last `keep` positions only. No attention
-    mask is passed: padding is on the right, where no real token attends to it, and without a
-    mask the fused causal attention can be used.
+    `partial` asks the model for the logits of the last `keep` positions only. For rows of one
+    text no attention mask is passed: padding is on the right, where no real token attends to it,
+    and without a mask the fused causal attention can be used.
     """
     ids_BT, mask_BT = batch["input_ids"], batch["mask"]
+    inputs: dict[str, Any] = {"input_ids": ids_BT, "use_cache": False}
+    if "attention_mask" in batch:
+        inputs |= {name: batch[name] for name in ("position_ids", "attention_mask")}
     if partial:
         keep = batch["keep"]
-        logits_BTV = model(input_ids=ids_BT, use_cache=False, logits_to_keep=keep).logits
+        logits_BTV = model(**inputs, logits_to_keep=keep).logits
         return sequence_logps(logits_BTV, ids_BT[:, -keep:], mask_BT[:, -keep:])
-    return sequence_logps(model(input_ids=ids_BT, use_cache=False).logits, ids_BT, mask_BT)
+    return sequence_logps(model(**inputs).logits, ids_BT, mask_BT)
 
 
 class PairDataset(Dataset[tuple[PairTokens, float, float]]):
@@ -95,39 +102,3 @@ def collate(examples: Sequence[tuple[PairTokens, float, float]]) -> PairBatch:
     return PairBatch(
         **pad_sequences(sequences), reference=torch.tensor(reference, dtype=torch.float32)
     )
-
-
-def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[int]:
-    """The order of one epoch: shuffled, then sorted by length within each batch.
-
-    An optimizer step sees a random batch; sorting inside it only decides which pairs share a
-    micro-batch, so the padding shrinks and the loss stays the same. Longest first, so that a
-    batch that does not fit in memory fails at once.
-    """
-    generator = torch.Generator().manual_seed((seed << 16) + epoch)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    return [
-        index
-        for start in range(0, len(order), batch_size)
-        for index in sorted(order[start : start + batch_size], key=lambda i: -lengths[i])
-    ]
-
-
-class EpochOrder(Sampler[int]):
-    """`epoch_order` as a sampler; a function of seed and epoch alone, so it can be resumed."""
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (from 0) that the next iteration runs through."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(epoch_order(self.lengths, self.batch_size, self.seed, self.epoch))
-
-    def __len__(self) -> int:
-        return len(self.lengths)

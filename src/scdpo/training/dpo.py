@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from scdpo.errors import InputError
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Pair
-from scdpo.training.checkpoints import Progress, ReportProgress, StepLog, TrainingFolder
+from scdpo.training.checkpoints import Progress, TrainingFolder, fit
 from scdpo.training.collate import (
     MaskedIds,
     PairDataset,
@@ -83,7 +83,7 @@ def train_dpo(
     trainer = PairTrainer(
         loaded.model, PairDataset(train.pairs, _by_pair(reference)), config, folder.checkpoints
     )
-    resumed_at_step = _fit(trainer, folder, progress)
+    resumed_at_step = fit(trainer, folder, progress)
     loaded.model.train(False)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     after = score_sequences(scorer, _sequences(held.pairs), rows)
@@ -107,16 +107,6 @@ def train_dpo(
     )
     folder.finish(report)
     return report
-
-
-def _fit(trainer: PairTrainer, folder: TrainingFolder, progress: Progress | None) -> int:
-    """Train to the end from the last checkpoint; returns the step that it stood at."""
-    trainer.add_callback(StepLog(folder.log))
-    if progress is not None:
-        trainer.add_callback(ReportProgress(progress))
-    checkpoint = folder.last_checkpoint()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
 
 
 def preference_metrics(
@@ -205,7 +195,7 @@ def _no_dropout(model: PreTrainedModel) -> None:
             vars(module)["attention_dropout"] = 0.0
 
 
-def _sequences(pairs: Sequence[PairTokens]) -> list[MaskedIds]:
+def _sequences(pairs: Sequence[PairTokens]) -> Sequence[MaskedIds]:
     """All chosen sequences, then all rejected ones."""
     return [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
 

@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from scdpo.errors import InputError
+
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on hidden weight matrices, AdamW on everything else, as one optimizer.
 
     Muon (Jordan et al. 2024) orthogonalises the momentum of matrices; embeddings, the output
-    head, norms and biases are not such matrices and take AdamW. Learning-rate schedules scale
-    both, since the parameter groups are shared with the two inner optimizers.
+    head, norms and biases are not such matrices and take AdamW, without weight decay. Muon's
+    updates are scaled to the size of AdamW's (arXiv 2502.16982). Learning-rate schedules scale
+    both, since the parameter groups are shared with the two inner optimizers. Raises InputError
+    for a model without one kind of parameter.
     """
 
     def __init__(
@@ -27,6 +31,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
     ):
         matrices, rest = split_parameters(model)
+        if not (matrices and rest):
+            missing = "other parameters" if matrices else "hidden weight matrices"
+            raise InputError(f"optimizer 'muon': the model has no {missing}; take 'adamw'")
         self.muon = torch.optim.Muon(
             matrices, lr=muon_lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
         )
@@ -36,8 +43,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of both."""
-        loss = None if closure is None else closure()
+        """One step of both; `closure` computes loss and gradients anew."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         self.muon.step()  # type: ignore[no-untyped-call]
         self.adamw.step()
         return loss
@@ -54,12 +62,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden weight matrices, and all other parameters, of a transformers model."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    head = getattr(model, "lm_head", None)
-    if isinstance(head, nn.Linear):
-        embeddings.add(id(head.weight))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim == 2 and id(p) not in embeddings]
-    taken = {id(p) for p in matrices}
-    return matrices, [p for p in trained if id(p) not in taken]
+    """Hidden weight matrices, and all other trained parameters, of a transformers model."""
+    outside = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        outside.add(id(head.weight))
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            hidden = parameter.ndim == 2 and id(parameter) not in outside
+            (matrices if hidden else rest).append(parameter)
+    return matrices, rest

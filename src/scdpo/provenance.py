@@ -1,0 +1,96 @@
+"""Where the rows of a run come from: which settings shape which stage, and what made them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from scdpo.recipe import METHODS, Recipe
+from scdpo.records import Record
+from scdpo.results import SFT
+from scdpo.store import Manifest, Stage, versions
+from scdpo.store.manifest import changed_keys, utc_now
+
+GENERATES = ("format", "engine", "sandbox", "grading", "threads")
+SHAPED_BY: dict[str, tuple[str, ...]] = {
+    "problems": (),
+    "solutions": ("sample", *GENERATES),
+    "imports": ("sandbox", "grading"),
+    "branches": ("branch", *GENERATES),
+    "pairs": ("pairs",),
+    "policies": ("train", "threads"),
+    "evaluations": ("evaluate", *GENERATES),
+}
+"""The keys of the recipe that shape the rows of each stage, besides what the stage reads. In the
+order in which the stages run."""
+ONLY_SPEED = {"sandbox": {"max_sessions", "parallel"}, "grading": {"workers"}}
+"""Settings under these keys that may change while a run is under way."""
+PARTS = ("train", "test", "naive", "step_controlled", "data_equal", SFT, *METHODS)
+"""The order of stages of one kind."""
+
+
+class Environment(Record):
+    """What a stage ran on; one row for every time that a process worked on it.
+
+    `sandbox` is what the kernel granted to withhold from model-written code, such as
+    `user+pid+ipc+net+seccomp`, and empty for stages that execute none. `device` and `threads`
+    are torch's.
+    """
+
+    stage: str
+    started: str
+    host: str
+    cpus: int
+    device: str
+    threads: int
+    sandbox: str
+    versions: dict[str, str]
+
+
+def environment(stage: str, *, device: str, threads: int, sandbox: str) -> Environment:
+    """The present environment of a stage."""
+    return Environment(
+        stage=stage,
+        started=utc_now(),
+        host=f"{platform.node()} {platform.machine()} {platform.system()} {platform.release()}",
+        cpus=os.cpu_count() or 1,
+        device=device,
+        threads=threads,
+        sandbox=sandbox,
+        versions=versions(),
+    )
+
+
+def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
+    """The recipe's settings that shape the rows of a stage, under the recipe's own keys."""
+    kind, _, part = stage.partition("/")
+    plain = recipe.model_dump(mode="json", exclude=ONLY_SPEED)
+    if kind == "problems":
+        return {"problems": {part: plain["problems"][part]}}
+    return {key: plain[key] for key in SHAPED_BY[kind]}
+
+
+def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
+    """`key old → new` for every setting that a stage was begun with and that differs now."""
+    now = settings(recipe, manifest.stage)
+    return changed_keys({key: manifest.config.get(key) for key in now}, now)
+
+
+def is_empty(stage: Stage) -> bool:
+    """Whether a stage that was begun has nothing to lose yet."""
+    files = [path for path in stage.path.rglob("*") if path.is_file()]
+    return all(path.name == "manifest.json" or not path.stat().st_size for path in files)
+
+
+def in_order(manifests: list[Manifest]) -> list[Manifest]:
+    """Manifests in the order in which a whole run begins their stages."""
+
+    def place(manifest: Manifest) -> tuple[int, int, str]:
+        kind, _, part = manifest.stage.partition("/")
+        kinds = list(SHAPED_BY)
+        first = kinds.index(kind) if kind in kinds else len(kinds)
+        second = PARTS.index(part) if part in PARTS else len(PARTS)
+        return first, second, manifest.started
+
+    return sorted(manifests, key=place)

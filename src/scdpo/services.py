@@ -1,0 +1,108 @@
+"""What the stages of a run share: the sandbox, the grader, and engines for policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+from scdpo.formats import get_format
+from scdpo.grading import Grader
+from scdpo.provenance import Environment, environment
+from scdpo.recipe import Recipe
+from scdpo.sampling.solutions import Workshop
+from scdpo.sandbox import ProcessSandbox
+
+Progress = Callable[[int, int], None]
+
+
+class Watcher(Protocol):
+    """Is told what a run works with, and how far it is."""
+
+    def note(self, label: str, text: str) -> None:
+        """Something a user wants to know, such as the isolation that the sandbox obtained."""
+        ...
+
+    def progress(self, name: str) -> Progress:
+        """What to call with done and all, for a piece of work that begins now."""
+        ...
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def note(self, label: str, text: str) -> None:
+        """Say nothing."""
+
+    def progress(self, name: str) -> Progress:
+        """Say nothing, often."""
+        return lambda done, total: None
+
+
+class Services:
+    """The services of a run, each started when first needed; `close` ends them."""
+
+    def __init__(self, recipe: Recipe, watcher: Watcher):
+        self._recipe = recipe
+        self._watcher = watcher
+        self._stack = ExitStack()
+        self._sandbox: ProcessSandbox | None = None
+        self._grader: Grader | None = None
+        self._noted = False
+
+    def close(self) -> None:
+        """End what was started; closing twice does nothing."""
+        self._stack.close()
+
+    def sandbox(self) -> ProcessSandbox:
+        """The executor of model-written code. Raises SandboxError."""
+        if self._sandbox is None:
+            self._sandbox = self._stack.enter_context(ProcessSandbox(self._recipe.sandbox))
+            self._watcher.note("sandbox", self._sandbox.isolation)
+        return self._sandbox
+
+    def grader(self) -> Grader:
+        """The judge of answers."""
+        if self._grader is None:
+            self._grader = self._stack.enter_context(Grader(self._recipe.grading))
+        return self._grader
+
+    @contextmanager
+    def workshop(self, policy: str, name: str) -> Iterator[Workshop]:
+        """Everything to sample solutions with; `name` is what rows call the policy.
+
+        Raises PolicyError, EngineError and SandboxError.
+        """
+        sandbox = self.sandbox()
+        self.device()
+        from scdpo.engines.local import LocalEngine
+        from scdpo.policies import load_policy
+
+        loaded = load_policy(policy, device=self._recipe.engine.device)
+        loaded.name = name
+        engine = LocalEngine(loaded, config=self._recipe.engine)
+        try:
+            form = get_format(**self._recipe.format.model_dump())
+            yield Workshop(engine, form, self.grader(), sandbox)
+        finally:
+            engine.close()
+
+    def device(self) -> tuple[str, int]:
+        """Set torch's threads as the recipe says; its device and its number of threads."""
+        import torch
+
+        if self._recipe.threads is not None:
+            torch.set_num_threads(self._recipe.threads)
+        fallback = "cuda" if torch.cuda.is_available() else "cpu"
+        device, threads = self._recipe.engine.device or fallback, torch.get_num_threads()
+        if not self._noted:
+            self._noted = True
+            self._watcher.note("device", f"{device}, {threads} threads")
+        return device, threads
+
+    def environment(self, stage: str) -> Environment:
+        """What the stage that begins now runs on."""
+        device, threads = self.device()
+        trains = stage.startswith("policies/")
+        isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
+        return environment(stage, device=device, threads=threads, sandbox=isolation)

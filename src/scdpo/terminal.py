@@ -1,0 +1,109 @@
+"""What a person at the terminal sees of a run under way, all of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+LINE_SECONDS = 30.0
+"""Without a terminal, progress is a line at most this often."""
+_LABEL = 9
+
+
+class Terminal:
+    """Notes and progress bars; lines of text where stderr is no terminal. A context manager.
+
+    `heading` is printed before the first of them, so that a run which fails before it begins to
+    work says only why.
+    """
+
+    def __init__(self, heading: Mapping[str, str] | None = None) -> None:
+        self._heading = dict(heading or {})
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars: Progress | None = None
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description:<19}"), BarColumn(28), _Count(), _Time())
+            self._bars = Progress(*columns, console=self._console, redirect_stdout=False)
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.settle()
+
+    def settle(self) -> None:
+        """Leave the bars as they stand: what is printed next comes below them."""
+        if self._bars is not None and self._bars.live.is_started:
+            self._bars.stop()
+            self._console.print()
+
+    def note(self, label: str, text: str) -> None:
+        """One line, such as `sandbox   user+pid+ipc+net+seccomp`."""
+        self._head()
+        self._line(label, text)
+
+    def progress(self, name: str) -> Callable[[int, int], None]:
+        """A bar from now on; call the result with what is done and all there is to do."""
+        self._head()
+        if self._bars is None:
+            return self._lines(name)
+        bars = self._bars
+        task: TaskID = bars.add_task(name, total=None)
+
+        def report(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        return report
+
+    def _head(self) -> None:
+        while self._heading:
+            label = next(iter(self._heading))
+            self._line(label, self._heading.pop(label))
+
+    def _line(self, label: str, text: str) -> None:
+        line = Text(f"{label:<{_LABEL}} ", style="dim")
+        self._console.print(line.append(text, style="not dim"))
+
+    def _lines(self, name: str) -> Callable[[int, int], None]:
+        started = said = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if done >= total or now - said >= LINE_SECONDS:
+                said = now
+                self._console.print(f"{name}: {done} of {total} after {_clock(now - started)}")
+
+        return report
+
+
+class _Count(ProgressColumn):
+    """Done and all, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"
+        return Text(f"{total:>9}")
+
+
+class _Time(ProgressColumn):
+    """Time used, and the time that is left."""
+
+    def render(self, task: Task) -> Text:
+        used = task.finished_time if task.finished else task.elapsed
+        text = Text(_clock(used or 0))
+        if task.time_remaining and not task.finished:
+            text.append(f", {_clock(task.time_remaining)} left", style="dim")
+        return text
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
