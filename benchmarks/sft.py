@@ -1,6 +1,7 @@
-"""Supervised training of the embedded policy's shape: batches side by side, optimizers side by side.
+"""Supervised training of the embedded policy's shape: kinds of batches, and optimizers.
 
-    python benchmarks/sft.py [--speed-tokens 60000] [--loss-tokens 150000] [--rounds 2] [--threads 2]
+    python benchmarks/sft.py [--speed-tokens 60000] [--loss-tokens 150000] [--rounds 2]
+                             [--threads 2]
 
 Every training starts from the same random weights and sees the same demonstrations, in the
 settings of recipes/embedded-policy.yaml. Tokens a second are of real tokens, padding not counted,
@@ -27,12 +28,12 @@ from scdpo.training.fresh import fresh_policy
 from scdpo.training.sft import SFTConfig, SFTReport, train_sft
 
 RECIPE = Path(__file__).resolve().parents[1] / "src" / "scdpo" / "recipes" / "embedded-policy.yaml"
-SPEED = {
+SPEED: dict[str, dict[str, object]] = {
     "a row a solution": {"pack_length": None},
     "packed, 512": {"pack_length": 512},
     "packed, 1024": {"pack_length": 1024},
 }
-LOSS = {
+LOSS: dict[str, dict[str, object]] = {
     "AdamW 0.003": {"optimizer": "adamw", "learning_rate": 0.003},
     "Muon 0.02": {"optimizer": "muon", "muon_learning_rate": 0.02},
     "Muon 0.006": {"optimizer": "muon", "muon_learning_rate": 0.006},

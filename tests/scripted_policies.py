@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from scdpo.engines import CodePoints, Request, ScriptedEngine
+from scdpo.engines import CodePoints, Completion, Request, ScriptedEngine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
 from scdpo.records import Problem, Solution
@@ -37,6 +37,22 @@ def code(content: str) -> str:
 def engine(script: Callable[[Request], str], *, logp: float = -0.5) -> ScriptedEngine:
     """A scripted engine that knows the markers of the `blocks` format."""
     return ScriptedEngine(script, special_tokens=FORM.special_tokens, logp=logp)
+
+
+class Counting(ScriptedEngine):
+    """The adder, counting the calls that shape what a real engine remembers."""
+
+    def __init__(self) -> None:
+        super().__init__(adder, special_tokens=FORM.special_tokens, logp=-0.5)
+        self.cleared = 0
+        self.asked = 0
+
+    def clear(self) -> None:
+        self.cleared += 1
+
+    async def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        self.asked += len(requests)
+        return await super().generate(requests)
 
 
 def say(solution: str) -> Callable[[Request], str]:

@@ -30,6 +30,7 @@ from scdpo.store import Stage
 from scripted_policies import (
     END,
     TOKENS,
+    Counting,
     adder,
     additions,
     by_id,
@@ -267,6 +268,24 @@ def test_a_stage_stopped_after_any_row_ends_with_the_same_rows(
         again, counts_again = run_stage(tmp_path / str(n), work, before=whole[:n])
         assert by_id(again) == by_id(whole)
         assert counts_again == counts
+
+
+def test_only_chunks_that_lack_rows_are_done_again(
+    sums: list[Solution], sandbox: ProcessSandbox, tmp_path: Path
+) -> None:
+    parents = first_preferred(sums)[:4]
+    config = BranchConfig(chunk=2, rows=ROWS, max_attempts=4)
+    whole, _ = run_stage(tmp_path / "whole", branching(parents, config, sandbox))
+    for missing, cleared in ((0, 0), (1, 1), (len(whole), 2)):
+        policy = Counting()
+        shop = workshop(policy, sandbox)
+        run_stage(
+            tmp_path / str(missing),
+            lambda stage, shop=shop: sample_branches(parents, config, shop, stage),
+            before=whole[: len(whole) - missing],
+        )
+        assert policy.cleared == cleared
+        assert bool(policy.asked) == bool(cleared)
 
 
 def test_no_more_sessions_are_live_than_rows_and_walks(

@@ -266,7 +266,9 @@ def test_an_export_has_the_training_pairs_of_a_method(
     run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     succeed("export", run, "--out", "dpo.jsonl", "--method", "dpo")
-    assert fail(capsys, "export", run, "--out", run, "--method", "dpo").endswith("Is a directory")
+    assert fail(capsys, "export", run, "--out", run, "--method", "dpo").endswith(
+        "a folder, not a file"
+    )
     rows = [json.loads(line) for line in (tmp_path / "dpo.jsonl").read_text().splitlines()]
     with RunFolder(run, write=False) as folder:
         pairs = list(folder.stage("pairs/naive").rows(Pair))

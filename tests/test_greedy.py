@@ -15,7 +15,19 @@ from scdpo.sampling.config import Limits
 from scdpo.sampling.driver import Progress
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
 from scdpo.store import RunFolder
-from scripted_policies import END, FORM, TOKENS, adder, additions, code, engine, say, text, workshop
+from scripted_policies import (
+    END,
+    FORM,
+    TOKENS,
+    Counting,
+    adder,
+    additions,
+    code,
+    engine,
+    say,
+    text,
+    workshop,
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +126,20 @@ def test_an_evaluation_stopped_after_any_row_ends_with_the_same_rows(
         )
         assert again == whole
         assert counts_again == counts
+
+
+def test_only_batches_that_lack_rows_are_done_again(
+    sandbox: ProcessSandbox, tmp_path: Path
+) -> None:
+    problems = additions(6)
+    config = EvaluateConfig(rows=2)
+    whole, _ = evaluated(problems, engine(adder), sandbox, tmp_path / "whole", config=config)
+    for n, cleared in ((6, 0), (5, 1), (0, 3)):
+        policy = Counting()
+        path = tmp_path / str(n)
+        evaluated(problems, policy, sandbox, path, config=config, before=whole[:n])
+        assert policy.cleared == cleared
+        assert bool(policy.asked) == bool(cleared)
 
 
 def test_rows_do_not_depend_on_batches(sandbox: ProcessSandbox, tmp_path: Path) -> None:

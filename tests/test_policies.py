@@ -97,7 +97,7 @@ def test_a_policy_is_loaded_whole_and_saved_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["./policy", "/no/such/policy", "policy", "a/b/c", "~/policy", ""])
 def test_a_path_that_is_not_there(name: str, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="no such policy folder|no model there"):
+    with pytest.raises(PolicyError, match=r"no such policy folder|no model there"):
         policy_path(name)
 
 

@@ -32,6 +32,7 @@ from scripted_policies import (
     END,
     FORM,
     TOKENS,
+    Counting,
     adder,
     additions,
     by_id,
@@ -262,6 +263,15 @@ def test_errors_leave_no_session_open(sandbox: ProcessSandbox) -> None:
     assert fresh_sessions(sandbox, MAX_SESSIONS) == MAX_SESSIONS
 
 
+def test_a_session_ends_with_its_rollout(sandbox: ProcessSandbox) -> None:
+    n = MAX_SESSIONS + 6
+    policy = engine(lambda r: rest(text("wait") * r.seed + code("1") + text("ok") + END, r))
+    tasks = [Task(policy.encode("Q"), ONE, seed=seed) for seed in range(n)]
+    rollouts = [rollout(task, FORM, Limits(), policy.encode) for task in tasks]
+    outcomes = asyncio.run(drive(rollouts, policy, sandbox))
+    assert [len(outcome.steps) for outcome in outcomes] == [seed + 2 for seed in range(n)]
+
+
 def test_more_rollouts_than_sessions_is_an_error_that_leaves_none_open(
     sandbox: ProcessSandbox,
 ) -> None:
@@ -480,6 +490,22 @@ def test_a_stage_stopped_after_any_row_ends_with_the_same_rows(
         )
         assert by_id(again) == by_id(whole)
         assert counts_again == counts
+
+
+def test_only_chunks_that_lack_rows_are_done_again(sandbox: ProcessSandbox, tmp_path: Path) -> None:
+    problems = additions(6)
+    config = SampleConfig(max_attempts=4, chunk=2, rows=8)
+    whole, _ = run_stage(tmp_path / "whole", adding(problems, config, sandbox))
+    for missing, cleared in ((0, 0), (1, 1), (len(whole), 3)):
+        policy = Counting()
+        shop = workshop(policy, sandbox)
+        run_stage(
+            tmp_path / str(missing),
+            lambda stage, shop=shop: sample_naive(problems, config, shop, stage),
+            before=whole[: len(whole) - missing],
+        )
+        assert policy.cleared == cleared
+        assert bool(policy.asked) == bool(cleared)
 
 
 def test_progress_never_falls_and_ends_at_all(sandbox: ProcessSandbox, tmp_path: Path) -> None:

@@ -77,10 +77,11 @@ def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
     return changed_keys({key: manifest.config.get(key) for key in now}, now)
 
 
-def is_empty(stage: Stage) -> bool:
-    """Whether a stage that was begun has nothing to lose yet."""
+def made_anything(stage: Stage) -> bool:
+    """Whether a stage is done or has something that doing it again would lose."""
     files = [path for path in stage.path.rglob("*") if path.is_file()]
-    return all(path.name == "manifest.json" or not path.stat().st_size for path in files)
+    made = any(path.name != "manifest.json" and path.stat().st_size for path in files)
+    return made or stage.done
 
 
 def in_order(manifests: list[Manifest]) -> list[Manifest]:

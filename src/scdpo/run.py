@@ -18,7 +18,7 @@ from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.policies import policy_hash, policy_path
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.embedded import EmbeddedSplit, load_embedded
-from scdpo.provenance import Environment, changed_settings, in_order, is_empty, settings
+from scdpo.provenance import Environment, changed_settings, in_order, made_anything, settings
 from scdpo.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
 from scdpo.records import Evaluation, Pair, Problem, Record, Solution
 from scdpo.report import BreakdownLine, PolicyLine
@@ -127,39 +127,38 @@ class Run:
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        solutions = self._finished("solutions", "sample").rows(Solution)
-        parents, config = first_preferred(solutions), self.recipe.branch
-        stage = self._open("branches", ["solutions"], policy=True)
+        solutions, config = self._finished("solutions", "sample"), self.recipe.branch
+        stage = self._open("branches", [solutions.name], policy=True)
         if not stage.done:
             bar = self._watcher.progress("branch")
+            parents = first_preferred(solutions.rows(Solution))
             with self._services.workshop(self.recipe.policy, SFT) as shop:
                 self._record(stage)
                 stage.finish(asyncio.run(sample_branches(parents, config, shop, stage, bar)))
 
     def pair(self) -> None:
         """Naive pairs, step-controlled pairs, and the data-equal control's pairs."""
-        sources = [name for name in ("solutions", *self._imports()) if self._begun(name)]
+        sources = [self._finished(name, "import") for name in self._imports()]
+        if self._begun("solutions"):
+            sources.insert(0, self._finished("solutions", "sample"))
         if not sources:
             raise InputError(
                 f"{self.path}: no solutions to pair; run `scdpo sample` or `scdpo import` first"
             )
-        solutions = [
-            solution
-            for name in sources
-            for solution in self._finished(name, name.split("/")[0]).rows(Solution)
-        ]
-        branches: list[Solution] = []
-        if self._begun("branches"):
-            branches = list(self._finished("branches", "branch").rows(Solution))
-            sources.append("branches")
+        branched = [self._finished("branches", "branch")] if self._begun("branches") else []
+        inputs = [stage.name for stage in (*sources, *branched)]
+        parts = ("naive", "step_controlled", "data_equal")
+        stages = [self._open(f"pairs/{part}", inputs) for part in parts]
+        if all(stage.done for stage in stages):
+            return
+        solutions = [row for stage in sources for row in stage.rows(Solution)]
+        branches = [row for stage in branched for row in stage.rows(Solution)]
         config = self.recipe.pairs
         naive = naive_pairs(solutions, config)
         controlled = step_controlled_pairs(solutions, branches, config)
         size = sum(p.split == "train" for p in (*naive.pairs, *controlled.pairs))
-        equal = data_equal(solutions, size, config)
-        results = {"naive": naive, "step_controlled": controlled, "data_equal": equal}
-        for name, result in results.items():
-            stage = self._open(f"pairs/{name}", sources)
+        results = (naive, controlled, data_equal(solutions, size, config))
+        for stage, result in zip(stages, results, strict=True):
             if not stage.done:
                 stage.append_new(result.pairs)
                 stage.finish(result.counts)
@@ -262,7 +261,7 @@ class Run:
         if policy:
             hashes["policy"] = self._initial_hash
         wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
-        redo = wanted or (self._begun(name) and is_empty(stage))
+        redo = wanted or not made_anything(stage)
         return stage.open(settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:
@@ -275,7 +274,7 @@ class Run:
                 return
             moved = before.get("policy") != self.recipe.policy
             for manifest in self.manifests():
-                if is_empty(self._stage(manifest.stage)):
+                if not made_anything(self._stage(manifest.stage)):
                     continue
                 changed += changed_settings(self.recipe, manifest)
                 made_by = manifest.inputs.get("policy")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
+from scdpo.engines import open_engine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
 from scdpo.provenance import Environment, environment
@@ -75,12 +76,8 @@ class Services:
         """
         sandbox = self.sandbox()
         self.device()
-        from scdpo.engines.local import LocalEngine
-        from scdpo.policies import load_policy
-
-        loaded = load_policy(policy, device=self._recipe.engine.device)
-        loaded.name = name
-        engine = LocalEngine(loaded, config=self._recipe.engine)
+        engine = open_engine(policy, self._recipe.engine)
+        engine.name = name
         try:
             form = get_format(**self._recipe.format.model_dump())
             yield Workshop(engine, form, self.grader(), sandbox)
