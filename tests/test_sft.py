@@ -191,6 +191,9 @@ def test_a_packed_solution_does_not_see_its_neighbours() -> None:
 def test_the_first_token_of_a_packed_solution_is_not_predicted() -> None:
     counting = [(ids, [True] * len(ids)) for ids, _ in EXAMPLES[:5]]
     batch = packed_batch(counting, 64)
+    row = pack([len(ids) for ids, _ in counting], 64)[0]
+    positions = [t for i in row for t in range(len(counting[i][0]))]
+    assert batch["position_ids"][0, : len(positions)].tolist() == positions
     assert batch["mask"].sum() == sum(len(ids) - 1 for ids, _ in counting)
     starts = (batch["position_ids"] == 0) & (batch["input_ids"] > 0)
     assert not (batch["mask"] & starts).any()
@@ -407,6 +410,20 @@ def test_the_learning_rate_rises_stays_and_falls(tmp_path: Path) -> None:
         train_sft(fresh(), EXAMPLES, settings.model_copy(update={"decay_ratio": ratio}), out)
         rates = [row["learning_rate"] / 3e-3 for row in logged(out)]
         assert rates[: len(expected)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_training_that_stops_early_is_the_beginning_of_the_whole_one(tmp_path: Path) -> None:
+    settings = config(epochs=3, decay_ratio=0.5)
+    train_sft(fresh(), EXAMPLES, settings, tmp_path / "whole")
+    early = config(epochs=3, decay_ratio=0.5, stop_at_step=6)
+    with pytest.raises(Killed):
+        train_sft(fresh(), EXAMPLES, early, tmp_path / "early", progress=kill_at(6))
+    report = train_sft(fresh(), EXAMPLES, early, tmp_path / "early")
+    assert report.steps == 6
+    for name in ("loss", "learning_rate"):
+        whole, begun = ([row[name] for row in logged(tmp_path / out)] for out in ("whole", "early"))
+        assert begun == whole[:6]
+    assert len(logged(tmp_path / "whole")) == 9
 
 
 def test_a_finished_training_returns_its_report_and_another_is_refused(tmp_path: Path) -> None:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from scdpo.errors import RecipeError
+from scdpo.errors import InputError, RecipeError
 from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
-from scdpo.policies import load_policy, save_policy
+from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.problems.embedded import EmbeddedSplit, generate, load_embedded
 from scdpo.recipe import explain, read_yaml
-from scdpo.records import Demonstration
+from scdpo.records import Demonstration, Solution
+from scdpo.store import RunFolder
 from scdpo.training.checkpoints import Progress
 from scdpo.training.collate import MaskedIds
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
-from scdpo.training.sft import SFTConfig, SFTReport, train_sft
+from scdpo.training.sft import SFTConfig, SFTReport, examples_from_solutions, train_sft
 from scdpo.training.tokens import solution_tokens
 
 if TYPE_CHECKING:
@@ -34,21 +35,30 @@ CHUNK = 2000
 class MakePolicyConfig(BaseModel):
     """How to make a policy.
 
-    `demonstrations` is the number of worked solutions drawn; one in `plain_every` of them is
-    written as a chain of thought, the others with code in `format`. The tokenizer is trained on
-    the first `tokenizer_texts` of them. `weights` is the number format that the policy is stored
+    It learns from `demonstrations`, the number of worked solutions drawn, of which one in
+    `plain_every` is written as a chain of thought and the others with code in `format`; or from
+    the correct, finished solutions without a flag in the run folder `solutions`, sampled or
+    imported, which are of `format`. The tokenizer is trained on the first `tokenizer_texts` of
+    them. `weights` is the number format that the policy is stored
     in: the two short ones make half the file, rounded after the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    demonstrations: int = Field(ge=1)
+    demonstrations: int | None = Field(None, ge=1)
+    solutions: Path | None = None
     plain_every: int | None = Field(None, ge=2)
     format: str = "blocks"
     tokenizer_texts: int = Field(6000, ge=1)
     weights: Literal["fp32", "fp16", "bf16"] = "fp32"
     policy: FreshPolicyConfig = FreshPolicyConfig()
     sft: SFTConfig = SFTConfig()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.demonstrations is None) == (self.solutions is None):
+            raise ValueError("give either demonstrations (a number) or solutions (a run folder)")
+        return self
 
 
 def load_make_policy(path: Path) -> MakePolicyConfig:
@@ -66,23 +76,55 @@ def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None =
     Raises MissingDependency without the extra `embedded`, StoreError when `out` holds another
     training.
     """
-    code = get_format(config.format, system="")
-    written = list(_in_formats(_demonstrations(config.demonstrations), code, config.plain_every))
-    policy = fresh_policy(
-        ("".join(texts(*one)) for one in written[: config.tokenizer_texts]),
-        code.special_tokens,
-        code.end[0],
-        config.policy,
+    policy, examples = (
+        _from_demonstrations(config, config.demonstrations)
+        if config.demonstrations is not None
+        else _from_solutions(config)
     )
+    report = train_sft(policy, examples, config.sft, out, progress=progress)
+    if config.weights != "fp32":
+        store_weights(Path(report.policy), config.weights)
+    return report
+
+
+def _from_demonstrations(config: MakePolicyConfig, size: int) -> tuple[Policy, list[MaskedIds]]:
+    """A fresh policy and its examples from generated worked solutions."""
+    code = get_format(config.format, system="")
+    written = list(_in_formats(_demonstrations(size), code, config.plain_every))
+    sample = ("".join(texts(*one)) for one in written[: config.tokenizer_texts])
+    policy = fresh_policy(sample, code.special_tokens, code.end[0], config.policy)
     examples: list[MaskedIds] = []
     for start in range(0, len(written), CHUNK):
         examples += tokenise(
             written[start : start + CHUNK], policy.tokenizer, score_output=config.sft.score_output
         )
-    report = train_sft(policy, examples, config.sft, out, progress=progress)
-    if config.weights != "fp32":
-        store_weights(Path(report.policy), config.weights)
-    return report
+    return policy, examples
+
+
+def _from_solutions(config: MakePolicyConfig) -> tuple[Policy, list[MaskedIds]]:
+    """A fresh policy and its examples from the solutions of a run."""
+    assert config.solutions is not None
+    code = get_format(config.format)
+    with RunFolder(config.solutions, write=False) as run:
+        names = sorted(path.parent.name for path in run.path.glob("imports/*/manifest.json"))
+        stages = [run.stage("solutions"), *(run.stage(f"imports/{name}") for name in names)]
+        rows = [s for stage in stages if stage.done for s in stage.rows(Solution)]
+    solutions = [s for s in rows if s.format == config.format]
+    if not solutions:
+        raise InputError(f"{config.solutions}: no solutions in format {config.format!r} there")
+    sample = (s.prompt + s.text for s in solutions[: config.tokenizer_texts])
+    policy = fresh_policy(sample, code.special_tokens, code.end[0], config.policy)
+    # Ids of another policy's tokenizer mean nothing to this one.
+    texts_only = [_without_ids(s) for s in solutions]
+    return policy, examples_from_solutions(
+        texts_only, policy.encode, score_output=config.sft.score_output
+    )
+
+
+def _without_ids(solution: Solution) -> Solution:
+    no_ids: dict[str, tuple[int, ...]] = {"token_ids": (), "host_ids": ()}
+    steps = tuple(step.model_copy(update=no_ids) for step in solution.steps)
+    return solution.model_copy(update={"prompt_ids": (), "steps": steps})
 
 
 def _demonstrations(size: int) -> list[Demonstration]:

@@ -20,6 +20,7 @@ from scdpo.pairs import PairConfig
 from scdpo.policies import EMBEDDED
 from scdpo.problems.benchmarks import BENCHMARKS
 from scdpo.problems.embedded import EmbeddedSplit
+from scdpo.sampling.branch import WALKS
 from scdpo.sampling.config import BranchConfig, SampleConfig
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
@@ -127,6 +128,21 @@ class Recipe(_Section):
     train: DPOConfig = DPOConfig()
     methods: tuple[Method, ...] = METHODS
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _sessions_suffice(self) -> Recipe:
+        rows = {
+            "sample.rows": self.sample.rows,
+            "branch.rows": self.branch.rows + WALKS,
+            "evaluate.rows": self.evaluate.rows,
+        }
+        for key, needed in rows.items():
+            if needed > self.sandbox.max_sessions:
+                raise ValueError(
+                    f"{key} needs {needed} sandbox sessions at a time, more than"
+                    f" sandbox.max_sessions {self.sandbox.max_sessions}"
+                )
+        return self
 
 
 def load_recipe(name: str | Path) -> Recipe:

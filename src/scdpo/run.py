@@ -134,7 +134,9 @@ class Run:
             parents = first_preferred(solutions.rows(Solution))
             with self._services.workshop(self.recipe.policy, SFT) as shop:
                 self._record(stage)
-                stage.finish(asyncio.run(sample_branches(parents, config, shop, stage, bar)))
+                problems = self.problems("train")
+                work = sample_branches(parents, config, shop, stage, bar, problems=problems)
+                stage.finish(asyncio.run(work))
 
     def pair(self) -> None:
         """Naive pairs, step-controlled pairs, and the data-equal control's pairs."""

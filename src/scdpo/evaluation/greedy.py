@@ -42,7 +42,8 @@ async def evaluate_greedy(
         if any(problem.id not in have for problem in part):
             done = _so_far(report, start, len(problems))
             stage.append_new(await _answer(part, config, shop, done), "problem_id")
-        report(start + len(part), len(problems))
+        else:
+            report(start + len(part), len(problems))
     counts: dict[str, int | float] = {}
     for row in stage.rows(Evaluation):
         counts[row.verdict.name] = counts.get(row.verdict.name, 0) + 1

@@ -19,7 +19,9 @@ class SFTConfig(TrainingConfig):
     and `weight_decay` are for hidden matrices and `learning_rate` for the rest, which does not
     decay. The learning rate rises over the first `warmup_ratio` of the steps and falls over the
     last `decay_ratio` of them: to zero along a cosine, or in a straight line where that is half
-    of the training or less. `save_steps` is the number of optimizer steps between checkpoints.
+    of the training or less. `stop_at_step` ends the training early, its learning rates as they
+    are at that step of the whole. `save_steps` is the number of optimizer steps between
+    checkpoints.
     """
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -31,6 +33,7 @@ class SFTConfig(TrainingConfig):
     pack_length: int | None = Field(None, ge=8)
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     decay_ratio: float = Field(0.97, gt=0, le=1)
+    stop_at_step: int | None = Field(None, ge=1)
     save_steps: int = Field(200, ge=1)
 
 

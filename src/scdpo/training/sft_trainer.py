@@ -54,6 +54,12 @@ class SFTTrainer(OrderedTrainer):
         )
         return self.optimizer
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule of the whole training, also where `stop_at_step` ends it early."""
+        return super().create_scheduler(_steps(self._config, self.order), optimizer)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -71,15 +77,19 @@ def _n_tokens(batch: SequenceBatch) -> int:
     return int(batch["mask"][:, 1:].sum())
 
 
+def _steps(config: SFTConfig, order: EpochOrder) -> int:
+    return max(1, round(config.epochs * order.n_batches))
+
+
 def _arguments(config: SFTConfig, order: EpochOrder, folder: Path) -> TrainingArguments:
-    steps = max(1, round(config.epochs * order.n_batches))
+    steps = _steps(config, order)
     warmup = min(round(steps * config.warmup_ratio), steps - 1)
     decay = max(1, round(steps * config.decay_ratio))
     return training_arguments(
         config,
         order.batch_size,
         folder,
-        max_steps=steps,
+        max_steps=min(steps, config.stop_at_step or steps),
         warmup_steps=warmup,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={
