@@ -3,9 +3,11 @@
     python benchmarks/resume.py --kills 20
 
 A run is made undisturbed, and again in another folder with kills that together hit every stage:
-each picks a stage, every one in turn and then more often the longer ones, and a moment in it,
-drawn over the time that the undisturbed run needed for it. After every kill no process of the
-run may be left, and in the end every stage must have the same rows. Exit code 1 where it has not.
+each picks a stage, every one in turn and then more often the longer ones, and a moment in it.
+Half of the moments are drawn over the time that the undisturbed run needed for the stage, half
+over a part of it from when the stage first kept something (rows, a checkpoint). After every kill
+no process of the run may be left, and in the end every stage must have the same rows. Exit code 1
+where it has not.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scdpo.provenance import in_order
@@ -31,14 +33,22 @@ POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
-    """What one kill met; `stages` were begun and unfinished, `left` are processes that outlived
-    it."""
+class Aim:
+    """A moment: so many seconds after a stage began to work, or after it first kept something."""
 
-    aimed_at: str
+    stage: str
     after: float
+    once_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """What one kill met: the stages that were begun and unfinished, what these had kept, and the
+    processes that outlived it."""
+
+    aim: Aim
     stages: tuple[str, ...]
-    rows: int
+    kept: str
     left: tuple[str, ...]
 
 
@@ -71,38 +81,50 @@ def hashes(folder: Path) -> dict[str, str]:
         return {stage: run.stage(stage).output_hash() for stage in manifests(folder)}
 
 
-def plan(seconds: dict[str, float], kills: int, seed: int) -> Iterator[tuple[str, float]]:
-    """Stages to kill and after how many seconds in them, in pipeline order."""
+def plan(seconds: dict[str, float], kills: int, seed: int) -> Iterator[Aim]:
+    """Moments to kill at, in pipeline order."""
     draw = random.Random(seed)
     stages = list(seconds)
     if kills < len(stages):
-        aims = draw.sample(stages, kills)
+        names = draw.sample(stages, kills)
     else:
-        aims = stages + draw.choices(stages, list(seconds.values()), k=kills - len(stages))
-    for stage in sorted(aims, key=stages.index):
-        yield stage, draw.uniform(0, seconds[stage])
+        names = stages + draw.choices(stages, list(seconds.values()), k=kills - len(stages))
+    for stage in sorted(names, key=stages.index):
+        once_kept = draw.random() < 0.5
+        yield Aim(stage, draw.uniform(0, seconds[stage] * (0.3 if once_kept else 1.0)), once_kept)
 
 
-def kill_in(recipe: str, folder: Path, aim: str, after: float, order: list[str]) -> Kill:
-    """Run until `after` seconds in stage `aim`, or the first unfinished one behind it; kill."""
+def kill_in(recipe: str, folder: Path, aim: Aim, order: list[str]) -> Kill:
+    """Run to the moment aimed at, in that stage or the first unfinished one behind it; kill."""
     before = manifests(folder)
-    open_stages = [s for s in order if s not in before or before[s].status != "done"]
-    later = [s for s in open_stages if order.index(s) >= order.index(aim)]
-    target = (later or open_stages or [aim])[0]
-    seen = before[target].resumes if target in before else -1
+    unfinished = [s for s in order if s not in before or before[s].status != "done"]
+    later = [s for s in unfinished if order.index(s) >= order.index(aim.stage)]
+    stage = (later or unfinished or [aim.stage])[0]
+    resumes = before[stage].resumes if stage in before else -1
     process = start(recipe, folder)
-    while process.poll() is None and _resumes(folder, target) == seen:
-        time.sleep(POLL_SECONDS)
-    end = time.monotonic() + after
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(POLL_SECONDS)
+
+    def wait_while(condition: Callable[[], bool]) -> None:
+        while process.poll() is None and condition():
+            time.sleep(POLL_SECONDS)
+
+    wait_while(lambda: _resumes(folder, stage) == resumes)
+    if aim.once_kept:
+        wait_while(lambda: not kept(folder, [stage]))
+    end = time.monotonic() + aim.after
+    wait_while(lambda: time.monotonic() < end)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    now = manifests(folder)
-    hit = tuple(name for name, m in now.items() if m.status != "done")
-    shards = [path for stage in hit for path in (folder / stage).glob("rows-*.jsonl")]
+    hit = [name for name, m in manifests(folder).items() if m.status != "done"]
+    left = tuple(survivors(process.pid))
+    return Kill(replace(aim, stage=stage), tuple(hit), kept(folder, hit), left)
+
+
+def kept(folder: Path, stages: list[str]) -> str:
+    """What stages have that a resumed run goes on from, in words; empty for nothing."""
+    shards = [path for stage in stages for path in (folder / stage).glob("rows-*.jsonl")]
     rows = sum(path.read_bytes().count(b"\n") for path in shards)
-    return Kill(target, after, hit, rows, tuple(survivors(process.pid)))
+    states = [p for s in stages for p in (folder / s).glob("checkpoints/*/trainer_state.json")]
+    return ", ".join([f"{rows} rows"] * bool(rows) + sorted(p.parent.name for p in states))
 
 
 def _resumes(folder: Path, stage: str) -> int:
@@ -140,8 +162,8 @@ def resumed_with_kills(
     recipe: str, folder: Path, seconds: dict[str, float], kills: int, seed: int
 ) -> Iterator[Kill]:
     """Make the run in `folder` with that many kills on the way, and let it end."""
-    for stage, after in plan(seconds, kills, seed):
-        yield kill_in(recipe, folder, stage, after, list(seconds))
+    for aim in plan(seconds, kills, seed):
+        yield kill_in(recipe, folder, aim, list(seconds))
     finish(recipe, folder)
 
 
@@ -168,9 +190,12 @@ def report(recipe: str, folder: Path, kills: int, seed: int) -> int:
     left = 0
     runs = resumed_with_kills(recipe, folder / "killed", seconds, kills, seed)
     for n, kill in enumerate(runs, 1):
-        hit = ", ".join(kill.stages) or "between two stages"
-        print(f"kill {n:2}: {kill.after:5.2f} s into {kill.aimed_at}: hit {hit}", end="")
-        print(f", {kill.rows} rows were there; left behind: {', '.join(kill.left) or 'nothing'}")
+        point = "from what it first kept" if kill.aim.once_kept else "into it"
+        print(
+            f"kill {n:2}: {kill.aim.stage}, {kill.aim.after:.2f} s {point}; hit "
+            f"{', '.join(kill.stages) or 'no stage under way'} ({kill.kept or 'nothing'} kept); "
+            f"left behind: {', '.join(kill.left) or 'nothing'}"
+        )
         sys.stdout.flush()
         left += len(kill.left)
     wanted, found = hashes(folder / "undisturbed"), hashes(folder / "killed")

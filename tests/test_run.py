@@ -41,21 +41,18 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_rows(tmp_path: Path) ->
         sample={"temperature": 1.3, "max_attempts": 6, "chunk": 3, "limits": limits},
         branch={"chunk": 2, "limits": limits},
         pairs={"heldout_share": 0.0},
-        methods=["dpo", "scdpo"],
+        methods=["scdpo"],
     )
     resume.finish(path, tmp_path / "undisturbed")
     made = resume.manifests(tmp_path / "undisturbed")
     assert list(made) == [
         *("problems/train", "problems/test", "solutions", "branches"),
         *("pairs/naive", "pairs/step_controlled", "pairs/data_equal"),
-        *("policies/dpo", "policies/scdpo"),
-        *("evaluations/sft", "evaluations/dpo", "evaluations/scdpo"),
+        *("policies/scdpo", "evaluations/sft", "evaluations/scdpo"),
     ]
-    aims = ("solutions", "branches", "policies/scdpo")
-    order = list(made)
-    for n, aim in enumerate(aims):
-        after = made[aim].seconds * (0.3 + 0.2 * n)
-        kill = resume.kill_in(path, tmp_path / "killed", aim, after, order)
+    for stage in ("solutions", "branches", "policies/scdpo"):
+        aim = resume.Aim(stage, 0.1 * made[stage].seconds, once_kept=True)
+        kill = resume.kill_in(path, tmp_path / "killed", aim, list(made))
         assert kill.left == ()
     resume.finish(path, tmp_path / "killed")
     killed = resume.manifests(tmp_path / "killed")
