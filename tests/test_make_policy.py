@@ -1,0 +1,44 @@
+"""A policy made from the solutions of a run: another model's, with another tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from small_runs import write_recipe, write_recorded
+
+from scdpo.cli import main
+from scdpo.errors import RecipeError
+from scdpo.make_policy import MakePolicyConfig, load_make_policy, make_policy
+from scdpo.policies import load_policy
+
+
+def test_policy_from_imported_solutions(tmp_path: Path) -> None:
+    """Only right solutions are learned from, and the policy holds the format's end marker."""
+    recorded = write_recorded(tmp_path / "tora.jsonl", questions=6)
+    recipe = write_recipe(tmp_path / "recipe.yaml")
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        main(["import", recorded, "--layout", "tora", "--out", str(run), "--recipe", recipe])
+    assert end.value.code == 0
+    config = MakePolicyConfig.model_validate(
+        {
+            "solutions": str(run),
+            "format": "fenced",
+            "policy": {"hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 32},
+            "sft": {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3},
+        }
+    )
+    report = make_policy(config, tmp_path / "out")
+    assert report.n_examples == 6  # one right and one wrong solution a question
+    policy = load_policy(report.policy)
+    assert len(policy.encode("<|endofmessage|>")) == 1
+
+
+@pytest.mark.parametrize("sources", [{}, {"demonstrations": 2, "solutions": "run"}])
+def test_one_source_is_needed(tmp_path: Path, sources: dict[str, object]) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump({"format": "blocks"} | sources))
+    with pytest.raises(RecipeError, match="either demonstrations"):
+        load_make_policy(path)
