@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_runs import write_recipe, write_recorded
 
 from scdpo.cli import main
 from scdpo.errors import RecipeError
 from scdpo.make_policy import MakePolicyConfig, load_make_policy, make_policy
 from scdpo.policies import load_policy
+from small_runs import write_recipe, write_recorded
 
 
 def test_policy_from_imported_solutions(tmp_path: Path) -> None:
