@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scdpo.cli import main
 from scdpo.errors import RecipeError
 from scdpo.make_policy import MakePolicyConfig, load_make_policy, make_policy
-from scdpo.policies import load_policy
-from small_runs import write_recipe, write_recorded
+from scdpo.policies import load_policy, policy_hash
+from small_runs import fail, succeed, write_recipe, write_recorded
 
 
 def test_policy_from_imported_solutions(tmp_path: Path) -> None:
@@ -19,9 +18,7 @@ def test_policy_from_imported_solutions(tmp_path: Path) -> None:
     recorded = write_recorded(tmp_path / "tora.jsonl", questions=6)
     recipe = write_recipe(tmp_path / "recipe.yaml")
     run = tmp_path / "run"
-    with pytest.raises(SystemExit) as end:
-        main(["import", recorded, "--layout", "tora", "--out", str(run), "--recipe", recipe])
-    assert end.value.code == 0
+    succeed("import", recorded, "--layout", "tora", "--out", run, "--recipe", recipe)
     config = MakePolicyConfig.model_validate(
         {
             "solutions": str(run),
@@ -34,6 +31,17 @@ def test_policy_from_imported_solutions(tmp_path: Path) -> None:
     assert report.n_examples == 6  # one right and one wrong solution a question
     policy = load_policy(report.policy)
     assert len(policy.encode("<|endofmessage|>")) == 1
+
+
+def test_sft_on_the_run_s_own_solutions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = write_recorded(tmp_path / "tora.jsonl", questions=4)
+    settings = {"learning_rate": 1e-4, "epochs": 1, "batch_size": 2, "max_length": 512}
+    recipe = write_recipe(tmp_path / "recipe.yaml", sft=settings)
+    run, out = tmp_path / "run", tmp_path / "out"
+    succeed("import", recorded, "--layout", "tora", "--out", run, "--recipe", recipe)
+    succeed("sft", run, "--out", out)
+    assert policy_hash(out / "policy") != policy_hash("embedded")
+    assert "no run there" in fail(capsys, "sft", tmp_path / "none", "--out", out)
 
 
 @pytest.mark.parametrize("sources", [{}, {"demonstrations": 2, "solutions": "run"}])

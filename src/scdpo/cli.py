@@ -130,6 +130,23 @@ def train(
 
 
 @app.command()
+def sft(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
+    recipe: RecipeOption = None,
+) -> None:
+    """Fine-tune the initial policy on the run's correct solutions (recipe key sft)."""
+    with opened(run, recipe) as (one, terminal):
+        made = one.sft(out)
+        terminal.settle()
+        terminal.note(
+            "policy",
+            f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
+            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
+        )
+
+
+@app.command()
 def evaluate(
     run: RunPath,
     policy: Annotated[str, typer.Option(help="sft, dpo, dpo_equal or scdpo.")] = "sft",

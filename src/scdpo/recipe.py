@@ -24,6 +24,7 @@ from scdpo.sampling.branch import WALKS
 from scdpo.sampling.config import BranchConfig, SampleConfig
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
+from scdpo.training.sft_config import SFTConfig
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -126,6 +127,7 @@ class Recipe(_Section):
     branch: BranchConfig = BranchConfig()
     pairs: PairConfig = PairConfig()
     train: DPOConfig = DPOConfig()
+    sft: SFTConfig = SFTConfig()
     methods: tuple[Method, ...] = METHODS
     evaluate: EvaluateConfig = EvaluateConfig()
 
@@ -159,7 +161,7 @@ def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     preset = data.get("preset", "paper")
     base = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     seed = data.get("seed", 0)
-    seeds = {key: {"seed": seed} for key in ("sample", "branch", "pairs", "train")}
+    seeds = {key: {"seed": seed} for key in ("sample", "branch", "pairs", "train", "sft")}
     try:
         return Recipe.model_validate(_merged(_merged(seeds, base, Recipe), data, Recipe))
     except ValidationError as error:

@@ -29,6 +29,7 @@ from scdpo.sampling.recorded import import_recorded
 from scdpo.services import Services, Silent, Watcher
 from scdpo.store import Manifest, RunFolder, Stage, file_hash, read_jsonl, write_atomic, write_jsonl
 from scdpo.training.dpo_config import TrainingReport
+from scdpo.training.sft_config import SFTReport
 
 
 class TrainedPolicy(Record):
@@ -178,6 +179,18 @@ class Run:
             report = self._train(method, stage)
             stage.append_new([_trained_policy(method, report, stage.path)], "policy")
             stage.finish(_training_counts(report))
+
+    def sft(self, out: Path) -> SFTReport:
+        """Fine-tune the initial policy on the run's own good solutions, into `out`."""
+        from scdpo.training.sft import sft_policy
+
+        stages = [self._stage(name) for name in ("solutions", *self._imports())]
+        solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
+        if not solutions:
+            raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
+        self._services.device()
+        bar, config = self._watcher.progress("sft"), self.recipe.sft
+        return sft_policy(policy_path(self.recipe.policy), solutions, config, out, progress=bar)
 
     def evaluate(self, policy: str) -> None:
         """Greedy accuracy of a policy of the run (`sft` or a method) on the test problems."""
