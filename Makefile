@@ -4,6 +4,8 @@
 # Everything lives in .venv of this checkout; no other Python packages are touched.
 
 PYTHON ?= python3
+# Recorded solutions for bench-replay, in the layouts that `scdpo import` reads.
+RECORDED ?= ../shared/data/solutions
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -48,7 +50,7 @@ bench-sft: setup
 	$(BIN)/python benchmarks/sft.py
 
 bench-replay: setup
-	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/replay.py $(RECORDED)
 
 bench-resume: setup
 	$(BIN)/python benchmarks/resume.py --kills 20
