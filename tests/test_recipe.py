@@ -110,7 +110,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
         "unknown key 'smaple'; known here: branch, engine, evaluate, format, grading, methods, "
-        "pairs, policy, preset, problems, sample, sandbox, seed, threads, train",
+        "pairs, policy, preset, problems, sample, sandbox, seed, sft, threads, train",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),
