@@ -37,7 +37,7 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(MAKE) --no-print-directory test
 
 format: setup-dev
 	$(BIN)/ruff format .
