@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -17,29 +16,27 @@ from typing import Any, TypeVar
 import pytest
 
 from scdpo.errors import SandboxError
-from scdpo.sandbox import (
-    Execution,
-    ProcessSandbox,
-    ProcessSession,
-    SandboxConfig,
-    normalise_output,
-    same_output,
-)
+from scdpo.sandbox import Execution, ProcessSandbox, ProcessSession, SandboxConfig
+from scdpo.sandbox.config import Level
+from scdpo.sandbox.processes import ProcessTable
 
 T = TypeVar("T")
+LEVELS: list[Level] = ["namespace", "process"]
 DEADLINE = 1.0
 GRACE = 1.5
 """Seconds past the deadline that a busy machine may take to have a session killed."""
-CASES = json.loads((Path(__file__).parent / "cases" / "outputs.json").read_text())
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[ProcessSandbox]:
-    with ProcessSandbox(SandboxConfig(deadline=DEADLINE, memory_mb=256)) as sandbox:
+@pytest.fixture(scope="module", params=LEVELS)
+def sandbox(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
+    config = SandboxConfig(level=request.param, deadline=DEADLINE, memory_mb=256)
+    with ProcessSandbox(config) as sandbox:
+        assert sandbox.level == request.param
+        assert sandbox.isolation.startswith(f"{request.param}: ")
         yield sandbox
 
 
@@ -63,6 +60,11 @@ def attack(sandbox: ProcessSandbox, code: str) -> tuple[Execution, float]:
     took = time.monotonic() - started
     assert last(sandbox, "1 + 1").output == "2"
     return execution, took
+
+
+def below_us() -> list[int]:
+    """Processes that descend from this one."""
+    return ProcessTable().descendants([os.getpid()])
 
 
 def processes_with(mark: str) -> list[int]:
@@ -93,86 +95,6 @@ def wait_until_there(mark: str, seconds: float = 5) -> list[int]:
     return there
 
 
-# What a block shows
-
-
-@pytest.mark.parametrize("case", CASES["cells"], ids=lambda c: str(c["name"]))
-def test_cell_output(sandbox: ProcessSandbox, case: dict[str, Any]) -> None:
-    execution = last(sandbox, *case["blocks"])
-    assert execution.output == case["output"]
-    assert execution.cut == ""
-
-
-@pytest.mark.parametrize("case", CASES["compare"], ids=lambda c: str(c["name"]))
-def test_same_output(case: dict[str, Any]) -> None:
-    assert same_output(case["a"], case["b"]) is case["same"]
-    assert same_output(case["b"], case["a"]) is case["same"]
-
-
-def test_normalise_output_is_idempotent() -> None:
-    for case in CASES["compare"]:
-        once = normalise_output(case["a"])
-        assert normalise_output(once) == once
-
-
-def test_state_survives_blocks_and_errors(sandbox: ProcessSandbox) -> None:
-    outputs = [e.output for e in run(play(sandbox, "x = 3", "x / 0", "x += 1\nx"))]
-    assert outputs[0] == ""
-    assert outputs[1].endswith("ZeroDivisionError: division by zero")
-    assert outputs[2] == "4"
-
-
-def test_streams_results_and_subprocesses_keep_their_order(sandbox: ProcessSandbox) -> None:
-    code = """
-import os, subprocess, sys
-print("one")
-print("two", file=sys.stderr)
-os.write(1, b"three\\n")
-subprocess.run(["echo", "four"])
-print("five", end="")
-print("six", end="", file=sys.stderr)
-"seven"
-"""
-    want = "one\ntwo\nthree\nfour\nfivesix\n'seven'"
-    assert last(sandbox, code).output == want
-
-
-def test_output_before_a_traceback_is_kept(sandbox: ProcessSandbox) -> None:
-    output = last(sandbox, "print('before')\n{}['key']").output
-    assert output.startswith("before\n-----")
-    assert output.endswith("KeyError: 'key'")
-
-
-def test_traceback_names_no_folder_of_the_machine(sandbox: ProcessSandbox) -> None:
-    output = last(sandbox, "import sympy\nsympy.Rational('a', 3)").output
-    assert "File sympy/core/numbers.py:" in output
-    assert sys.prefix not in output
-
-
-def test_traceback_of_a_deep_recursion_is_short(sandbox: ProcessSandbox) -> None:
-    output = last(sandbox, "def f(n):\n    return f(n + 1)\n\nf(0)").output
-    assert "RecursionError: maximum recursion depth exceeded" in output
-    assert "[... skipping similar frames: f at line 2 (" in output
-    assert len(output.splitlines()) < 30
-    mutual = "def f(n): return g(n)\ndef g(n): return f(n)\nf(0)"
-    assert "skipping" in (output := last(sandbox, mutual).output)
-    assert len(output.splitlines()) < 200
-
-
-def test_output_that_is_not_utf8(sandbox: ProcessSandbox) -> None:
-    assert last(sandbox, "import os\nn = os.write(1, b'\\xff\\xfea\\n')").output == "��a"
-    assert last(sandbox, "print('\\ud800')").output == "\\ud800"
-
-
-def test_code_with_a_lone_surrogate_or_nul_is_an_error_of_the_block(
-    sandbox: ProcessSandbox,
-) -> None:
-    for code in ("x = '\ud800'", "x = 1\0"):
-        execution = last(sandbox, code)
-        assert "Error" in execution.output
-        assert execution.cut == ""
-
-
 def test_sets_and_random_numbers_are_the_same_in_every_session(sandbox: ProcessSandbox) -> None:
     code = """
 import random, numpy
@@ -182,27 +104,6 @@ random.random(), numpy.random.rand()
     first, second = last(sandbox, code).output, last(sandbox, code).output
     with ProcessSandbox() as other:
         assert first == second == last(other, code).output
-
-
-def test_plotting_is_silent(sandbox: ProcessSandbox) -> None:
-    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    with ProcessSandbox(SandboxConfig(deadline=60, preload=("numpy",))) as patient:
-        execution = last(patient, code)
-    assert (execution.output, execution.cut) == ("", "")
-
-
-def test_system_exit_ends_the_block_only(sandbox: ProcessSandbox) -> None:
-    executions = run(play(sandbox, "import sys\nx = 5", "sys.exit(3)", "exit()", "x"))
-    assert executions[1].output.endswith("SystemExit: 3")
-    assert executions[3].output == "5"
-
-
-def test_replaced_and_closed_streams_heal(sandbox: ProcessSandbox) -> None:
-    executions = run(
-        play(sandbox, "import os, sys\nos.close(1); os.close(2)", "print(1)",
-             "sys.stdout.close()", "print(2)")
-    )  # fmt: skip
-    assert [e.output for e in executions[1::2]] == ["1", "2"]
 
 
 # Limits
@@ -283,12 +184,12 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "{mark}"
 
 
 def test_fork_bomb(sandbox: ProcessSandbox) -> None:
-    before = len(processes_with("scdpo-sandbox-"))
+    before = len(below_us())
     detach = "import os, time\nfor _ in range(6):\n    if os.fork() == 0: os.setsid()\n"
     execution, took = attack(sandbox, detach + "while True: time.sleep(1)")
     assert execution.cut == "deadline"
     assert took < DEADLINE + 2 * GRACE
-    assert len(processes_with("scdpo-sandbox-")) == before
+    assert len(below_us()) == before
 
 
 def test_memory_bomb(sandbox: ProcessSandbox) -> None:
@@ -304,7 +205,7 @@ def test_memory_bomb(sandbox: ProcessSandbox) -> None:
     [
         "import sys\nfor _ in range(1000): n = sys.stdout.write('x' * 10**6)",
         "import os\nfor _ in range(10**4): n = os.write(2, b'x' * 10**5)",
-        "import subprocess\np = subprocess.run(['head', '-c', '1000000000', '/dev/zero'])",
+        "import subprocess\np = subprocess.run('yes x | head -c 1000000000', shell=True)",
         "'x' * 10**8",
     ],
     ids=["stdout", "fd", "subprocess", "repr"],
@@ -314,7 +215,7 @@ def test_output_flood(code: str) -> None:
         before = peak_memory()
         session_outputs = run(play(sandbox, code, "'alive'"))
         assert session_outputs[0].cut == "output"
-        assert len(session_outputs[0].output) == 1000
+        assert 999 <= len(session_outputs[0].output) <= 1000
         assert session_outputs[1].output == "'alive'"
         assert peak_memory() - before < 50 << 20
 
@@ -362,10 +263,9 @@ for fd in range(3, 1024):
 
 
 def test_the_warm_process_cannot_be_killed(sandbox: ProcessSandbox) -> None:
-    if "pid" not in sandbox.isolation:
-        pytest.skip("needs a PID namespace")
-    execution, _ = attack(sandbox, "import os\nos.kill(os.getppid(), 9)\nos.getppid()")
-    assert execution.output == "1"
+    code = "import os\nfor pid in (os.getppid(), 1):\n    os.kill(pid, 9)"
+    execution, _ = attack(sandbox, code)
+    assert execution.cut == ("" if sandbox.level == "process" else "died")
 
 
 # What a session sees
@@ -375,10 +275,47 @@ def test_nothing_is_inherited(sandbox: ProcessSandbox, monkeypatch: pytest.Monke
     monkeypatch.setenv("SCDPO_SECRET", "token")
     with ProcessSandbox(SandboxConfig(preload=())) as fresh:
         assert last(fresh, "import os\ndict(os.environ)").output == "{}"
-        own = last(fresh, "open('/proc/self/environ').read()").output
-        assert "SECRET" not in own and "HOME" not in own
-        fds = "[os.readlink(f'/proc/self/fd/{fd}').split(':')[0] for fd in range(3)]"
-        assert last(fresh, f"import os\n{fds}").output == "['/dev/null', 'pipe', 'pipe']"
+        fds = """
+import os
+for fd in range(256):
+    try:
+        print(fd, oct(os.fstat(fd).st_mode >> 12))
+    except OSError:
+        pass
+"""
+        # Null device, pipe, pipe; the socket and the pipe of the runner.
+        want = ["0 0o2", "1 0o1", "2 0o1", "254 0o14", "255 0o1"]
+        assert last(fresh, fds).output.splitlines() == want
+
+
+@pytest.mark.parametrize("path", ["/proc", "/sys", "/etc/shadow", "/root", "/home", "/var/log"])
+def test_files_of_the_machine_are_out_of_sight(sandbox: ProcessSandbox, path: str) -> None:
+    code = f"""
+import os
+def look(path):
+    try:
+        return os.listdir(path) if os.path.isdir(path) else open(path).read()
+    except OSError as error:
+        return type(error).__name__
+look({path!r})
+"""
+    hidden = ("'FileNotFoundError'", "'PermissionError'", "['.pyenv']")
+    assert last(sandbox, code).output in hidden
+
+
+def test_only_the_own_folder_is_writable(sandbox: ProcessSandbox) -> None:
+    code = """
+import os, sys, sympy
+for folder in ("/", "/usr", "/etc", os.path.dirname(sympy.__file__), sys.prefix, "/dev", "/var"):
+    try:
+        open(folder + "/planted.py", "w")
+        print(folder, "written")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    words = last(sandbox, code).output.split()
+    assert set(words) <= {"OSError", "PermissionError", "FileNotFoundError"}
+    assert len(words) == 7
 
 
 def test_sessions_have_folders_of_their_own(sandbox: ProcessSandbox) -> None:
@@ -402,18 +339,11 @@ for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
 def test_no_network(sandbox: ProcessSandbox) -> None:
     assert "seccomp" in sandbox.isolation
     assert last(sandbox, NETWORK).output.split() == ["PermissionError"] * 3
-    if "net" in sandbox.isolation:
-        interfaces = "import os\nsorted(os.listdir('/sys/class/net')), open('/proc/net/dev').read()"
-        assert "eth" not in last(sandbox, interfaces).output.partition(", '")[2]
 
 
-def test_without_namespaces() -> None:
-    config = SandboxConfig(deadline=DEADLINE, namespaces=False)
-    with ProcessSandbox(config) as sandbox:
-        assert sandbox.isolation == "seccomp"
-        assert last(sandbox, NETWORK).output.split() == ["PermissionError"] * 3
-        mark = f"scdpo-test-{os.getpid()}-plain"
-        daemon = f"""
+def test_detached_processes_end_at_the_deadline(sandbox: ProcessSandbox) -> None:
+    mark = f"scdpo-test-{os.getpid()}-detached-{sandbox.level}"
+    daemon = f"""
 import os, subprocess, sys
 if os.fork() == 0:
     os.setsid()
@@ -421,10 +351,8 @@ if os.fork() == 0:
     os._exit(0)
 while True: pass
 """
-        assert attack(sandbox, daemon)[0].cut == "deadline"
-        assert wait_until_gone(mark, 1) == []
-        assert clone_outputs(sandbox) == CLONE_WANT
-    assert wait_until_gone(mark, 0) == []
+    assert attack(sandbox, daemon)[0].cut == "deadline"
+    assert wait_until_gone(mark, 1) == []
 
 
 def test_allowed_network_leaves_sockets_alone() -> None:
@@ -463,7 +391,8 @@ def clone_outputs(sandbox: ProcessSandbox) -> dict[str, object]:
         await grandchild.close()
         await copies[1].close()
         same = len(set(looks)) == 1 and "'text+'" in looks[0] and "[1, 2]" in looks[0]
-        return {"same": same, "separate": len(folders) == 4, "alive": alive}
+        separate = len(folders) == (4 if sandbox.level == "process" else 1)
+        return {"same": same, "separate": separate, "alive": alive}
 
     return run(body())
 
@@ -489,7 +418,7 @@ def test_clone_of_a_session_with_threads(sandbox: ProcessSandbox) -> None:
 def test_clone_that_fails_leaves_the_sandbox_usable(sandbox: ProcessSandbox) -> None:
     async def body() -> None:
         session = await sandbox.session()
-        code = "import os\ndef no(): raise OSError('no')\nos.fork = no\n1"
+        code = "import resource\nresource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n1"
         assert (await session.run(code)).output == "1"
         with pytest.raises(SandboxError, match="could not be cloned"):
             await session.clone()
@@ -498,6 +427,81 @@ def test_clone_that_fails_leaves_the_sandbox_usable(sandbox: ProcessSandbox) -> 
 
     run(body())
     assert last(sandbox, "1 + 1").output == "2"
+
+
+async def close_beside_a_clone(sandbox: ProcessSandbox, code: str) -> str:
+    """What a clone says after its original has run `code` and was closed."""
+    session = await sandbox.session()
+    await session.run("state = 'kept'")
+    copy = await session.clone()
+    await session.run(code)
+    await session.close()
+    output = (await copy.run("state")).output
+    await copy.close()
+    return output
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os, signal\nfor pid in range(2, 40):\n    if pid != os.getpid():\n"
+        "        try: os.kill(pid, signal.SIGSTOP)\n        except OSError: pass",
+        "import os\nfor pid in (-1, *range(16000, 17000)):\n"
+        "    try: os.kill(pid, 9)\n    except OSError: pass",
+        "import os\nif os.fork() == 0:\n    while True:\n"
+        "        try: os.fork()\n        except OSError: pass",
+    ],
+    ids=["stops", "kills", "forks"],
+)
+def test_an_original_cannot_harm_its_clones(code: str) -> None:
+    with ProcessSandbox(SandboxConfig(deadline=5, processes=32, preload=())) as sandbox:
+        assert run(close_beside_a_clone(sandbox, code)) == "'kept'"
+        assert last(sandbox, "1 + 1").output == "2"
+
+
+def test_a_clone_outlives_an_original_that_is_closed_at_once(sandbox: ProcessSandbox) -> None:
+    async def body() -> list[str]:
+        outputs = []
+        for _ in range(60):
+            session = await sandbox.session()
+            await session.run("x = 20")
+            copy = await session.clone()
+            await session.close()
+            outputs.append((await copy.run("x + 1")).output)
+            await copy.close()
+        return outputs
+
+    assert run(body()) == ["21"] * 60
+
+
+def test_very_deep_folders_hold_no_one_up(sandbox: ProcessSandbox) -> None:
+    code = "import os\nfor n in range(1500):\n    os.mkdir('d'); os.chdir('d')"
+
+    async def body() -> str:
+        beside = await sandbox.session()
+        session = await sandbox.session()
+        await session.run(code)
+        await session.close()
+        output = (await beside.run("'alive'")).output
+        await beside.close()
+        return output
+
+    assert run(body()) == "'alive'"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_hides_from_the_watch_is_counted(level: Level) -> None:
+    code = """
+import ctypes, os, time
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+for _ in range(4):
+    if os.fork() == 0:
+        block = bytearray(b"x" * 150_000_000)
+        time.sleep(60)
+time.sleep(60)
+"""
+    with ProcessSandbox(SandboxConfig(level=level, deadline=30, memory_mb=256)) as sandbox:
+        assert attack(sandbox, code)[0].cut == "memory"
 
 
 # Many sessions, and the end
@@ -557,48 +561,98 @@ def test_a_cancelled_block_kills_its_session(sandbox: ProcessSandbox) -> None:
     assert last(sandbox, "1 + 1").output == "2"
 
 
-def test_close_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", LEVELS)
+def test_close_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     async def body() -> None:
-        sandbox = ProcessSandbox(SandboxConfig(deadline=DEADLINE, preload=()))
+        sandbox = ProcessSandbox(SandboxConfig(level=level, deadline=DEADLINE, preload=()))
         idle, busy = await sandbox.session(), await sandbox.session()
         await idle.clone()
         locked = "import os\nos.makedirs('a/b')\nopen('a/b/c', 'w').close()\nos.chmod('a/b', 0)"
         await idle.run(locked)
         running = asyncio.create_task(busy.run("while True: pass"))
         await asyncio.sleep(0.1)
-        assert processes_with(str(tmp_path))
+        assert len(below_us()) - len(before) >= 4
         sandbox.close()
         sandbox.close()
-        with pytest.raises(SandboxError):
+        with pytest.raises(SandboxError, match="closed"):
             await running
         with pytest.raises(SandboxError, match="closed"):
             await sandbox.session()
 
+    before = below_us()
     run(body())
-    assert processes_with(str(tmp_path)) == []
+    assert below_us() == before
     assert list(tmp_path.iterdir()) == []
 
 
-def test_closed_session_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", LEVELS)
+def test_closed_session_leaves_nothing_while_its_clones_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mark = f"scdpo-test-{os.getpid()}-source-{level}"
+    daemon = f"""
+import os, subprocess, sys
+if os.fork() == 0:
+    os.setsid()
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "{mark}"])
+    os._exit(0)
+"""
 
     async def body() -> None:
-        with ProcessSandbox(SandboxConfig(preload=())) as sandbox:
+        with ProcessSandbox(SandboxConfig(level=level, preload=())) as sandbox:
+            start = len(below_us())
             session = await sandbox.session()
-            await session.run("open('x', 'w').write('y')")
-            copy = await session.clone()
-            assert len(found("*/*/x")) == 2
+            await session.run("open('x', 'w').write('y')\n" + daemon)
+            copies = [await session.clone() for _ in range(2)]
+            assert wait_until_there(mark)
             await session.close()
             await session.close()
-            await copy.close()
-            assert found("*/*") == []
+            assert wait_until_gone(mark, 0) == []
+            for copy in copies:
+                assert (await copy.run("open('x').read()")).output == "'y'"
+                await copy.close()
+            assert len(below_us()) == start
+            assert folders() == []
 
-    def found(pattern: str) -> list[Path]:
-        return list(tmp_path.glob(pattern))
+    def folders() -> list[Path]:
+        return list(tmp_path.glob("*/*"))
 
     run(body())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_files_of_a_clone_are_its_own(sandbox: ProcessSandbox) -> None:
+    async def body() -> tuple[str, str]:
+        session = await sandbox.session()
+        await session.run("f = open('log', 'w+'); n = f.write('one '); f.flush()")
+        copy = await session.clone()
+        for one, word in ((session, "source"), (copy, "copy")):
+            await one.run(f"n = f.write({word!r}); f.flush()")
+        looks = [(await one.run("open('log').read()")).output for one in (session, copy)]
+        await session.close()
+        await copy.close()
+        return looks[0], looks[1]
+
+    assert run(body()) == ("'one source'", "'one copy'")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = []\nwhile True:\n    if os.fork() == 0: x = bytearray(10**8); time.sleep(60)",
+        "import tempfile\nn = 0\nwhile True:\n    open(f'f{n}', 'wb').write(bytes(10**7)); n += 1",
+    ],
+    ids=["children", "files"],
+)
+def test_memory_of_a_session_in_total(sandbox: ProcessSandbox, code: str) -> None:
+    execution, _ = attack(sandbox, "import os, time\n" + code)
+    full = "No space left" in execution.output
+    assert full or execution.cut in ("memory", "deadline"), execution
 
 
 OWNER = """
@@ -606,7 +660,7 @@ import asyncio, os, sys, tempfile
 tempfile.tempdir = sys.argv[1]
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
 async def main():
-    config = SandboxConfig(deadline=60, preload=(), namespaces=sys.argv[2] == "yes")
+    config = SandboxConfig(deadline=60, preload=(), level=sys.argv[2])
     sandbox = ProcessSandbox(config)
     session = await sandbox.session()
     copy = await session.clone()
@@ -620,24 +674,29 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("namespaces", ["yes", "no"])
-def test_killed_owner_leaves_nothing(tmp_path: Path, namespaces: str) -> None:
+@pytest.mark.parametrize("level", LEVELS)
+def test_killed_owner_leaves_nothing(tmp_path: Path, level: Level) -> None:
     """Even while a process that the owner forked still holds the sandbox's socket."""
-    command = [sys.executable, "-c", OWNER, str(tmp_path), namespaces]
+    command = [sys.executable, "-c", OWNER, str(tmp_path), level]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "ready\n"
         time.sleep(0.2)
-        folder = next(tmp_path.iterdir()).name
-        assert len(processes_with(folder)) >= 3
+        table = ProcessTable()
+        there = table.descendants([owner.pid])
+        assert len(there) >= 5
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        assert wait_until_gone(folder, 2.5) == []
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until and sum(map(table.lives, there)) > 1:
+            time.sleep(0.05)
+        # The one that the owner forked lives on.
+        assert sum(map(table.lives, there)) == 1
         assert list(tmp_path.iterdir()) == []
 
 
 def test_sandbox_that_cannot_start() -> None:
-    with pytest.raises(SandboxError, match="did not start: No module named 'no_such_module'"):
+    with pytest.raises(SandboxError, match="no sandbox of level namespace here: No module"):
         ProcessSandbox(SandboxConfig(preload=("no_such_module",)))
 
 
@@ -653,55 +712,3 @@ def test_lost_zygote_is_an_error() -> None:
         sandbox.close()
 
     run(body())
-
-
-STRANGER = """
-import asyncio, os, sys
-sys.path[:0] = sys.argv[1:]
-from scdpo.sandbox import ProcessSandbox, SandboxConfig
-async def main(namespaces):
-    config = SandboxConfig(preload=(), deadline=1, max_sessions=8, namespaces=namespaces)
-    with ProcessSandbox(config) as sandbox:
-        session = await sandbox.session()
-        await session.run("import math; x = 6")
-        copy = await session.clone()
-        await session.close()
-        fork = "try: os.fork()\\n    except OSError: time.sleep(0.1)"
-        bomb = f"import os, time\\nwhile True:\\n    {fork}"
-        print((await copy.run("x * 7")).output, (await (await sandbox.session()).run("os")).cut)
-        if namespaces:
-            # Outside a user namespace the number of processes is not limited.
-            hostile = bomb if "user" in sandbox.isolation else "while True: pass"
-            print((await (await sandbox.session()).run(hostile)).cut)
-            print((await copy.run("x")).output)
-print(os.getuid())
-asyncio.run(main(True))
-asyncio.run(main(False))
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become someone else")
-def test_as_an_unprivileged_user() -> None:
-    """With the system's interpreter, which such a user may enter, and our packages."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    interpreter = Path("/usr/bin") / version
-    if not interpreter.exists():
-        pytest.skip(f"no {interpreter}")
-    site = next(p for p in sys.path if p.endswith("site-packages"))
-    source = str(Path(__file__).parents[1] / "src")
-    try:
-        done = subprocess.run(
-            [interpreter, "-c", STRANGER, source, site],
-            user=65534,
-            group=65534,
-            extra_groups=[],
-            env={},
-            cwd="/",
-            capture_output=True,
-            text=True,
-        )
-    except PermissionError:
-        pytest.skip("may not become another user")
-    if "ModuleNotFoundError" in done.stderr:
-        pytest.skip("the packages are in a folder that others may not enter")
-    assert done.stdout.split() == ["65534", "42", "deadline", "6", "42"], done.stderr

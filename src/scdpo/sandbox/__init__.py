@@ -13,7 +13,8 @@ from scdpo.sandbox.compare import normalise_output, same_output
 
 if TYPE_CHECKING:
     from scdpo.sandbox.base import Cut, Execution, Sandbox, Session
-    from scdpo.sandbox.client import ProcessSandbox, SandboxConfig
+    from scdpo.sandbox.client import ProcessSandbox
+    from scdpo.sandbox.config import SandboxConfig
     from scdpo.sandbox.session import ProcessSession
 
 __all__ = [
@@ -36,7 +37,7 @@ _HOMES = {
     "Session": "base",
     "ProcessSandbox": "client",
     "ProcessSession": "session",
-    "SandboxConfig": "client",
+    "SandboxConfig": "config",
 }
 
 

@@ -8,98 +8,61 @@ import itertools
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, NamedTuple
 
 import scdpo
 from scdpo.errors import SandboxError
-from scdpo.sandbox import wire
+from scdpo.sandbox import files, wire
+from scdpo.sandbox.config import SandboxConfig
 from scdpo.sandbox.session import ProcessSession
 
 _START_SECONDS = 120.0
 _REPLY_SECONDS = 30.0
-
-
-class SandboxConfig(BaseModel):
-    """Limits of a session and what it is cut off from.
-
-    `deadline`: wall-clock seconds a block may run. `memory_mb`: address space (MiB) each of a
-    session's processes may take beyond the bare interpreter. `file_mb`: size of a written file.
-    `output_chars`: characters of output that are kept, the first ones. `max_sessions`: live
-    sessions; one more is an error. `parallel`: blocks that run at the same time, by default one
-    per core, so that deadlines do not depend on how many sessions wait. `network`: `allow` leaves
-    the host's network reachable. `namespaces: false` does not even try them and relies on the
-    seccomp filter. `preload`: modules that every session finds imported already.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    deadline: float = Field(default=10.0, gt=0)
-    memory_mb: int = Field(default=1024, ge=16)
-    file_mb: int = Field(default=64, ge=1)
-    output_chars: int = Field(default=10_000, ge=1)
-    max_sessions: int = Field(default=256, ge=1)
-    parallel: int | None = Field(default=None, ge=1)
-    network: Literal["deny", "allow"] = "deny"
-    namespaces: bool = True
-    preload: tuple[str, ...] = (
-        *("math", "cmath", "random", "itertools", "functools", "collections", "fractions"),
-        *(
-            "decimal",
-            "statistics",
-            "datetime",
-            "re",
-            "json",
-            "numpy",
-            "numpy.random",
-            "numpy.linalg",
-        ),
-        # What sympy itself would import at the first `solve` or `integrate`, a quarter of a second.
-        *("sympy", "sympy.physics.units", "sympy.combinatorics", "sympy.integrals.heurisch"),
-        *("sympy.integrals.manualintegrate", "sympy.integrals.risch", "sympy.polys.polymatrix"),
-        *("sympy.sets.handlers.functions", "sympy.sets.handlers.issubset", "sympy.tensor.tensor"),
-    )
+_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 
 
 class ProcessSandbox:
     """Sessions forked from one warm process; implements `scdpo.sandbox.base.Sandbox`.
 
     The constructor starts that process and waits until it has imported everything (about a
-    second). Raises SandboxError where it cannot start, or cannot withhold the network although
-    it should. Use from one event loop at a time.
-
-    Not covered: code reads and writes files as the owner's user may, sessions can signal each
-    other, memory and disk are capped per process and file and not in total, and the number of
-    processes is not capped for root.
+    second). Raises SandboxError where it cannot start, or cannot keep the promise of the level
+    that the config names. Use from one event loop at a time. docs/sandbox.md has the threat model.
     """
 
+    level: str
+    """The level of `SandboxConfig.level`."""
+    lost: bool
+    """Whether it has ended without having been closed."""
     isolation: str
-    """What the kernel granted, such as `user+pid+ipc+net+seccomp`."""
+    """The level and what it consists of here, such as `namespace: user+mount+pid+…+seccomp`."""
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
         self.config = config or SandboxConfig()
         if not sys.platform.startswith("linux"):
             raise SandboxError(f"the sandbox runs on Linux only, not on {sys.platform}")
-        self._folder = Path(tempfile.mkdtemp(prefix="scdpo-sandbox-"))
+        self.level = self.config.level
+        self._folder: Path | None = None
+        if self.level == "process":
+            self._folder = Path(tempfile.mkdtemp(prefix="scdpo-sandbox-"))
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
         self._sessions: dict[int, ProcessSession] = {}
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._opening = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self.lost = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = self._launch(theirs.fileno())
         try:
-            self.isolation = self._await_zygote()
+            self.isolation = f"{self.level}: {'+'.join(self._await_start())}"
         except BaseException:
             self.close()
             raise
@@ -126,6 +89,8 @@ class ProcessSandbox:
         for session in list(self._sessions.values()):
             session.forget()
         self._sessions.clear()
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
         try:
             self._process.wait(10)
@@ -134,7 +99,12 @@ class ProcessSandbox:
             self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for waiting in self._replies.values():
+            if not waiting.done():
+                waiting.set_exception(SandboxError("the sandbox was lost: it has ended"))
+        self._replies.clear()
+        if self._folder is not None:
+            files.remove(str(self._folder))
 
     def __enter__(self) -> ProcessSandbox:
         return self
@@ -150,26 +120,30 @@ class ProcessSandbox:
 
     def _launch(self, fd: int) -> subprocess.Popen[bytes]:
         config = self.config
+        package = str(Path(scdpo.__file__).parents[1])
         settings = {
             "owner": os.getpid(),
+            "level": config.level,
             "folder": str(self._folder),
+            "package": package,
+            # The owner's packages, wherever PYTHONPATH and the like led to; not his other folders.
+            "packages": [p for p in sys.path if Path(p).name in _PACKAGE_FOLDERS],
             "network": config.network == "allow",
-            "namespaces": config.namespaces,
             "preload": config.preload,
             "memory": config.memory_mb << 20,
-            "file_size": config.file_mb << 20,
-            "processes": config.max_sessions + 256,
+            "tmp": config.tmp_mb << 20,
+            "processes": config.processes,
         }
         boot = (
-            f"import sys; sys.path.insert(0, {str(Path(scdpo.__file__).parents[1])!r})\n"
-            "from scdpo.sandbox.zygote import main\n"
+            f"import sys; sys.path.insert(0, {package!r})\n"
+            "from scdpo.sandbox.boot import main\n"
             f"import json; sys.path.pop(0); main({fd}, json.loads({json.dumps(settings)!r}))"
         )
         # -I would ignore the hash seed, which fixes the order of sets.
         return subprocess.Popen(
             [sys.executable, "-s", "-P", "-B", "-c", boot],
             env=_bare_environment(),
-            cwd=self._folder,
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -177,8 +151,8 @@ class ProcessSandbox:
             start_new_session=True,
         )
 
-    def _await_zygote(self) -> str:
-        """Wait for the zygote's first message; returns the isolation obtained."""
+    def _await_start(self) -> list[str]:
+        """Wait for the supervisor's first message; returns what the isolation consists of."""
         ready, _, _ = select.select([self._control], [], [], _START_SECONDS)
         packet = self._control.recv(wire.MAX_PACKET) if ready else b""
         stderr = self._process.stderr
@@ -190,8 +164,8 @@ class ProcessSandbox:
         stderr.close()
         reply = json.loads(packet)
         if "error" in reply:
-            raise SandboxError(f"the sandbox did not start: {reply['error']}")
-        return str(reply["isolation"])
+            raise SandboxError(f"no sandbox of level {self.level} here: {reply['error']}")
+        return list(reply["parts"])
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[int]:
@@ -209,37 +183,59 @@ class ProcessSandbox:
             self._opening -= 1
 
     def _bind(self) -> None:
-        """Make the locks belong to the running event loop."""
+        """Make the running event loop the one that hears replies and holds the locks."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            self._requests = asyncio.Lock()
+            self._replies.clear()
             self._running = asyncio.Semaphore(self.config.parallel or os.cpu_count() or 1)
+            loop.add_reader(self._control, self._hear)
 
     def running(self) -> asyncio.Semaphore:
         """Held by a session while one of its blocks runs."""
         self._bind()
         return self._running
 
-    async def _request(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> None:
-        """Ask the zygote and wait for its answer. Raises SandboxError."""
+    def _hear(self) -> None:
+        """Hand replies to those who wait for them."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, fds = b"", []
+        if not packet:
+            self.lost = True
+            self.close()
+            return
+        reply = json.loads(packet)
+        waiting = self._replies.pop(reply["id"], None)
+        if waiting is None or waiting.done():
+            for fd in fds:
+                os.close(fd)
+        else:
+            waiting.set_result(Reply(reply, fds))
+
+    async def _request(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> Reply:
+        """Ask the supervisor and wait for its answer.
+
+        Raises SandboxError, and TimeoutError for a clone, which the session can delay.
+        """
         self._bind()
-        async with self._requests:
-            sent = self._send(do, number, fds, **more)
-            try:
-                async with asyncio.timeout(_REPLY_SECONDS):
-                    reply: dict[str, Any] = {"id": 0}
-                    while reply["id"] < sent:
-                        loop = asyncio.get_running_loop()
-                        packet = await loop.sock_recv(self._control, wire.MAX_PACKET)
-                        if not packet:
-                            raise ConnectionResetError("it has ended")
-                        reply = json.loads(packet)
-            except (OSError, TimeoutError) as error:
-                self.close()
-                raise SandboxError(f"the sandbox was lost: {error or 'no answer'}") from error
-        if "error" in reply:
-            raise SandboxError(f"the sandbox could not {reply['error']}")
+        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._replies[self._send(do, number, fds, **more)] = waiting
+        seconds = self.config.deadline if do == "clone" else _REPLY_SECONDS
+        try:
+            async with asyncio.timeout(seconds):
+                reply = await waiting
+        except TimeoutError as error:
+            if do == "clone":
+                raise
+            self.close()
+            raise SandboxError("the sandbox was lost: no answer") from error
+        if "error" in reply.message:
+            raise SandboxError(f"the sandbox could not {do} a session: {reply.message['error']}")
+        return reply
 
     def _send(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> int:
         if self._closed:
@@ -262,16 +258,20 @@ class ProcessSandbox:
             with contextlib.suppress(SandboxError):
                 self._send("end", session.number)
 
-    async def end(self, session: ProcessSession) -> None:
-        """Kill a session; when this returns, nothing of it is left."""
+    async def end(self, session: ProcessSession) -> str:
+        """Kill a session; when this returns, nothing of it is left.
+
+        Returns `memory` where the supervisor had ended it for that, else nothing.
+        """
         if self._sessions.pop(session.number, None) is None or self._closed:
-            return
+            return ""
         try:
-            await self._request("end", session.number)
+            reply = await self._request("end", session.number)
         except SandboxError:
-            # What could not be killed one by one dies with the PID namespace.
+            # What could not be killed one by one dies with the supervisor.
             self.close()
             raise
+        return str(reply.message.get("why", ""))
 
     async def clone(self, session: ProcessSession) -> ProcessSession:
         """See `ProcessSession.clone`."""
@@ -279,15 +279,31 @@ class ProcessSandbox:
             copy = ProcessSession(self, number)
             try:
                 with copy.child_ends() as fds:
-                    await self._request("expect", number)
-                    session.send_clone(fds, str(self._folder / str(number)))
-                pid = await copy.receive_pid()
+                    token = session.send_clone(fds)
+                # While the session forks, its copy's place is made.
+                place = await self._request("clone", number, of=session.number)
+                try:
+                    copy.send_place(str(place.message["folder"]), place.fds)
+                finally:
+                    for fd in place.fds:
+                        os.close(fd)
+                pid = await copy.await_copy(token)
                 await self._request("adopt", number, pid=pid)
+            except TimeoutError as error:
+                self.abandon(copy)
+                raise SandboxError("the sandbox session could not be cloned in time") from error
             except BaseException:
                 self.abandon(copy)
                 raise
             self._sessions[number] = copy
             return copy
+
+
+class Reply(NamedTuple):
+    """What the supervisor answered, and the descriptors that came with it."""
+
+    message: dict[str, Any]
+    fds: list[int]
 
 
 def _bare_environment() -> dict[str, str]:

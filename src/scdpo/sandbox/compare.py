@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import re
 
-# The escape byte is lost in some recordings, the rest of the colour code is not.
-_COLOUR = re.compile(r"\x1b?\[(?:\d{1,3};)*\d{1,3}m|\x1b")
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
-_TRACEBACK = re.compile(r"^-{20,}\s.*?Traceback \(most recent call last\)", re.S | re.M)
-_SYNTAX_ERROR = re.compile(r"^ *(?:Cell In\[\d+\]|File .*?), line \d+\n", re.M)
-_FINAL = re.compile(r"^ ?((?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:: .*|\s*$))", re.M)
-_SYNTAX_KIND = re.compile(r"^((?:Syntax|Indentation|Tab)Error): .*", re.S)
-_WARNING = re.compile(r"^\S.*:\d+: \w*Warning: .*\n?(?:  \S.*\n?)?", re.M)
+_COLOUR = re.compile(r"\x1b\[(?:\d{1,3};)*\d{0,3}m")
+# Some recordings have lost the escape byte.
+_COLOUR_REST = re.compile(r"\[(?:\d{1,3};)*\d{1,3}m|\x1b")
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
+_TRACEBACK = re.compile(r"^-{20,}\s+[\w.]+\s+Traceback \(most recent call last\)", re.M)
+_HEADER = re.compile(r"([\w.]+)\s+Traceback \(most recent call last\)")
+_PRINTED_TRACEBACK = re.compile(
+    r"^Traceback \(most recent call last\):\n(?:[ \t]+\S.*\n|[ \t]*\n)+(?=\S)", re.M
+)
+_SYNTAX_ERROR = re.compile(
+    r"^ *(?:Cell In\[\d+\]|File .*?)(?:, line \d+|:\d+)\n(?:[ \t].*\n|\n)*"
+    r"((?:Syntax|Indentation|Tab)Error): .*",
+    re.M,
+)
+_ONLY_SYNTAX_ERROR = re.compile(r"\A((?:Syntax|Indentation|Tab)Error): .*\Z", re.S)
+# The rest of the message depends on what was called at the limit.
+_RECURSION = re.compile(r"\A(RecursionError: maximum recursion depth exceeded) .*\Z")
+_WARNING = re.compile(
+    r"^(?:<[^>\n]*>:\d+: \w*Warning: .*(?:\n|\Z)"
+    r"|(?:/\S.*\.py|Cell In\[\d+\]):\d+: \w*Warning: .*\n?"
+    r"(?:\n(?:.*\n)*?will be removed in a future version of SymPy\.\n+)?(?:  \S.*\n?)?)",
+    re.M,
+)
 # What a Jupyter kernel says of itself among the output of the code.
 _KERNEL_NOISE = re.compile(
     r"The history saving thread hit an unexpected error \(.*?\)\."
@@ -23,13 +38,15 @@ _KERNEL_NOISE = re.compile(
 )
 _LIBRARY_PATH = re.compile(r"/[^\s'\"()]*/(?:site|dist)-packages/")
 # numpy 2 names the type of a scalar, numpy 1 did not.
-_NUMPY_SCALAR = re.compile(r"\bnp\.(?:float|int|uint|bool_?|complex)\d*\(([^()]*)\)")
+_NUMPY_SCALAR = re.compile(r"\bnp\.(?:float|int|uint|bool_?|complex|str_)\d*\(([^()]*)\)")
 # Python 3.10 began to name the class in messages such as "A.f() takes 2 arguments".
 _CLASS_OF_FUNCTION = re.compile(r"(?<![\w.])(?:\w+\.)+(\w+\(\))")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d*(?:[eE][-+]?\d+)?|[eE][-+]?\d+)")
 
 FLOAT_TOLERANCE = 1e-12
 """Relative difference that two printed floats may have: last digits depend on the library."""
+FULL_PRECISION = 14
+"""Significant digits from which on a float counts as printed with all it has."""
 
 
 def normalise_output(text: str) -> str:
@@ -38,40 +55,67 @@ def normalise_output(text: str) -> str:
     Of a traceback its last line remains, of a syntax error its kind.
     """
     text = _COLOUR.sub("", text)
-    text = _ADDRESS.sub("0x…", text)
-    text = _LIBRARY_PATH.sub("", text)
-    text = _NUMPY_SCALAR.sub(r"\1", text)
+    text = _ADDRESS.sub("at 0x…", text)
     text = _KERNEL_NOISE.sub("", text)
     text = _WARNING.sub("", text)
-    text = _reduce_error(text)
+    text = _LIBRARY_PATH.sub("", text)
+    text = _NUMPY_SCALAR.sub(r"\1", text)
+    text = _without_traceback(text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def same_output(a: str, b: str) -> bool:
     """Whether two outputs are the same but for noise (see `normalise_output`).
 
-    Floats, which have a point or an exponent, may differ in their last digits.
+    Floats, which have a point or an exponent, may differ in their last digits if at least one of
+    the two was printed with all of them.
     """
     a, b = normalise_output(a), normalise_output(b)
     if a == b:
         return True
     if _NUMBER.sub("#", a) != _NUMBER.sub("#", b):
         return False
-    pairs = zip(_NUMBER.findall(a), _NUMBER.findall(b), strict=True)
-    return all(_close(float(x), float(y)) for x, y in pairs)
+    numbers = zip(_NUMBER.findall(a), _NUMBER.findall(b), strict=True)
+    return all(_close(x, y) for x, y in numbers)
 
 
-def _close(x: float, y: float) -> bool:
-    return x == y or abs(x - y) <= FLOAT_TOLERANCE * max(abs(x), abs(y))
+def _close(a: str, b: str) -> bool:
+    if a == b:
+        return True
+    if max(_digits(a), _digits(b)) < FULL_PRECISION:
+        return False
+    x, y = float(a), float(b)
+    return abs(x - y) <= FLOAT_TOLERANCE * max(abs(x), abs(y))
 
 
-def _reduce_error(text: str) -> str:
+def _digits(number: str) -> int:
+    """Significant digits that are printed."""
+    mantissa = re.split("[eE]", number)[0].lstrip("+-")
+    return len(mantissa.replace(".", "").lstrip("0"))
+
+
+def _without_traceback(text: str) -> str:
     """Of a traceback, the last line; of one that is only that line, the same."""
-    start = _TRACEBACK.search(text) or _SYNTAX_ERROR.search(text)
-    if start is None:
-        return _SYNTAX_KIND.sub(r"\1", text)
-    finals = list(_FINAL.finditer(text, start.end()))
-    if not finals:
-        return text
-    message = _SYNTAX_KIND.sub(r"\1", text[finals[-1].start(1) :])
-    return text[: start.start()] + _CLASS_OF_FUNCTION.sub(r"\1", message)
+    for shown in (text, _COLOUR_REST.sub("", text)):
+        start = _TRACEBACK.search(shown)
+        if start is not None:
+            final = _final_line(_COLOUR_REST.sub("", shown[start.start() :]))
+            if final is not None:
+                return shown[: start.start()] + final
+    text = _PRINTED_TRACEBACK.sub("", text)
+    text = _SYNTAX_ERROR.sub(r"\1", text)
+    return _ONLY_SYNTAX_ERROR.sub(r"\1", text)
+
+
+def _final_line(frames: str) -> str | None:
+    """The name and message of the exception below its frames, to the end of the output."""
+    *_, header = _HEADER.finditer(frames)
+    name = re.escape(header[1])
+    line = re.compile(rf"^ ?(?:[A-Za-z_][\w.]*\.)?({name}(?:: .*|\s*$))", re.M)
+    found = line.search(frames, header.end())
+    if found is None:
+        return None
+    message = frames[found.start(1) :]
+    message = _ONLY_SYNTAX_ERROR.sub(r"\1", message)
+    message = _RECURSION.sub(r"\1", message)
+    return _CLASS_OF_FUNCTION.sub(r"\1", message)

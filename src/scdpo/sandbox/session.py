@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 _REPLY_SECONDS = 30.0
 _MAX_PIPE = 1 << 20
 _CHUNK = 1 << 16
+_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
+_FROM = socket.SCM_CREDENTIALS
 _GONE = b"?"
 _LATE = b"!"
 _CUTS: dict[bytes, Cut] = {wire.DONE: "", wire.MEMORY: "memory", _LATE: "deadline"}
@@ -37,6 +42,7 @@ class ProcessSession:
         os.set_blocking(self._output, False)
         self._live = True
         self._busy = False
+        self._token = b""
         self._ended: asyncio.Future[bytes] | None = None
 
     async def run(self, code: str) -> Execution:
@@ -47,13 +53,14 @@ class ProcessSession:
                 collected = _Output(self._output, self._sandbox.config.output_chars)
                 try:
                     cut = await self._run(code, collected)
-                    if cut:
-                        await self._sandbox.end(self)
+                    if cut and await self._sandbox.end(self) == "memory" and cut == "died":
+                        cut = "memory"
                 except BaseException:
                     self._sandbox.abandon(self)
                     raise
                 if not self._live:
-                    raise SandboxError("the sandbox was closed while a block ran")
+                    how = "lost" if self._sandbox.lost else "closed"
+                    raise SandboxError(f"the sandbox was {how} while a block ran")
                 text, whole = collected.finish()
                 seconds = time.perf_counter() - started
             if cut:
@@ -65,7 +72,8 @@ class ProcessSession:
     async def clone(self) -> ProcessSession:
         """A second session with the same names, random state and files.
 
-        Threads of the session are not cloned. Raises SandboxError.
+        Threads of the session are not cloned, and what it has mapped from a file as shared stays
+        shared. Raises SandboxError, also when the session does not answer within the deadline.
         """
         with self._alone():
             return await self._sandbox.clone(self)
@@ -96,7 +104,9 @@ class ProcessSession:
         loop.add_reader(self._output, collected.read)
         timer = loop.call_later(self._sandbox.config.deadline, self._too_late)
         try:
-            await self._send(wire.HEADER.pack(wire.RUN, len(payload)) + payload, ended)
+            self._token = secrets.token_bytes(wire.TOKEN_BYTES)
+            header = wire.HEADER.pack(wire.RUN, self._token, len(payload))
+            await self._send(header + payload, ended)
             if self._live:
                 loop.add_reader(self._socket, self._hear)
             kind = await ended
@@ -118,14 +128,14 @@ class ProcessSession:
                 return
 
     def _hear(self) -> None:
-        """Take note of the message that ends a block."""
+        """Take note of the message that ends a block; any other than that ends the session."""
         try:
-            message = self._socket.recv(wire.HEADER.size)
+            message = self._socket.recv(wire.ANSWER_BYTES)
         except BlockingIOError:
             return
         except ConnectionError:
             message = b""
-        self._resolve(message[:1] if len(message) == wire.HEADER.size else _GONE)
+        self._resolve(message[:1] if message[1:] == self._token else _GONE)
 
     def _too_late(self) -> None:
         # The event loop itself may have been held up, and the block be done long since.
@@ -136,26 +146,44 @@ class ProcessSession:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(kind)
 
-    def send_clone(self, fds: tuple[int, ...], folder: str) -> None:
-        """Ask the session to fork; the copy takes `fds` and `folder`. Raises SandboxError."""
-        payload = folder.encode()
-        header = wire.HEADER.pack(wire.CLONE, len(payload))
+    def send_clone(self, fds: tuple[int, ...]) -> bytes:
+        """Ask the session to fork a copy that takes `fds`. Returns the token that the copy will
+        answer with. Raises SandboxError."""
+        token = secrets.token_bytes(wire.TOKEN_BYTES)
         try:
-            socket.send_fds(self._socket, [header + payload], list(fds))
+            socket.send_fds(self._socket, [wire.HEADER.pack(wire.CLONE, token, 0)], fds)
         except OSError as error:
             raise SandboxError(f"the sandbox session is gone: {error}") from error
+        return token
 
-    async def receive_pid(self) -> int:
-        """The process id a fresh copy reports. Raises SandboxError."""
-        loop = asyncio.get_running_loop()
+    def send_place(self, folder: str, fds: list[int]) -> None:
+        """Tell a copy where it lives. Raises SandboxError."""
+        header = wire.HEADER.pack(wire.PLACE, bytes(wire.TOKEN_BYTES), len(folder.encode()))
         try:
-            async with asyncio.timeout(_REPLY_SECONDS):
-                message = await loop.sock_recv(self._socket, wire.HEADER.size)
+            socket.send_fds(self._socket, [header + folder.encode()], fds)
+        except OSError as error:
+            raise SandboxError("the sandbox session could not be cloned") from error
+
+    async def await_copy(self, token: bytes) -> int:
+        """Wait until a fresh copy answers; returns the process id that the kernel gives for it
+        (0 where it is in another PID namespace). Raises SandboxError."""
+        loop = asyncio.get_running_loop()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        answered = asyncio.Event()
+        loop.add_reader(self._socket, answered.set)
+        try:
+            async with asyncio.timeout(self._sandbox.config.deadline):
+                await answered.wait()
+            message, ancillary, _, _ = self._socket.recvmsg(wire.ANSWER_BYTES, _CREDENTIALS_SPACE)
         except (OSError, TimeoutError):
-            message = b""
-        if len(message) != wire.HEADER.size or message[:1] != wire.CLONED:
+            message, ancillary = b"", []
+        finally:
+            loop.remove_reader(self._socket)
+        if message != wire.CLONED + token:
             raise SandboxError("the sandbox session could not be cloned")
-        return int(wire.HEADER.unpack(message)[1])
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        pids = [_CREDENTIALS.unpack(data)[0] for _, kind, data in ancillary if kind == _FROM]
+        return int(pids[0]) if pids else 0
 
     @contextlib.contextmanager
     def child_ends(self) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,9 @@
-"""The messages between the owner of a sandbox, its zygote and its sessions.
+"""The messages between the owner of a sandbox, its supervisor and its sessions.
 
-Owner to zygote: one JSON object a packet, each answered by one with the same `id`.
-Owner to session: `HEADER` (a kind and a length) and that many bytes; `CLONE` brings descriptors.
-Session to owner: one `HEADER`, nothing else.
+Owner to supervisor: one JSON object a packet, each answered by one with the same `id`.
+Owner to session: `HEADER` (kind, token, length) and that many bytes; `CLONE` brings descriptors.
+Session to owner: a kind and the token of the request, nothing else. A token is drawn for every
+request, so that code cannot have prepared an answer.
 """
 
 from __future__ import annotations
@@ -10,20 +11,36 @@ from __future__ import annotations
 import socket
 import struct
 
-HEADER = struct.Struct("<cI")
+TOKEN_BYTES = 16
+HEADER = struct.Struct(f"<c{TOKEN_BYTES}sI")
 RUN = b"r"
 """To a session: run the UTF-8 code that follows."""
 CLONE = b"c"
-"""To a session: fork; the copy takes the socket and the output pipe that come along, and the
-folder whose path follows."""
+"""To a session: fork; the copy takes the socket and the output pipe that come along."""
+PLACE = b"p"
+"""To a copy, before anything else: it has the folder whose path follows, and moves into the
+namespaces of the keeper whose pidfd comes along, if one does."""
 DONE = b"d"
 """From a session: the block has ended."""
 MEMORY = b"m"
 """From a session: the block ended with a MemoryError."""
-CLONED = b"p"
-"""From a copy: it is ready; the number is its process id."""
+CLONED = b"c"
+"""From a copy: it is ready."""
+ANSWER_BYTES = 1 + TOKEN_BYTES
 
 MAX_PACKET = 4096
+MAX_DESCRIPTORS = 2
+
+
+def receive_request(sock: socket.socket) -> tuple[bytes, bytes, bytes, list[int]]:
+    """Kind, token, payload and descriptors of the next request; an empty kind when the owner has
+    closed."""
+    header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MAX_DESCRIPTORS)
+    header += receive_exactly(sock, HEADER.size - len(header))
+    if len(header) < HEADER.size:
+        return b"", b"", b"", fds
+    kind, token, length = HEADER.unpack(header)
+    return kind, token, receive_exactly(sock, length), fds
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:

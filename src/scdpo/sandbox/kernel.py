@@ -1,0 +1,211 @@
+"""System calls that Python has no function for, by number through libc. Linux only.
+
+Each function raises OSError when the kernel refuses. The sources are the manual pages of the
+calls (man7.org, section 2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import signal
+import struct
+
+NEW_MOUNTS = 0x00020000
+NEW_UTS = 0x04000000
+NEW_IPC = 0x08000000
+NEW_USER = 0x10000000
+NEW_PIDS = 0x20000000
+NEW_NETWORK = 0x40000000
+
+MOUNT_READ_ONLY = 0x1
+MOUNT_NO_SUID = 0x2
+MOUNT_NO_DEVICES = 0x4
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 0x1
+_MOVE_FROM_EMPTY_PATH = 0x4
+_MS_REC = 0x4000
+_MS_PRIVATE = 0x40000
+_MNT_DETACH = 0x2
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_KEEPCAPS = 8
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_CLONE_VM = 0x100
+_CLONE_FILES = 0x400
+_STACK_BYTES = 1 << 14
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_DAC_READ_SEARCH = 2
+
+# The calls that came after 5.0 have one number everywhere.
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_MOUNT_SETATTR = 442
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# Keeps the interpreter's lock, which the child has no other thread to take it from.
+_interpreter = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+    return result
+
+
+def _call(what: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> int:
+    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _checked(int(_libc.syscall(ctypes.c_long(number), *words)), what)
+
+
+def _number(table: dict[str, int], what: str) -> int:
+    machine = platform.machine()
+    if machine not in table:
+        raise OSError(errno.ENOSYS, f"{what}: no call number is known for {machine}")
+    return table[machine]
+
+
+def fork_into(namespaces: int) -> int:
+    """Fork a child into new namespaces; it is process 1 where they are PID namespaces.
+
+    For processes with a single thread only: no handlers run around the fork. Returns the child's
+    process id, and 0 in the child.
+    """
+    number = _number(_CLONE, "clone")
+    return _call("clone", number, namespaces | signal.SIGCHLD, 0, 0, 0, 0)
+
+
+Stack = ctypes.Array[ctypes.c_char]
+
+
+def start_waiting(namespaces: int) -> tuple[int, Stack]:
+    """Start a process in new namespaces that waits to be killed, with every signal blocked.
+
+    It shares the memory and the descriptors of this process, which must have a single thread.
+    Returns its process id, and the stack it stands on, to be kept until it has ended.
+    """
+    stack = ctypes.create_string_buffer(_STACK_BYTES)
+    top = (ctypes.addressof(stack) + _STACK_BYTES) & ~15
+    flags = namespaces | _CLONE_VM | _CLONE_FILES | signal.SIGCHLD
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = _libc.clone(_libc.pause, ctypes.c_void_p(top), ctypes.c_int(flags), None)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return _checked(pid, "clone"), stack
+
+
+def plain_fork() -> int:
+    """`os.fork` without what Python does around it for other threads; for a single thread only.
+
+    libc's own handlers run. Python's cost half a millisecond where memory is shared.
+    """
+    pid = _interpreter.fork()
+    if pid < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"fork: {os.strerror(error)}")
+    return int(pid)
+
+
+def enter(fd: int, namespaces: int) -> None:
+    """Move this process into namespaces of the process behind a pidfd (or namespace file).
+
+    A PID namespace is entered by the children that are forked from here on.
+    """
+    _checked(_libc.setns(fd, ctypes.c_int(namespaces)), "setns")
+
+
+def open_tree(path: str) -> int:
+    """A descriptor of a copy of the mounts below `path`, mounted nowhere yet."""
+    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
+    return _call(f"open_tree {path}", _OPEN_TREE, _AT_FDCWD, os.fsencode(path) + b"\0", flags)
+
+
+def move_mount(tree: int, path: str) -> None:
+    """Mount what `open_tree` gave at `path`."""
+    target = os.fsencode(path) + b"\0"
+    where = (tree, b"\0", _AT_FDCWD, target, _MOVE_FROM_EMPTY_PATH)
+    _call(f"move_mount {path}", _MOVE_MOUNT, *where)
+
+
+def set_mount_flags(tree: int, flags: int, *, recursive: bool = True) -> None:
+    """Add flags (`MOUNT_…`) to the mount behind a descriptor, and to those below it."""
+    attributes = ctypes.create_string_buffer(struct.pack("<QQQQ", flags, 0, 0, 0), 32)
+    how = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    _call("mount_setattr", _MOUNT_SETATTR, tree, b"\0", how, attributes, 32)
+
+
+def make_mounts_private() -> None:
+    """Keep mounts and unmounts from spreading between this namespace and its origin."""
+    _checked(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "mount /")
+
+
+def mount_tmpfs(path: str, options: str) -> None:
+    """Mount an empty file system in memory, without devices and set-uid programs."""
+    flags = ctypes.c_ulong(MOUNT_NO_SUID | MOUNT_NO_DEVICES)
+    target, data = os.fsencode(path), options.encode()
+    _checked(_libc.mount(b"tmpfs", target, b"tmpfs", flags, data), f"mount tmpfs at {path}")
+
+
+def change_root(path: str) -> None:
+    """Make the mount at `path` the root of this mount namespace, and let go of the old root."""
+    os.chdir(path)
+    _call("pivot_root", _number(_PIVOT_ROOT, "pivot_root"), b".\0", b".\0")
+    _checked(_libc.umount2(b".", _MNT_DETACH), "umount of the old root")
+    os.chdir("/")
+
+
+def set_host_name(name: bytes) -> None:
+    """Name this UTS namespace."""
+    _checked(_libc.sethostname(name, len(name)), "sethostname")
+
+
+def _prctl(option: int, *values: int) -> None:
+    words = [ctypes.c_ulong(v) for v in (*values, 0, 0, 0, 0)][:4]
+    _checked(_libc.prctl(option, *words), f"prctl({option})")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends. A change of user undoes it."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stay_readable() -> None:
+    """Keep this process's files in /proc its own after a change of user."""
+    _prctl(_PR_SET_DUMPABLE, 1)
+
+
+def keep_capabilities() -> None:
+    """Let the capabilities that root has survive a change of user, until they are dropped."""
+    _prctl(_PR_SET_KEEPCAPS, 1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def drop_privileges(*, read_everything: bool = False) -> None:
+    """Give up all capabilities, and the chance to gain any by executing a program.
+
+    `read_everything` keeps the one that reads files whatever their mode, for this process and
+    what it executes; something else must then say which files.
+    """
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    kept = 1 << _CAP_DAC_READ_SEARCH if read_everything else 0
+    header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
+    sets = struct.pack("<6I", kept, kept, kept, 0, 0, 0)
+    _checked(_libc.capset(header, sets), "capset")
+    if read_everything:
+        _prctl(_PR_CAP_AMBIENT, 2, _CAP_DAC_READ_SEARCH)

@@ -1,0 +1,319 @@
+"""Level `namespace`: every session lives below a keeper, in namespaces of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from scdpo.sandbox import keeper, kernel, processes, view, wire
+from scdpo.sandbox.processes import ProcessTable
+from scdpo.sandbox.supervisor import Answer, Loop, Warm, over_limit
+
+_PATIENCE = 10.0
+_GLANCE = 0.1
+_ATTEMPTS = 3
+
+
+@dataclass
+class _Space:
+    """A session's keeper, and what is known of it.
+
+    `above`: the space of the session that this one is a clone of, whose steward started the
+    keeper; else it stands on `stack`. `channel`: says that a nested keeper is ready. `pidfd` and
+    `pid`: of the keeper, the latter as /proc counts. `namespace`: number of its PID namespace.
+    `below`: spaces of clones, which end with this one. `nesting`: those whose keeper was asked
+    for. `pending`: answers the request for this space. `leaving`: to be called when it has ended.
+    `husk`: the session has ended, the keeper stays for the clones. `why`: the session was ended.
+    """
+
+    number: int
+    above: _Space | None
+    pending: Answer | None
+    stack: kernel.Stack | None = None
+    channel: socket.socket | None = None
+    ready: bool = False
+    pidfd: int = -1
+    pid: int = 0
+    namespace: int = 0
+    steward: socket.socket | None = None
+    steward_pid: int = 0
+    below: set[int] = field(default_factory=set)
+    nesting: deque[_Space] = field(default_factory=deque)
+    leaving: list[Callable[[], None]] = field(default_factory=list)
+    husk: bool = False
+    why: str = ""
+
+    def answer(self, **reply: Any) -> None:
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            pending(**reply)
+
+
+class Spaces:
+    """Implements `supervisor.Level`."""
+
+    def __init__(
+        self, loop: Loop, warm: Warm, table: ProcessTable, settings: keeper.Settings, memory: int
+    ) -> None:
+        self._loop = loop
+        self._warm = warm
+        self._table = table
+        self._settings = settings
+        self._own = table.own()
+        self._memory = memory + max(map(table.resident, table.descendants([self._own])))
+        self._folder = view.own_folder(settings.paths)
+        self._spaces: dict[int, _Space] = {}
+
+    def start(self, number: int, fds: list[int], answer: Answer) -> None:
+        """See `Level`."""
+        pid, stack = keeper.start(self._settings)
+        space = self._spaces[number] = _Space(number, None, answer, stack)
+        self._know(space, os.pidfd_open(pid))
+        try:
+            keeper.map_user(space.pid, self._settings)
+            reply = lambda reply: space.answer(**reply)  # noqa: E731
+            self._warm.fork(self._folder, None, [*fds, space.pidfd], reply)
+        except OSError as error:
+            space.answer(error=str(error.strerror or error))
+
+    def clone(self, number: int, source: int, answer: Answer) -> None:
+        """See `Level`; the answer brings a pidfd of the keeper that the copy enters."""
+        above = self._spaces.get(source)
+        if above is None or above.husk or above.leaving:
+            answer(error="its session is gone")
+            return
+        space = _Space(number, above, answer)
+        ours, theirs = _socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._steward(above), [keeper.NEST], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                answer(error=str(error.strerror or error))
+                return
+        space.channel = ours
+        self._spaces[number] = space
+        above.below.add(number)
+        above.nesting.append(space)
+        self._loop.add(ours.fileno(), lambda: self._hear_nested(space))
+
+    def adopt(self, number: int, pid: int, answer: Answer) -> None:
+        """See `Level`; a copy is in its place as soon as it answers."""
+        self._settle(self._spaces.get(number))
+        answer()
+
+    def end(self, number: int, answer: Answer) -> None:
+        """See `Level`."""
+        space = self._spaces.get(number)
+        self._settle(space)
+        if space is None or space.husk:
+            answer()
+        elif space.above is not None and space.pidfd < 0:
+            # Its keeper was asked for; should it still come, it is killed.
+            space.above.below.discard(number)
+            space.leaving.append(lambda: None)
+            answer()
+        elif space.below and not space.leaving:
+            self._kill_session(space)
+            space.husk = True
+            self._tell(space, keeper.CLEAR)
+            answer(why=space.why)
+        else:
+            space.leaving.append(lambda: answer(why=space.why))
+            self._kill(space)
+
+    def watch(self) -> None:
+        """See `Level`."""
+        if not self._spaces:
+            return
+        members: dict[int, list[int]] = {}
+        for pid in self._table.descendants([self._own]):
+            members.setdefault(self._table.namespace(pid), []).append(pid)
+        for space in list(self._spaces.values()):
+            pids = self._without_ours(space, members.get(space.namespace, []))
+            if pids and not space.leaving and over_limit(self._table, pids, self._memory):
+                space.why = "memory"
+                self._kill_session(space)
+
+    def close(self) -> None:
+        """Nothing to do: the end of process 1 is the end of all."""
+
+    def _know(self, space: _Space, pidfd: int) -> None:
+        space.pidfd = pidfd
+        space.pid = self._table.of(pidfd) or 0
+        space.namespace = self._table.namespace(space.pid)
+        self._loop.add(pidfd, lambda: self._ended(space))
+        if space.leaving:
+            self._kill(space)
+
+    def _steward(self, space: _Space) -> socket.socket:
+        """The way to the steward of a space, which is started if there is none. Raises OSError."""
+        if space.steward is None:
+            ours, theirs = _socketpair()
+            with theirs:
+                keeper.start_steward(theirs, space.pidfd, self._settings)
+            space.steward = ours
+            self._loop.add(ours.fileno(), lambda: self._hear_steward(space))
+        return space.steward
+
+    def _tell(self, space: _Space, message: bytes) -> None:
+        if space.steward is not None:
+            with contextlib.suppress(OSError):
+                space.steward.send(message)
+
+    def _settle(self, space: _Space | None) -> None:
+        """Let the session that `space` clones go on as before, now that the copy is there."""
+        if space is not None and space.above is not None:
+            self._tell(space.above, keeper.LOWER)
+
+    def _hear_steward(self, space: _Space) -> None:
+        """Take note of what a steward says."""
+        message, fds = _receive(space.steward)
+        if message == keeper.READY:
+            space.steward_pid = self._table.of(fds[0]) or 0
+            os.close(fds[0])
+        elif message == keeper.NEST:
+            nested = space.nesting.popleft()
+            self._know(nested, fds[0])
+            self._proceed(nested)
+        elif message:
+            self._fail(space.nesting.popleft(), message[1:].decode())
+        else:
+            self._forget_steward(space)
+
+    def _forget_steward(self, space: _Space) -> None:
+        if space.steward is not None:
+            self._loop.remove(space.steward.fileno())
+            space.steward.close()
+            space.steward, space.steward_pid = None, 0
+        while space.nesting:
+            self._fail(space.nesting.popleft(), "its session has changed")
+
+    def _hear_nested(self, space: _Space) -> None:
+        """Take note of what a nested keeper says; that is one thing."""
+        message, _ = _receive(space.channel)
+        self._close_channel(space)
+        if message == keeper.READY:
+            space.ready = True
+            self._proceed(space)
+        else:
+            space.answer(error=message[1:].decode() or "its process 1 has ended")
+
+    def _proceed(self, space: _Space) -> None:
+        """Answer the request for a nested space once its keeper is ready and known."""
+        if space.ready and space.pidfd >= 0:
+            space.answer(fds=[space.pidfd], folder=self._folder)
+
+    def _fail(self, space: _Space, reason: str) -> None:
+        """Give up a nested space whose keeper was not started."""
+        space.answer(error=reason)
+        self._ended(space)
+
+    def _kill(self, space: _Space) -> None:
+        if space.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(space.pidfd, signal.SIGKILL)
+
+    def _close_channel(self, space: _Space) -> None:
+        if space.channel is not None:
+            self._loop.remove(space.channel.fileno())
+            space.channel.close()
+            space.channel = None
+
+    def _ended(self, space: _Space) -> None:
+        """Forget a space whose keeper has ended, and so all its processes."""
+        if self._spaces.pop(space.number, None) is None:
+            return
+        if space.pidfd >= 0:
+            self._loop.remove(space.pidfd)
+            os.close(space.pidfd)
+        self._close_channel(space)
+        self._forget_steward(space)
+        space.answer(error="its process 1 has ended")
+        above = space.above
+        if above is not None:
+            above.below.discard(space.number)
+            if above.husk and not above.below:
+                # Whoever waits for the end of the last clone waits for that of the husk too.
+                above.leaving += space.leaving
+                self._kill(above)
+                return
+        for leave in space.leaving:
+            leave()
+
+    def _kill_session(self, space: _Space) -> None:
+        """Kill the processes of a session, and not those of its clones if that can be."""
+        for _ in range(_ATTEMPTS if space.below else 0):
+            # A stopped process cannot fork, so what is found then is all there is.
+            if self._freeze(space):
+                found = self._members(space)
+                here = (self._table.here(pid, self._own) for pid in found)
+                processes.send(signal.SIGKILL, [pid for pid in here if pid is not None])
+                self._tell(space, keeper.THAW)
+                if self._wait_until_gone(space, set(found)):
+                    return
+        self._kill(space)
+
+    def _wait_until_gone(self, space: _Space, killed: set[int]) -> bool:
+        """False as soon as there is a process that was not killed."""
+        until = time.monotonic() + _PATIENCE
+        while left := self._members(space):
+            if not killed.issuperset(left) or time.monotonic() > until:
+                return False
+            time.sleep(0.0005)
+        return True
+
+    def _freeze(self, space: _Space) -> bool:
+        """Stop everything in a space and below; False where the session prevented it."""
+        until = time.monotonic() + _PATIENCE
+        with contextlib.suppress(OSError):
+            self._steward(space).settimeout(_GLANCE)
+            self._steward(space).send(keeper.FREEZE)
+            while (steward := space.steward) is not None:
+                try:
+                    if steward.recv(1, socket.MSG_PEEK) == keeper.FREEZE:
+                        steward.recv(1)
+                        steward.settimeout(None)
+                        return True
+                    self._hear_steward(space)
+                except TimeoutError:
+                    # The machine may be busy; or the session has stopped or killed the steward.
+                    if self._hold_up(space) or time.monotonic() > until:
+                        break
+        self._forget_steward(space)
+        return False
+
+    def _hold_up(self, space: _Space) -> bool:
+        """Whether the steward of a space is stopped, or what is to become it."""
+        if space.steward_pid:
+            return self._table.stopped(space.steward_pid)
+        return any(self._table.stopped(pid) for pid in self._members(space))
+
+    def _members(self, space: _Space) -> list[int]:
+        found = self._table.descendants([self._own])
+        inside = [pid for pid in found if self._table.namespace(pid) == space.namespace]
+        return self._without_ours(space, inside)
+
+    @staticmethod
+    def _without_ours(space: _Space, pids: list[int]) -> list[int]:
+        return [pid for pid in pids if pid not in (space.pid, space.steward_pid)]
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _receive(channel: socket.socket | None) -> tuple[bytes, list[int]]:
+    """The next message and its descriptors; nothing when the other end is closed."""
+    if channel is not None:
+        with contextlib.suppress(OSError):
+            message, fds, _, _ = socket.recv_fds(channel, wire.MAX_PACKET, 1)
+            return message, fds
+    return b"", []
