@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 
@@ -367,11 +368,11 @@ def test_a_replay_that_prints_something_else_is_flagged(
 def test_a_replay_that_loses_its_session_ends_the_continuation(
     sandbox: ProcessSandbox, tmp_path: Path
 ) -> None:
-    flag = tmp_path / "slow"
-    program = f"import os\nwhile os.path.exists({str(flag)!r}): pass"
+    until = time.time() + 8
+    program = f"import time\nwhile time.time() > {until}: pass"
     parent = solved([code(program), text("On."), RIGHT], sandbox, tmp_path / "parent")
     assert parent.finish == "finished"
-    flag.touch()
+    time.sleep(max(until - time.time(), 0) + 0.1)
     config = BranchConfig(max_attempts=4, rows=ROWS)
     work = branching([parent], config, sandbox, say(code("1") + WRONG))
     rows, _ = run_stage(tmp_path / "rows", work)

@@ -33,13 +33,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": RECORDS | SERVICES | {"store", "problems", "sampling", "pairs", "training"},
     "report": RECORDS | {"store"},
     "results": RECORDS | {"evaluation", "report"},
+    "execute": RECORDS | {"store", "sandbox"},
+    "doctor": RECORDS | {"store", "sandbox"},
     "full_disk": set(),
     "terminal": set(),
     "": set(),  # scdpo/__init__.py
 }
 """Room → rooms it may import, besides itself. A lazy import inside a function counts too."""
 
-MAY_IMPORT_ALL = {"recipe", "provenance", "services", "run", "make_policy", "cli", "__main__"}
+MAY_IMPORT_ALL = {
+    *("recipe", "provenance", "services", "run", "make_policy", "tables", "cli", "__main__")
+}
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from scdpo import __version__
 from scdpo.errors import InputError, ScdpoError
 from scdpo.full_disk import is_full_disk
+from scdpo.tables import console, show, show_stages
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
     from scdpo.recipe import Method
-    from scdpo.report import BreakdownLine, Grid
     from scdpo.run import Run
 
 app = typer.Typer(
@@ -33,10 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console()
-
-MOST_LEVELS = 10
-"""Levels are listed without being asked for when there are at most this many."""
 ENVIRONMENT_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 """Failures of the system that are no fault of the package: one line, no traceback."""
 
@@ -174,7 +169,7 @@ def report(
 ) -> None:
     """Print the tables of a run, finished or not: stages, break-downs, accuracies."""
     with opened(run, None, write=False) as (one, terminal):
-        if show(one, by):
+        if show(one, by.value if by else None):
             return
         terminal.note("next", f"nothing is evaluated yet; scdpo evaluate {run} --policy sft")
 
@@ -235,6 +230,72 @@ def make_policy_(
         )
 
 
+@app.command("exec")
+def exec_(
+    file: Annotated[
+        str, typer.Argument(help="Sessions, JSONL; - is standard input.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The JSONL file to append to.", show_default="standard output"),
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option(help="namespace or process.", show_default="namespace")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds a block may run.", show_default="10")
+    ] = None,
+    memory_mb: Annotated[
+        int | None, typer.Option(help="Memory of a session, MiB.", show_default="1024")
+    ] = None,
+    output_chars: Annotated[
+        int | None, typer.Option(help="Characters of output kept.", show_default="10000")
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Blocks at the same time.", show_default="one per core")
+    ] = None,
+) -> None:
+    """Run code in the sandbox, nothing else: rows with blocks in, with outputs and cuts out.
+
+    A row is one session: `{"id": 1, "blocks": ["x = 6", "x * 7"]}`. With --out it can be stopped
+    and called again with the same settings, kept in OUT.manifest.json; it goes on after the last
+    row.
+    """
+    from scdpo.execute import execute, sandbox_config
+
+    config = sandbox_config(
+        level=level,
+        deadline=deadline,
+        memory_mb=memory_mb,
+        output_chars=output_chars,
+        parallel=parallel,
+    )
+    with Terminal() as terminal:
+        try:
+            done = execute(file, out, config, terminal.progress if out else None)
+        except KeyboardInterrupt:
+            if out:
+                terminal.note("stopped", "rows written are kept; the same command goes on")
+            raise
+        terminal.settle()
+        terminal.note("exec", done.text)
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print what this machine offers: versions, devices, and the sandbox's levels, tried out.
+
+    Exit code 1 if the level that runs use by default is not to be had.
+    """
+    from scdpo.doctor import diagnose
+
+    found = diagnose()
+    typer.echo(found.model_dump_json(indent=2) if json else found.text)
+    raise typer.Exit(0 if found.ready else 1)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -276,48 +337,6 @@ def known_method(method: str) -> Method:
         if method == known:
             return known
     raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
-
-
-def show(one: Run, by: Group | None = None) -> bool:
-    """Print all tables and keep them in `report.md`; returns whether a policy was evaluated."""
-    from scdpo.report import as_markdown, policy_table, stage_table
-    from scdpo.store import write_atomic
-
-    tables: list[Grid] = []
-    if manifests := one.manifests():
-        tables.append(stage_table(manifests))
-    if groups := breakdown(one, by):
-        tables.append(groups)
-    if lines := one.report():
-        tables.append(policy_table(lines))
-    if one.folder.write:
-        write_atomic(one.path / "report.md", "\n".join(as_markdown(table) for table in tables))
-    for table in tables:
-        console.print(table)
-        console.print()
-    return bool(lines)
-
-
-def breakdown(one: Run, by: Group | None) -> Grid | None:
-    """The table of groups asked for; that of levels where there are a few, if none is."""
-    from scdpo.report import breakdown_table
-
-    lines: list[BreakdownLine] = one.breakdown(by.value if by else "level")
-    n_groups = len({line.group for line in lines})
-    if by is None and not 1 < n_groups <= MOST_LEVELS:
-        return None
-    if by is not None and not lines:
-        raise InputError(f"{one.path}: its questions have no {by.value}, or none is evaluated yet")
-    return breakdown_table(lines, by.value if by else "level")
-
-
-def show_stages(one: Run, name: str) -> None:
-    """Rows, time and counts of a stage, or of all stages of a kind."""
-    from scdpo.report import stage_table
-
-    shown = [m for m in one.manifests() if f"{m.stage}/".startswith(f"{name}/")]
-    console.print(stage_table(shown))
-    console.print()
 
 
 def main(arguments: list[str] | None = None) -> None:

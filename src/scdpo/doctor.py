@@ -1,0 +1,240 @@
+"""What this machine offers: versions, devices, and the sandbox's levels, each tried for real."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import get_args
+
+from scdpo.errors import SandboxError
+from scdpo.records import Record
+from scdpo.sandbox import ProcessSandbox, SandboxConfig
+from scdpo.sandbox.config import Level
+from scdpo.store import versions
+
+_TRIES = 9
+_CAP_SYS_ADMIN = 21
+_OF_NAMESPACES = ("user", "mnt", "pid", "net", "ipc")
+
+
+class Device(Record):
+    """What torch can compute on: `cpu` with its threads, or `cuda:N` with its memory (MiB)."""
+
+    name: str
+    model: str
+    threads: int | None = None
+    memory_mb: int | None = None
+
+
+class LevelFound(Record):
+    """One level of the sandbox, started and used, or why not.
+
+    `isolation` is the level and what it consists of; `warm_seconds` how long the warm process
+    took to start, `first_result_ms` how long a session then takes from its request to the output
+    of its first block (median). Without the level, `missing` is the error's text and `hints` say
+    what may be done about it.
+    """
+
+    level: Level
+    default: bool
+    obtained: bool
+    isolation: str = ""
+    warm_seconds: float | None = None
+    first_result_ms: float | None = None
+    missing: str = ""
+    hints: tuple[str, ...] = ()
+
+
+class Diagnosis(Record):
+    """Everything `scdpo doctor` prints. `torch` is why torch cannot be imported, else empty."""
+
+    versions: dict[str, str]
+    devices: tuple[Device, ...]
+    torch: str
+    levels: tuple[LevelFound, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the level that runs use by default is to be had."""
+        return any(found.obtained for found in self.levels if found.default)
+
+    @property
+    def text(self) -> str:
+        """The diagnosis for people, one fact a line."""
+        lines = [(name, version) for name, version in self.versions.items()]
+        lines += [(device.name, _described(device)) for device in self.devices]
+        if self.torch:
+            lines.append(("torch", f"cannot be imported: {self.torch}"))
+        elif len(self.devices) == 1:
+            lines.append(("gpu", "none that torch can use"))
+        for found in self.levels:
+            lines.append((f"{found.level}{' *' if found.default else ''}", _outcome(found)))
+            lines += [("", f"hint: {hint}") for hint in found.hints]
+        lines.append(("", "* what runs use unless a recipe says otherwise"))
+        return "\n".join(f"{label:<13} {text}".rstrip() for label, text in lines)
+
+
+def diagnose() -> Diagnosis:
+    """Look at the machine, and start a sandbox of every level; takes some seconds."""
+    devices, torch = _devices()
+    default = SandboxConfig().level
+    levels = [_tried(level, default=level == default) for level in get_args(Level)]
+    if any(found.obtained for found in levels):
+        levels = [_with_way_out(found, levels) for found in levels]
+    return Diagnosis(
+        versions=versions() | {"kernel": _kernel(), "libc": _libc()},
+        devices=devices,
+        torch=torch,
+        levels=tuple(levels),
+    )
+
+
+def forbidding(root: Path = Path("/proc")) -> list[str]:
+    """Settings of the kernel below `root` that forbid what the level `namespace` is made of.
+
+    Sources: namespaces(7); seccomp(2); the sysctl of Debian's kernels; Ubuntu's AppArmor.
+    """
+    status = dict(
+        line.split(":", 1) for line in _read(root / "self/status").splitlines() if ":" in line
+    )
+    privileged = int(status.get("CapEff", "0"), 16) >> _CAP_SYS_ADMIN & 1
+    found = [
+        f"user.max_{kind}_namespaces is 0, which forbids {kind} namespaces: "
+        f"`sysctl user.max_{kind}_namespaces=10000`"
+        for kind in _OF_NAMESPACES
+        if _read(root / f"sys/user/max_{kind}_namespaces") == "0"
+    ]
+    for name, value in {
+        "unprivileged_userns_clone": "0",
+        "apparmor_restrict_unprivileged_userns": "1",
+    }.items():
+        if not privileged and _read(root / "sys/kernel" / name) == value:
+            found.append(
+                f"kernel.{name} is {value}, which forbids user namespaces to all but root: "
+                f"`sysctl kernel.{name}={1 - int(value)}`"
+            )
+    found += forbidding_filters(root)
+    if not found and status.get("Seccomp", "").strip() == "2":
+        found.append(
+            "a seccomp filter holds for this process, as container runtimes install one, and may "
+            "forbid namespaces: with docker, `--security-opt seccomp=unconfined`"
+        )
+    return found
+
+
+def forbidding_filters(root: Path = Path("/proc")) -> list[str]:
+    """Settings of the kernel below `root` that forbid seccomp filters, which all levels need."""
+    actions = _read(root / "sys/kernel/seccomp/actions_avail").split()
+    if not actions:
+        return ["this kernel has no seccomp filters (no kernel.seccomp.actions_avail)"]
+    missing = [action for action in ("kill_process", "errno", "allow") if action not in actions]
+    return [f"kernel.seccomp.actions_avail lacks {' and '.join(missing)}"] if missing else []
+
+
+def _tried(level: Level, *, default: bool) -> LevelFound:
+    began = time.perf_counter()
+    try:
+        with ProcessSandbox(SandboxConfig(level=level)) as sandbox:
+            warm = time.perf_counter() - began
+            seconds = asyncio.run(_first_results(sandbox))
+            return LevelFound(
+                level=level,
+                default=default,
+                obtained=True,
+                isolation=sandbox.isolation,
+                warm_seconds=round(warm, 3),
+                first_result_ms=round(1000 * statistics.median(seconds), 2),
+            )
+    except (SandboxError, OSError) as error:
+        hints = forbidding() if level == "namespace" else forbidding_filters()
+        missing = " ".join(str(error).split())
+        return LevelFound(
+            level=level, default=default, obtained=False, missing=missing, hints=tuple(hints)
+        )
+
+
+async def _first_results(sandbox: ProcessSandbox) -> list[float]:
+    """Seconds from asking for a session to its first output. Raises SandboxError."""
+    taken = []
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        session = await sandbox.session()
+        execution = await session.run("6 * 7")
+        taken.append(time.perf_counter() - began)
+        await session.close()
+        if execution.output != "42":
+            found = execution.cut or repr(execution.output[:60])
+            raise SandboxError(f"the sandbox started, but 6 * 7 gave {found}")
+    return taken
+
+
+def _with_way_out(found: LevelFound, levels: list[LevelFound]) -> LevelFound:
+    """The default level that is not to be had, with the hint that another one is."""
+    if found.obtained or not found.default:
+        return found
+    other = next(one.level for one in levels if one.obtained)
+    hint = f"level {other} is to be had: `sandbox: {{level: {other}}}` in a recipe asks for it"
+    return found.model_copy(update={"hints": (*found.hints, hint)})
+
+
+def _devices() -> tuple[tuple[Device, ...], str]:
+    """The devices, and why torch could not be asked for them."""
+    usable = len(os.sched_getaffinity(0))
+    cpu = Device(name="cpu", model=_cpu_model(), threads=usable)
+    try:
+        import torch
+
+        devices = [cpu]
+        for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            of = torch.cuda.get_device_properties(i)
+            memory = of.total_memory // 2**20
+            devices.append(Device(name=f"cuda:{i}", model=of.name, memory_mb=memory))
+    except Exception as error:  # a broken installation fails in many ways, all worth a line
+        return (cpu,), " ".join(f"{type(error).__name__}: {error}".split())
+    return tuple(devices), ""
+
+
+def _described(device: Device) -> str:
+    if device.threads is not None:
+        return f"{device.threads} threads, {device.model}"
+    return f"{device.model}, {device.memory_mb or 0:,} MiB"
+
+
+def _outcome(found: LevelFound) -> str:
+    if not found.obtained:
+        return f"not to be had: {found.missing}"
+    parts = found.isolation.removeprefix(f"{found.level}: ")
+    return (
+        f"{parts}; starts in {found.warm_seconds:.1f} s, "
+        f"then {found.first_result_ms:.1f} ms to a session's first result"
+    )
+
+
+def _cpu_model() -> str:
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _kernel() -> str:
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+def _libc() -> str:
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or "unknown"
+    except (ValueError, OSError):
+        return "not glibc"
+
+
+def _read(path: Path) -> str:
+    """A small file's text without the white space around it; empty where there is none."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,268 @@
+"""Runs sessions side by side and hands their rows on in the order of the input."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from scdpo.errors import InputError, StoreError
+from scdpo.execute.output import Output, Tally, open_output
+from scdpo.execute.rows import Executed, Reason, Row, Source
+from scdpo.records import Record
+from scdpo.sandbox import ProcessSandbox, SandboxConfig
+from scdpo.store import validation_line
+
+Progress = Callable[[int, int], None]
+
+WINDOW_ROWS = 4096
+WINDOW_BYTES = 256 * 2**20
+"""Rows, and bytes of them, that may be at work or wait for an earlier one to be written. One
+that runs into its deadline holds up the others no sooner than this."""
+_SPARE = 2
+"""Sessions that start or end while as many blocks run as may."""
+_ENDS_SESSION = ("deadline", "memory", "died")
+
+Reasons = tuple[Reason, ...]
+_Session = asyncio.Task[tuple[bytes, Reasons]]
+
+
+class Summary(Record):
+    """What a call has done.
+
+    `kept` rows were there before; `rows`, `blocks` and `cuts` (blocks by reason) count what was
+    run now. `seconds` are wall-clock time from the sandbox being ready to the last row written.
+    `isolation` is the level and what it consists of, empty when nothing was left to run.
+    """
+
+    kept: int
+    rows: int
+    blocks: int
+    cuts: dict[str, int]
+    seconds: float
+    isolation: str
+
+    @property
+    def text(self) -> str:
+        """The summary in one line."""
+        before = f" ({self.kept:,} were there)" if self.kept else ""
+        if not self.isolation:
+            return f"nothing left to run{before}"
+        cuts = ", ".join(f"{n:,} {cut}" for cut, n in sorted(self.cuts.items())) or "none"
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        return (
+            f"{_counted(self.rows, 'row')}{before}, {_counted(self.blocks, 'block')}; cut: {cuts}; "
+            f"{self.seconds:.1f} s, {rate:.1f} sessions/s; {self.isolation}"
+        )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def sandbox_config(**options: object) -> SandboxConfig:
+    """The sandbox's settings from options of the command line; None leaves a default.
+
+    Raises InputError naming the option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return SandboxConfig.model_validate(given)
+    except ValidationError as error:
+        name, _, message = validation_line(error).partition(":")
+        raise InputError(f"--{name.replace('_', '-')}:{message}") from error
+
+
+def execute(
+    file: str,
+    out: Path | None,
+    config: SandboxConfig,
+    progress: Callable[[str], Progress] | None = None,
+) -> Summary:
+    """Run the sessions of `file` (`-`: standard input) and write their rows to `out`.
+
+    None for `out` is standard output. A file that can be read twice is checked whole before
+    anything runs. `progress` makes the report of rows done and all rows, where all are known.
+    Raises InputError and DataError for the input, StoreError for the output, SandboxError, and
+    BrokenPipeError when nobody reads on; rows that were done are written before.
+    """
+    with Source(file) as source:
+        return asyncio.run(_execute(source, out, config, progress))
+
+
+async def _execute(
+    source: Source,
+    out: Path | None,
+    config: SandboxConfig,
+    progress: Callable[[str], Progress] | None,
+) -> Summary:
+    output = open_output(out, source, config)
+    work = _Work(source, output, config)
+    try:
+        total = await _checked(source) if source.seekable else None
+        bar = progress("exec") if progress is not None and total is not None else None
+
+        def report(done: int) -> None:
+            if bar is not None and total is not None:
+                bar(done, total)
+
+        await work.run(report)
+    except BaseException:
+        # The error that is under way says more than one that follows from it.
+        with suppress(StoreError):
+            output.close(work.ran, work.seconds)
+        raise
+    output.close(work.ran, work.seconds)
+    return work.summary()
+
+
+async def _checked(source: Source) -> int:
+    """How many rows there are, all of them sound. Raises DataError."""
+    n = 0
+    async for _ in source.rows():
+        n += 1
+    source.rewind()
+    return n
+
+
+class _Work:
+    """One call: a reader that starts sessions, and a writer that waits for them in order."""
+
+    def __init__(self, source: Source, output: Output, config: SandboxConfig) -> None:
+        live = (config.parallel or os.cpu_count() or 1) + _SPARE
+        most = max(config.max_sessions, live)
+        self._config = config.model_copy(update={"max_sessions": most})
+        self._source = source
+        self._output = output
+        self._live = asyncio.Semaphore(live)
+        self._window = _Window()
+        self._queue: asyncio.Queue[_Session | Exception | None] = asyncio.Queue()
+        self._sandbox: ProcessSandbox | None = None
+        self._isolation = ""
+        self._started = 0.0
+        self.ran = Tally()
+        self.seconds = 0.0
+
+    async def run(self, report: Callable[[int], None]) -> None:
+        """Everything, until the input ends or something fails."""
+        reader = asyncio.create_task(self._read())
+        try:
+            while (session := await self._queue.get()) is not None:
+                if isinstance(session, Exception):
+                    raise session
+                line, cuts = await session
+                await self._output.write(line)
+                self._window.leave(len(line))
+                self.ran.add(cuts)
+                self.seconds = time.monotonic() - self._started
+                report(self._output.kept.rows + self.ran.rows)
+            if not self.ran.rows:
+                report(self._output.kept.rows)
+        finally:
+            await self._end(reader)
+
+    def summary(self) -> Summary:
+        """What was done."""
+        return Summary(
+            kept=self._output.kept.rows,
+            rows=self.ran.rows,
+            blocks=self.ran.blocks,
+            cuts=dict(self.ran.cuts),
+            seconds=self.seconds,
+            isolation=self._isolation,
+        )
+
+    async def _read(self) -> None:
+        """Queue a session for every row; what fails is queued too, to be raised in its turn."""
+        try:
+            async for row in self._source.rows():
+                if self._output.has(row):
+                    continue
+                sandbox = self._sandbox or self._start_sandbox()
+                await self._window.enter(len(row.head))
+                await self._live.acquire()
+                session = asyncio.create_task(self._complete(row, sandbox))
+                session.add_done_callback(lambda _: self._live.release())
+                self._queue.put_nowait(session)
+            self._output.end_of_input()
+            self._queue.put_nowait(None)
+        except Exception as error:
+            self._queue.put_nowait(error)
+
+    async def _end(self, reader: asyncio.Task[None]) -> None:
+        """Stop reading, end the sessions that are left, and close the sandbox."""
+        reader.cancel()
+        left: list[asyncio.Task[Any]] = [reader]
+        while not self._queue.empty():
+            session = self._queue.get_nowait()
+            if isinstance(session, asyncio.Task):
+                session.cancel()
+                left.append(session)
+        await asyncio.gather(*left, return_exceptions=True)
+        if self._sandbox is not None:
+            self._sandbox.close()
+
+    def _start_sandbox(self) -> ProcessSandbox:
+        self._sandbox = ProcessSandbox(self._config)
+        self._isolation = self._sandbox.isolation
+        self._started = time.monotonic()
+        self._output.begin(self._isolation)
+        return self._sandbox
+
+    async def _complete(self, row: Row, sandbox: ProcessSandbox) -> tuple[bytes, Reasons]:
+        executed = await run_blocks(sandbox, row.blocks)
+        line = row.line(executed)
+        self._window.grow(len(line) - len(row.head))
+        return line, executed.cuts
+
+
+async def run_blocks(sandbox: ProcessSandbox, blocks: tuple[str, ...]) -> Executed:
+    """Run blocks one after another in a session of their own. Raises SandboxError."""
+    outputs: list[str] = []
+    cuts: list[Reason] = []
+    if blocks:
+        session = await sandbox.session()
+        try:
+            for block in blocks:
+                execution = await session.run(block)
+                outputs.append(execution.output)
+                cuts.append(execution.cut)
+                if execution.cut in _ENDS_SESSION:
+                    break
+        finally:
+            await session.close()
+    missing = len(blocks) - len(outputs)
+    return Executed(outputs=(*outputs, *[""] * missing), cuts=(*cuts, *(["not run"] * missing)))
+
+
+class _Window:
+    """Bounds the rows that are read and not yet written, by number and by bytes."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._bytes = 0
+        self._freed = asyncio.Event()
+
+    async def enter(self, size: int) -> None:
+        """Wait until there is room for a row; one alone always has it."""
+        while self._rows >= WINDOW_ROWS or (self._rows and self._bytes + size > WINDOW_BYTES):
+            self._freed.clear()
+            await self._freed.wait()
+        self._rows += 1
+        self._bytes += size
+
+    def grow(self, size: int) -> None:
+        """Count what a row has gained."""
+        self._bytes += size
+
+    def leave(self, size: int) -> None:
+        """Free the room of a row of this many bytes."""
+        self._rows -= 1
+        self._bytes -= size
+        self._freed.set()

@@ -1,0 +1,61 @@
+"""Prints the tables of a run, and keeps them in its `report.md`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from scdpo.errors import InputError
+
+if TYPE_CHECKING:
+    from scdpo.evaluation.accuracy import GroupBy
+    from scdpo.report import BreakdownLine, Grid
+    from scdpo.run import Run
+
+MOST_LEVELS = 10
+"""Levels are listed without being asked for when there are at most this many."""
+
+console = Console()
+
+
+def show(one: Run, by: GroupBy | None = None) -> bool:
+    """Print all tables and keep them in `report.md`; returns whether a policy was evaluated."""
+    from scdpo.report import as_markdown, policy_table, stage_table
+    from scdpo.store import write_atomic
+
+    tables: list[Grid] = []
+    if manifests := one.manifests():
+        tables.append(stage_table(manifests))
+    if groups := breakdown(one, by):
+        tables.append(groups)
+    if lines := one.report():
+        tables.append(policy_table(lines))
+    if one.folder.write:
+        write_atomic(one.path / "report.md", "\n".join(as_markdown(table) for table in tables))
+    for table in tables:
+        console.print(table)
+        console.print()
+    return bool(lines)
+
+
+def breakdown(one: Run, by: GroupBy | None) -> Grid | None:
+    """The table of groups asked for; that of levels where there are a few, if none is."""
+    from scdpo.report import breakdown_table
+
+    lines: list[BreakdownLine] = one.breakdown(by or "level")
+    n_groups = len({line.group for line in lines})
+    if by is None and not 1 < n_groups <= MOST_LEVELS:
+        return None
+    if by is not None and not lines:
+        raise InputError(f"{one.path}: its questions have no {by}, or none is evaluated yet")
+    return breakdown_table(lines, by or "level")
+
+
+def show_stages(one: Run, name: str) -> None:
+    """Rows, time and counts of a stage, or of all stages of a kind."""
+    from scdpo.report import stage_table
+
+    shown = [m for m in one.manifests() if f"{m.stage}/".startswith(f"{name}/")]
+    console.print(stage_table(shown))
+    console.print()
