@@ -1,16 +1,18 @@
 # make demo   set up and run the whole pipeline on the embedded policy
 # make test   set up and run the tests
+# make attacks  hostile code against the sandbox: 450 cases, as root and without rights
 # make check  the tests, and format, lint and types before them
 # Everything lives in .venv of this checkout; no other Python packages are touched.
 
 PYTHON ?= python3
-# Recorded solutions for bench-replay, in the layouts that `scdpo import` reads.
+# Recorded solutions for bench-replay and bench-clones, in the layouts that `scdpo import` reads.
 RECORDED ?= ../shared/data/solutions
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo test check format clean \
-        bench-engine bench-sft bench-replay bench-resume
+.PHONY: setup setup-dev demo test attacks check format clean \
+        bench-engine bench-sft bench-replay bench-resume \
+        bench-sandbox bench-clones bench-soak
 
 setup: .venv/base.done
 
@@ -33,6 +35,9 @@ demo: setup
 test: setup-dev
 	$(BIN)/python -m pytest
 
+attacks: setup-dev
+	ATTACKS=1 $(BIN)/python -m pytest tests/test_attacks.py
+
 check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,6 +59,19 @@ bench-replay: setup
 
 bench-resume: setup
 	$(BIN)/python benchmarks/resume.py --kills 20
+
+.venv/bench.done: .venv/base.done
+	$(PIP) -e '.[bench]'
+	touch $@
+
+bench-sandbox: .venv/bench.done
+	$(BIN)/python benchmarks/sandbox.py
+
+bench-clones: setup
+	$(BIN)/python benchmarks/clones.py $(RECORDED)
+
+bench-soak: setup
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
