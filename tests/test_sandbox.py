@@ -496,7 +496,8 @@ import ctypes, os, time
 ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 for _ in range(4):
     if os.fork() == 0:
-        block = bytearray(b"x" * 150_000_000)
+        block = bytearray(150_000_000)
+        block[::4096] = bytes(len(block[::4096]))
         time.sleep(60)
 time.sleep(60)
 """
