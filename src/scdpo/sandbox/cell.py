@@ -42,26 +42,27 @@ class Notebook:
     """
 
     def __init__(self, fd: int) -> None:
-        self.count = 0
-        self.cells: dict[str, str] = {}
         self._transcript = Transcript(fd)
         self._stdout = OutStream(self._transcript, "stdout", 1, hold=True)
         self._stderr = OutStream(self._transcript, "stderr", 2, hold=False)
         self._shell = ZMQInteractiveShell(self)
+        self._take_over()
+        self.restart()
+        self.redirect(fd)
+        # What is held back must not be written by a child, too.
+        os.register_at_fork(before=self.flush)
+        self._mending = Mending(self._stdout, self._stderr)
+
+    def restart(self) -> None:
+        """Forget all cells and what they named."""
+        self.count = 0
+        self.cells: dict[str, str] = {}
         self._flags = 0
         self._fits = True
         self._inputs = [""]
         self._outputs: dict[int, object] = {}
         self._last: list[object] = ["", "", ""]
         self._previous = ""
-        self._take_over()
-        self.redirect(fd)
-        # What is held back must not be written by a child, too.
-        os.register_at_fork(before=self.flush)
-        self._mending = Mending(self._stdout, self._stderr)
-
-    def _take_over(self) -> None:
-        """Make this process look like a notebook to the code that runs in it."""
         module = types.ModuleType("__main__", "Automatically created module for a notebook")
         self.names = module.__dict__
         sys.modules["__main__"] = module
@@ -69,6 +70,9 @@ class Notebook:
         self.names |= {"In": self._inputs, "Out": self._outputs, "_dh": [os.curdir]}
         self.names |= dict.fromkeys(("_", "__", "___", "_i", "_ii", "_iii"), "")
         self.names |= {"get_ipython": ipython.get_ipython, "exit": _Exit(), "quit": _Exit()}
+
+    def _take_over(self) -> None:
+        """Make this process look like a notebook to the code that runs in it."""
         vars(builtins).update(get_ipython=ipython.get_ipython, display=ipython.display)
         builtins.input = _no_input
         getpass.getpass = _no_password

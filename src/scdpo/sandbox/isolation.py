@@ -37,8 +37,11 @@ class Rules:
     processes: int
 
 
-def limit_resources(rules: Rules, bare: int) -> None:
-    """Set the limits, which hold for what the process starts too.
+Limits = list[tuple[int, tuple[int, int]]]
+
+
+def limits(rules: Rules, bare: int) -> Limits:
+    """The limits of a session, to be set by `limit_resources`.
 
     `bare`: bytes of address space that the interpreter itself takes.
     """
@@ -53,10 +56,18 @@ def limit_resources(rules: Rules, bare: int) -> None:
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_NPROC: rules.processes,
     }
+    found = []
     for which, value in wanted.items():
         _, hard = resource.getrlimit(which)
         least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (least, least))
+        found.append((which, (least, least)))
+    return found
+
+
+def limit_resources(found: Limits) -> None:
+    """Set limits, which hold for what the process starts too."""
+    for which, both in found:
+        resource.setrlimit(which, both)
 
 
 def become(user: int) -> None:

@@ -43,6 +43,7 @@ _CLONE_FILES = 0x400
 _STACK_BYTES = 1 << 14
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_READ_SEARCH = 2
+_DEFAULT, _IGNORE = ctypes.c_void_p(0), ctypes.c_void_p(1)
 
 # The calls that came after 5.0 have one number everywhere.
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -194,6 +195,16 @@ def keep_capabilities() -> None:
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def ignore_children() -> None:
+    """Have children that end be gone at once. Python is not told, and takes SIGCHLD for default."""
+    _libc.signal(ctypes.c_int(signal.SIGCHLD), _IGNORE)
+
+
+def await_children() -> None:
+    """Undo `ignore_children`, in a process that was forked since too."""
+    _libc.signal(ctypes.c_int(signal.SIGCHLD), _DEFAULT)
 
 
 def drop_privileges(*, read_everything: bool = False) -> None:

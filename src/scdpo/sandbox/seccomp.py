@@ -313,6 +313,8 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
+# Opened once: a session that opened it anew would write to a hundred pages it shares.
+_libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
 _SET_MODE_FILTER = 1
@@ -333,10 +335,9 @@ def install(*, network: bool, nested: bool = False, attributes: bool = True) -> 
     behind but no_new_privs.
     """
     code = assemble(network=network, nested=nested, attributes=attributes)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
         _fail("prctl(PR_SET_NO_NEW_PRIVS)")
-    result = libc.syscall(
+    result = _libc.syscall(
         ctypes.c_long(_SECCOMP_CALL[platform.machine()]),
         ctypes.c_ulong(_SET_MODE_FILTER),
         ctypes.c_ulong(_ALL_THREADS),

@@ -136,19 +136,18 @@ def own_folder(paths: Sequence[str]) -> str:
 
 
 def prepare(size: int, paths: list[str]) -> None:
-    """Make these namespaces a session's: a name, and a /tmp of `size` bytes. Raises OSError.
+    """Make these namespaces a session's: with a /tmp of `size` bytes. Raises OSError.
 
     `paths` are those of `readable_paths`: an interpreter below /tmp stays to be seen there.
     """
-    kernel.set_host_name(b"sandbox")
-    own = Path(own_folder(paths))
-    trees = [(p, kernel.open_tree(p)) for p in paths if _is_below(p, "/tmp")]
+    trees = [(p, kernel.open_tree(p)) for p in paths if p.startswith("/tmp/")]
     kernel.mount_tmpfs("/tmp", f"size={size},nr_inodes={MAX_FILES},mode=700")
     for path, tree in trees:
         _make_place(path, folder=stat.S_ISDIR(os.fstat(tree).st_mode))
         kernel.move_mount(tree, path)
         os.close(tree)
-    own.mkdir(exist_ok=True)
+    if trees:
+        Path(own_folder(paths)).mkdir()
 
 
 def _make_place(path: str, *, folder: bool) -> None:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import linecache
 import os
+import random
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from scdpo.sandbox import isolation, kernel, pages, seccomp, wire, worker
+from scdpo.sandbox.cell import Notebook
 
 _MAX_DESCRIPTORS = 3
+_REHEARSAL = (
+    "print(1 + 1)",
+    "for i in range(3):\n    print(i, end=' ')\nnames = [str(i) for i in range(3)]\nnames",
+    "from math import sqrt\ndef half(x):\n    return x / 2\nhalf(sqrt(16))",
+    "'text'",
+    "1 / 0",
+)
+_REHEARSALS = 20
+"""The interpreter changes its code after some eight runs, and once more soon after."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,10 @@ def start(channel: socket.socket, settings: Settings) -> None:
     if os.fork() == 0:
         try:
             isolation.close_all_but(0, 1, 2, channel.fileno(), settings.proc)
-            # Sessions that end are gone at once.
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            # The supervisor's setting; sessions find the one that Python begins with.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            kernel.ignore_children()
             _serve(channel, settings)
         finally:
             os._exit(1)
@@ -50,17 +65,15 @@ def _serve(channel: socket.socket, settings: Settings) -> None:
         kernel.die_with_parent()
         own = os.pidfd_open(os.getpid())
         _preload(settings)
+        notebook = _open_notebook()
+        _share_memory(settings)
     except Exception as error:
         _send(channel, {"error": f"{error}" or type(error).__name__})
         return
     os.environ.clear()
-    bare = _address_space(settings.proc)
+    limits = isolation.limits(settings.rules, _address_space(settings.proc))
     _be_the_first_to_go(settings.proc)
     os.close(settings.proc)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.close(null)
     _send(channel, {})
     while True:
         packet, fds, _, _ = socket.recv_fds(channel, wire.MAX_PACKET, _MAX_DESCRIPTORS)
@@ -68,9 +81,8 @@ def _serve(channel: socket.socket, settings: Settings) -> None:
             return
         request = json.loads(packet)
         try:
-            reply: dict[str, object] = {
-                "pid": _fork_session(request, fds, settings.rules, own, bare)
-            }
+            pid = _fork_session(request, fds, settings.rules, own, limits, notebook)
+            reply: dict[str, object] = {"pid": pid}
         except OSError as error:
             reply = {"error": str(error.strerror or error)}
         finally:
@@ -85,6 +97,29 @@ def _preload(settings: Settings) -> None:
     if "sympy" in settings.preload:
         _warm_sympy()
     seccomp.assemble(**isolation.filter_options(settings.rules))
+
+
+def _open_notebook() -> Notebook:
+    """The notebook that every session begins with, and the rest of the state it finds.
+
+    Made here, it costs the sessions nothing; and what they would write to memory at their first
+    cells is written already: the interpreter notes in its code how often that ran, and with what.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    notebook = Notebook(null)
+    for code in _REHEARSAL * _REHEARSALS:
+        notebook.run(code)
+    notebook.restart()
+    linecache.clearcache()
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    return notebook
+
+
+def _share_memory(settings: Settings) -> None:
+    """Have forks share as much memory as can be, and copy it cheaply."""
     gc.collect()
     # Keeps the collector from touching, and so copying, the pages that sessions share.
     gc.freeze()
@@ -122,7 +157,12 @@ def _be_the_first_to_go(proc: int) -> None:
 
 
 def _fork_session(
-    request: dict[str, Any], fds: list[int], rules: isolation.Rules, own: int, bare: int
+    request: dict[str, Any],
+    fds: list[int],
+    rules: isolation.Rules,
+    own: int,
+    limits: isolation.Limits,
+    notebook: Notebook,
 ) -> int:
     """Fork a session's process; returns its id in this PID namespace. Raises OSError."""
     keeper = fds[2] if rules.namespaces else None
@@ -132,7 +172,7 @@ def _fork_session(
     if pid == 0:
         with contextlib.suppress(OSError):
             place = worker.Place(request["folder"], request.get("user"), keeper)
-            worker.begin(fds[0], fds[1], place, rules, bare)
+            worker.begin(fds, place, rules, limits, notebook)
         os._exit(1)
     if keeper is not None:
         # Else the namespaces of the last session would be kept by this process.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import socket
 import sys
 import tempfile
@@ -31,11 +30,20 @@ class Place:
     keeper: int | None
 
 
-def begin(fd: int, output_fd: int, place: Place, rules: isolation.Rules, bare: int) -> None:
+def begin(
+    fds: list[int],
+    place: Place,
+    rules: isolation.Rules,
+    limits: isolation.Limits,
+    notebook: Notebook,
+) -> None:
     """Move into a place for good, and run blocks until the owner closes the socket.
 
-    `fd`: the session's socket; `output_fd`: where output goes; `bare`: see
-    `isolation.limit_resources`. Does not return. Raises OSError where isolation fails.
+    `fds`: the session's socket, and where output goes; `limits`: those of `isolation.limits`;
+    `notebook`: runs the blocks. Does not return. Raises OSError where isolation fails.
+
+    What runs here is short for a reason: every object that it touches costs the session a copy of
+    the memory around it.
     """
     if place.keeper is not None:
         kernel.enter(place.keeper, rules.namespaces & ~kernel.NEW_PIDS)
@@ -47,29 +55,28 @@ def begin(fd: int, output_fd: int, place: Place, rules: isolation.Rules, bare: i
     kernel.stay_readable()
     kernel.die_with_parent()
     os.setsid()
-    sock, output_fd = _settle(fd, output_fd)
+    sock, output_fd = _settle(*fds[:2])
+    notebook.redirect(output_fd)
     isolation.close_all_but(0, 1, 2, _SOCKET_FD, _OUTPUT_FD)
-    isolation.limit_resources(rules, bare)
+    isolation.limit_resources(limits)
     # A clone has its folder beside this one, and cannot be given the right to it any more.
-    isolation.give_up(rules, str(Path(place.folder).parent))
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    isolation.give_up(rules, os.path.dirname(place.folder))  # noqa: PTH120
+    kernel.await_children()
     tempfile.tempdir = place.folder
     sys.path.insert(0, "")
-    _seed(0)
-    _Runner(sock, output_fd, place.folder, rules).serve()
+    _Runner(sock, place.folder, rules, notebook).serve()
 
 
 class _Runner:
     """Answers the owner; after `clone`, in the copy too."""
 
     def __init__(
-        self, sock: socket.socket, output_fd: int, folder: str, rules: isolation.Rules
+        self, sock: socket.socket, folder: str, rules: isolation.Rules, notebook: Notebook
     ) -> None:
         self._sock = sock
         self._folder = folder
         self._rules = rules
-        self._notebook = Notebook(output_fd)
+        self._notebook = notebook
         self._in_group_of_original = False
         # What code starts must not keep the owner waiting when this process is gone.
         os.register_at_fork(after_in_child=self._let_go)
@@ -191,9 +198,3 @@ def _fork() -> int:
         random.setstate(random_state)
     return pid
 
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed)
