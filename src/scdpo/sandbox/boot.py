@@ -110,8 +110,7 @@ def _supervise_namespaces(
             os.setgroups([])
         os.setresgid(INNER_ID, INNER_ID, INNER_ID)
         os.setresuid(INNER_ID, INNER_ID, INNER_ID)
-        kernel.stay_readable()
-        kernel.die_with_parent()
+        kernel.perform([kernel.STAY_READABLE, kernel.DIE_WITH_PARENT])
         kernel.set_host_name(b"sandbox")
         shown.enter(INNER_ID)
         rules = isolation.Rules(
@@ -128,7 +127,8 @@ def _supervise_namespaces(
         loop = Loop()
         forks = _start_warm(settings, rules, table.fd, loop)
         kept = keeper.Settings(
-            flags, INNER_ID, settings["tmp"], tuple(paths), table.fd, seccomp.OUT_OF_REACH
+            *(flags, INNER_ID, view.Scratch(settings["tmp"], paths), table.fd),
+            seccomp.OUT_OF_REACH,
         )
         level = Spaces(loop, forks, table, kept, settings["memory"])
         names = [n for n, flag in zip(_NAMES, _SPACES, strict=True) if flags & flag]

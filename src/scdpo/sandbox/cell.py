@@ -83,8 +83,12 @@ class Notebook:
 
     def redirect(self, fd: int) -> None:
         """From here on, output goes to descriptor `fd`."""
-        self._transcript.fd = fd
+        self.aim(fd)
         self._claim_descriptors()
+
+    def aim(self, fd: int) -> None:
+        """From the next cell on, output goes to descriptor `fd`, which need not be there yet."""
+        self._transcript.fd = fd
 
     def run(self, code: str) -> bool:
         """Run one block; False when it ended for want of memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scdpo.sandbox import kernel, landlock, seccomp, view
@@ -37,14 +38,29 @@ class Rules:
     processes: int
 
 
-Limits = list[tuple[int, tuple[int, int]]]
+class Confinement:
+    """What a session gives up, prepared by the process that forks it."""
+
+    def __init__(self, rules: Rules, bare: int) -> None:
+        """`bare`: bytes of address space that the interpreter itself takes. Raises OSError."""
+        self._rules = rules
+        limits = [kernel.limiting(which, least) for which, least in _limits(rules, bare)]
+        privileges = kernel.dropping_privileges(read_everything=rules.read_everything)
+        self._first = [*limits, *privileges]
+        self._last = [seccomp.installing(**filter_options(rules))]
+
+    def apply(self, folder: str) -> None:
+        """Set the limits, drop capabilities and install the filters, for this process and all
+        that it starts; `folder` is what may be written to. Raises OSError."""
+        kernel.perform(self._first)
+        rules = self._rules
+        if rules.landlock:
+            written = [folder, *view.DEVICES]
+            landlock.restrict(read=rules.paths, write=written, network=rules.network)
+        kernel.perform(self._last)
 
 
-def limits(rules: Rules, bare: int) -> Limits:
-    """The limits of a session, to be set by `limit_resources`.
-
-    `bare`: bytes of address space that the interpreter itself takes.
-    """
+def _limits(rules: Rules, bare: int) -> Iterator[tuple[int, int]]:
     wanted = {
         resource.RLIMIT_AS: bare + rules.memory,
         resource.RLIMIT_FSIZE: rules.file_size,
@@ -56,18 +72,9 @@ def limits(rules: Rules, bare: int) -> Limits:
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_NPROC: rules.processes,
     }
-    found = []
     for which, value in wanted.items():
         _, hard = resource.getrlimit(which)
-        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        found.append((which, (least, least)))
-    return found
-
-
-def limit_resources(found: Limits) -> None:
-    """Set limits, which hold for what the process starts too."""
-    for which, both in found:
-        resource.setrlimit(which, both)
+        yield which, value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def become(user: int) -> None:
@@ -78,19 +85,8 @@ def become(user: int) -> None:
     os.setresuid(user, user, user)
 
 
-def give_up(rules: Rules, folder: str) -> None:
-    """Drop capabilities and install the filters; `folder` is what may be written to.
-
-    Raises OSError.
-    """
-    kernel.drop_privileges(read_everything=rules.read_everything)
-    if rules.landlock:
-        landlock.restrict(read=rules.paths, write=[folder, *view.DEVICES], network=rules.network)
-    seccomp.install(**filter_options(rules))
-
-
 def filter_options(rules: Rules) -> dict[str, bool]:
-    """What `seccomp.install` and `seccomp.assemble` are to be called with."""
+    """What `seccomp.install` and its like are to be called with."""
     return {
         "network": rules.network,
         "nested": bool(rules.namespaces),

@@ -43,15 +43,13 @@ class Settings:
     """What all keepers of a sandbox have in common.
 
     `namespaces`: those to make (`kernel.NEW_…`). `user`: the id sessions have, inside and one
-    level up. `tmp`: bytes of /tmp. `paths`: see `view.readable_paths`. `proc`: a descriptor of
-    the /proc that shows the whole sandbox. `high`: process ids that no session may signal begin
-    here, see `seccomp.install`.
+    level up. `scratch`: their /tmp. `proc`: a descriptor of the /proc that shows the whole sandbox.
+    `high`: process ids that no session may signal begin here, see `seccomp.install`.
     """
 
     namespaces: int
     user: int
-    tmp: int
-    paths: tuple[str, ...]
+    scratch: view.Scratch
     proc: int
     high: int
 
@@ -81,7 +79,7 @@ def start_steward(channel: socket.socket, pidfd: int, settings: Settings) -> Non
             kernel.enter(pidfd, kernel.NEW_USER | kernel.NEW_PIDS)
             if kernel.fork_into(0) == 0:
                 isolation.close_all_but(channel.fileno(), settings.proc)
-                kernel.stay_readable()
+                kernel.perform([kernel.STAY_READABLE])
                 # Out of the session's reach too.
                 numbers = _ProcessNumbers(settings)
                 numbers.rise()
@@ -189,7 +187,7 @@ def _become_keeper(channel: socket.socket, settings: Settings) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         isolation.close_all_but(channel.fileno(), settings.proc)
         map_user("self", settings)
-        view.prepare(settings.tmp, list(settings.paths))
+        settings.scratch.mount()
         channel.send(READY)
         channel.close()
         while True:

@@ -12,6 +12,8 @@ import os
 import platform
 import signal
 import struct
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 NEW_MOUNTS = 0x00020000
 NEW_UTS = 0x04000000
@@ -43,6 +45,7 @@ _CLONE_FILES = 0x400
 _STACK_BYTES = 1 << 14
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_READ_SEARCH = 2
+_SIGCHLD = ctypes.c_int(signal.SIGCHLD)
 _DEFAULT, _IGNORE = ctypes.c_void_p(0), ctypes.c_void_p(1)
 
 # The calls that came after 5.0 have one number everywhere.
@@ -56,6 +59,22 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # Keeps the interpreter's lock, which the child has no other thread to take it from.
 _interpreter = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+
+
+Call: TypeAlias = "tuple[str, Callable[..., int], tuple[object, ...]]"
+"""A call that is ready to be made: what it is, the function of libc, its arguments."""
+
+
+def perform(calls: Iterable[Call]) -> None:
+    """Make calls that give 0 where they succeed. Raises OSError at the first that does not.
+
+    A process that forks prepares them for those that it forks: who only makes them touches, and
+    so has to copy, little of the memory that they share.
+    """
+    for what, function, arguments in calls:
+        if result := function(*arguments):
+            error = ctypes.get_errno() if result < 0 else errno.EBUSY
+            raise OSError(error, f"{what}: {os.strerror(error)}")
 
 
 def _checked(result: int, what: str) -> int:
@@ -124,7 +143,12 @@ def enter(fd: int, namespaces: int) -> None:
 
     A PID namespace is entered by the children that are forked from here on.
     """
-    _checked(_libc.setns(fd, ctypes.c_int(namespaces)), "setns")
+    perform([entering(fd, namespaces)])
+
+
+def entering(fd: int, namespaces: int) -> Call:
+    """The call that `enter` makes."""
+    return "setns", _libc.setns, (ctypes.c_int(fd), ctypes.c_int(namespaces))
 
 
 def open_tree(path: str) -> int:
@@ -154,9 +178,14 @@ def make_mounts_private() -> None:
 
 def mount_tmpfs(path: str, options: str) -> None:
     """Mount an empty file system in memory, without devices and set-uid programs."""
+    perform([mounting_tmpfs(path, options)])
+
+
+def mounting_tmpfs(path: str, options: str) -> Call:
+    """The call that `mount_tmpfs` makes."""
     flags = ctypes.c_ulong(MOUNT_NO_SUID | MOUNT_NO_DEVICES)
-    target, data = os.fsencode(path), options.encode()
-    _checked(_libc.mount(b"tmpfs", target, b"tmpfs", flags, data), f"mount tmpfs at {path}")
+    arguments = (b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode())
+    return f"mount tmpfs at {path}", _libc.mount, arguments
 
 
 def change_root(path: str) -> None:
@@ -172,51 +201,53 @@ def set_host_name(name: bytes) -> None:
     _checked(_libc.sethostname(name, len(name)), "sethostname")
 
 
-def _prctl(option: int, *values: int) -> None:
+def _prctl(option: int, *values: int) -> Call:
     words = [ctypes.c_ulong(v) for v in (*values, 0, 0, 0, 0)][:4]
-    _checked(_libc.prctl(option, *words), f"prctl({option})")
+    return f"prctl({option})", _libc.prctl, (ctypes.c_int(option), *words)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends. A change of user undoes it."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def stay_readable() -> None:
-    """Keep this process's files in /proc its own after a change of user."""
-    _prctl(_PR_SET_DUMPABLE, 1)
+DIE_WITH_PARENT = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+"""Have the kernel kill this process when its parent ends. A change of user undoes it."""
+STAY_READABLE = _prctl(_PR_SET_DUMPABLE, 1)
+"""Keep this process's files in /proc its own after a change of user."""
 
 
 def keep_capabilities() -> None:
     """Let the capabilities that root has survive a change of user, until they are dropped."""
-    _prctl(_PR_SET_KEEPCAPS, 1)
+    perform([_prctl(_PR_SET_KEEPCAPS, 1)])
 
 
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    perform([_prctl(_PR_SET_CHILD_SUBREAPER, 1)])
 
 
 def ignore_children() -> None:
     """Have children that end be gone at once. Python is not told, and takes SIGCHLD for default."""
-    _libc.signal(ctypes.c_int(signal.SIGCHLD), _IGNORE)
+    _libc.signal(_SIGCHLD, _IGNORE)
 
 
 def await_children() -> None:
     """Undo `ignore_children`, in a process that was forked since too."""
-    _libc.signal(ctypes.c_int(signal.SIGCHLD), _DEFAULT)
+    _libc.signal(_SIGCHLD, _DEFAULT)
 
 
-def drop_privileges(*, read_everything: bool = False) -> None:
-    """Give up all capabilities, and the chance to gain any by executing a program.
+def dropping_privileges(*, read_everything: bool = False) -> list[Call]:
+    """Calls that give up all capabilities, and the chance to gain any by executing a program.
 
     `read_everything` keeps the one that reads files whatever their mode, for this process and
     what it executes; something else must then say which files.
     """
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     kept = 1 << _CAP_DAC_READ_SEARCH if read_everything else 0
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
     sets = struct.pack("<6I", kept, kept, kept, 0, 0, 0)
-    _checked(_libc.capset(header, sets), "capset")
+    calls: list[Call] = [_prctl(_PR_SET_NO_NEW_PRIVS, 1), ("capset", _libc.capset, (header, sets))]
     if read_everything:
-        _prctl(_PR_CAP_AMBIENT, 2, _CAP_DAC_READ_SEARCH)
+        calls.append(_prctl(_PR_CAP_AMBIENT, 2, _CAP_DAC_READ_SEARCH))
+    return calls
+
+
+def limiting(which: int, value: int) -> Call:
+    """The call that sets a limit of `resource`, the soft and the hard one."""
+    both = ctypes.create_string_buffer(struct.pack("@LL", value, value))
+    return f"setrlimit({which})", _libc.setrlimit, (ctypes.c_int(which), both)

@@ -25,8 +25,8 @@ import os
 import platform
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeAlias
 
 NESTED_FLAGS = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
@@ -291,12 +291,10 @@ def _decide(verdict: Verdict) -> list[Instruction]:
     return code + outside + inside
 
 
-@cache
 def assemble(*, network: bool, nested: bool = False, attributes: bool = True) -> bytes:
     """The filter for this machine as the kernel reads it.
 
-    Kept, so that a process that calls it spares those that it forks a third of a millisecond of
-    `install`. Raises OSError where the machine is not among AUDIT_ARCH.
+    Raises OSError where the machine is not among AUDIT_ARCH.
     """
     machine = platform.machine()
     if sys.platform != "linux" or machine not in AUDIT_ARCH or sys.maxsize < 2**32:
@@ -313,12 +311,28 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
-# Opened once: a session that opened it anew would write to a hundred pages it shares.
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
 _SET_MODE_FILTER = 1
 _ALL_THREADS = 1
+
+
+def installing(
+    *, network: bool, nested: bool = False, attributes: bool = True
+) -> tuple[str, Callable[..., int], tuple[object, ...]]:
+    """The call by which `install` installs the filter, without no_new_privs: see `kernel.Call`.
+
+    A result above 0 is that of a thread that has a filter of its own. Raises OSError, as `install`.
+    """
+    code = assemble(network=network, nested=nested, attributes=attributes)
+    arguments = (
+        ctypes.c_long(_SECCOMP_CALL[platform.machine()]),
+        ctypes.c_ulong(_SET_MODE_FILTER),
+        ctypes.c_ulong(_ALL_THREADS),
+        ctypes.pointer(_Program(len(code) // 8, code)),
+    )
+    return "seccomp", _libc.syscall, arguments
 
 
 def install(*, network: bool, nested: bool = False, attributes: bool = True) -> None:
@@ -334,15 +348,10 @@ def install(*, network: bool, nested: bool = False, attributes: bool = True) -> 
     Raises OSError where the kernel or the machine has no such filters; a failure leaves nothing
     behind but no_new_privs.
     """
-    code = assemble(network=network, nested=nested, attributes=attributes)
+    _, call, arguments = installing(network=network, nested=nested, attributes=attributes)
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
         _fail("prctl(PR_SET_NO_NEW_PRIVS)")
-    result = _libc.syscall(
-        ctypes.c_long(_SECCOMP_CALL[platform.machine()]),
-        ctypes.c_ulong(_SET_MODE_FILTER),
-        ctypes.c_ulong(_ALL_THREADS),
-        ctypes.byref(_Program(len(code) // 8, code)),
-    )
+    result = call(*arguments)
     if result > 0:
         raise OSError(errno.EBUSY, f"seccomp: thread {result} has a filter of its own")
     if result != 0:

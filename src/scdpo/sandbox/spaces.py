@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scdpo.sandbox import keeper, kernel, processes, view, wire
+from scdpo.sandbox import keeper, kernel, processes, wire
 from scdpo.sandbox.processes import ProcessTable
 from scdpo.sandbox.supervisor import Answer, Loop, Warm, over_limit
 
@@ -68,7 +68,7 @@ class Spaces:
         self._settings = settings
         self._own = table.own()
         self._memory = memory + max(map(table.resident, table.descendants([self._own])))
-        self._folder = view.own_folder(settings.paths)
+        self._folder = settings.scratch.folder
         self._spaces: dict[int, _Space] = {}
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:

@@ -107,7 +107,8 @@ class Warm:
         done: Callable[[dict[str, Any]], None],
     ) -> None:
         """Have a session forked, see `warm.start`; `done` gets the reply. Raises OSError."""
-        packet = json.dumps({"folder": folder, "user": user}).encode()
+        nested = len(fds) > 2
+        packet = json.dumps({"folder": folder, "user": user, "nested": nested}).encode()
         socket.send_fds(self._channel, [packet], fds)
         self._waiting.append(done)
 

@@ -130,24 +130,30 @@ class View:
         os.close(here)
 
 
-def own_folder(paths: Sequence[str]) -> str:
-    """Where a session begins: /tmp, or a folder there when an interpreter lies below /tmp too."""
-    return "/tmp/session" if any(_is_below(path, "/tmp") for path in paths) else "/tmp"
+class Scratch:
+    """The /tmp of a session, prepared by the process that forks it."""
 
+    folder: str
+    """Where the session begins: /tmp, or a folder there when an interpreter lies below /tmp too."""
 
-def prepare(size: int, paths: list[str]) -> None:
-    """Make these namespaces a session's: with a /tmp of `size` bytes. Raises OSError.
+    def __init__(self, size: int, paths: Sequence[str]) -> None:
+        """`size`: bytes that it holds. `paths` are those of `readable_paths`: an interpreter below
+        /tmp stays to be seen there."""
+        self._below = [path for path in paths if _is_below(path, "/tmp")]
+        self.folder = "/tmp/session" if self._below else "/tmp"
+        options = f"size={size},nr_inodes={MAX_FILES},mode=700"
+        self._mounting = [kernel.mounting_tmpfs("/tmp", options)]
 
-    `paths` are those of `readable_paths`: an interpreter below /tmp stays to be seen there.
-    """
-    trees = [(p, kernel.open_tree(p)) for p in paths if p.startswith("/tmp/")]
-    kernel.mount_tmpfs("/tmp", f"size={size},nr_inodes={MAX_FILES},mode=700")
-    for path, tree in trees:
-        _make_place(path, folder=stat.S_ISDIR(os.fstat(tree).st_mode))
-        kernel.move_mount(tree, path)
-        os.close(tree)
-    if trees:
-        Path(own_folder(paths)).mkdir()
+    def mount(self) -> None:
+        """Mount it in this mount namespace. Raises OSError."""
+        trees = [(path, kernel.open_tree(path)) for path in self._below]
+        kernel.perform(self._mounting)
+        for path, tree in trees:
+            _make_place(path, folder=stat.S_ISDIR(os.fstat(tree).st_mode))
+            kernel.move_mount(tree, path)
+            os.close(tree)
+        if trees:
+            Path(self.folder).mkdir()
 
 
 def _make_place(path: str, *, folder: bool) -> None:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from scdpo.sandbox import isolation, kernel, pages, seccomp, wire, worker
+from scdpo.sandbox import isolation, kernel, pages, wire, worker
 from scdpo.sandbox.cell import Notebook
 
-_MAX_DESCRIPTORS = 3
+# In the order in which the supervisor sends them.
+_PLACES = (worker.SOCKET_FD, worker.OUTPUT_FD, worker.KEEPER_FD)
 _REHEARSAL = (
     "print(1 + 1)",
     "for i in range(3):\n    print(i, end=' ')\nnames = [str(i) for i in range(3)]\nnames",
@@ -43,10 +44,10 @@ class Settings:
 def start(channel: socket.socket, settings: Settings) -> None:
     """Fork the warm parent, which serves `channel` with one JSON object for each. Raises OSError.
 
-    When everything is imported it sends `{}`, or an `error`. A request is a `folder` and, where
-    the session is to be another user, a `user`; with it come descriptors of the session's socket,
-    of its output pipe and, with namespaces, of its keeper. The answer has the session's `pid`, or
-    an `error`.
+    When everything is imported it sends `{}`, or an `error`. A request is a `folder`, a `user` that
+    the session is to be or null, and whether it is `nested` below a keeper; with it come the
+    session's socket, its output pipe and, when nested, a pidfd of the keeper. The answer has the
+    session's `pid`, or an `error`.
     """
     if os.fork() == 0:
         try:
@@ -62,32 +63,32 @@ def start(channel: socket.socket, settings: Settings) -> None:
 
 def _serve(channel: socket.socket, settings: Settings) -> None:
     try:
-        kernel.die_with_parent()
+        kernel.perform([kernel.DIE_WITH_PARENT])
         own = os.pidfd_open(os.getpid())
         _preload(settings)
         notebook = _open_notebook()
+        runner = worker.Runner(settings.rules, _address_space(settings.proc), notebook)
         _share_memory(settings)
     except Exception as error:
         _send(channel, {"error": f"{error}" or type(error).__name__})
         return
     os.environ.clear()
-    limits = isolation.limits(settings.rules, _address_space(settings.proc))
     _be_the_first_to_go(settings.proc)
     os.close(settings.proc)
     _send(channel, {})
     while True:
-        packet, fds, _, _ = socket.recv_fds(channel, wire.MAX_PACKET, _MAX_DESCRIPTORS)
+        packet, fds, _, _ = socket.recv_fds(channel, wire.MAX_PACKET, len(_PLACES))
         if not packet:
             return
         request = json.loads(packet)
         try:
-            pid = _fork_session(request, fds, settings.rules, own, limits, notebook)
-            reply: dict[str, object] = {"pid": pid}
+            for fd, place in zip(fds, _PLACES, strict=False):
+                os.dup2(fd, place, inheritable=False)
+                os.close(fd)
+            reply: dict[str, object] = {"pid": _fork_session(request, runner, own)}
         except OSError as error:
             reply = {"error": str(error.strerror or error)}
-        finally:
-            for fd in fds:
-                os.close(fd)
+        os.closerange(min(_PLACES), max(_PLACES) + 1)
         _send(channel, reply)
 
 
@@ -96,7 +97,6 @@ def _preload(settings: Settings) -> None:
         import_module(name)
     if "sympy" in settings.preload:
         _warm_sympy()
-    seccomp.assemble(**isolation.filter_options(settings.rules))
 
 
 def _open_notebook() -> Notebook:
@@ -156,25 +156,17 @@ def _be_the_first_to_go(proc: int) -> None:
             os.close(fd)
 
 
-def _fork_session(
-    request: dict[str, Any],
-    fds: list[int],
-    rules: isolation.Rules,
-    own: int,
-    limits: isolation.Limits,
-    notebook: Notebook,
-) -> int:
+def _fork_session(request: dict[str, Any], runner: worker.Runner, own: int) -> int:
     """Fork a session's process; returns its id in this PID namespace. Raises OSError."""
-    keeper = fds[2] if rules.namespaces else None
-    if keeper is not None:
-        kernel.enter(keeper, kernel.NEW_PIDS)
+    nested = request["nested"]
+    if nested:
+        kernel.enter(worker.KEEPER_FD, kernel.NEW_PIDS)
     pid = kernel.plain_fork()
     if pid == 0:
         with contextlib.suppress(OSError):
-            place = worker.Place(request["folder"], request.get("user"), keeper)
-            worker.begin(fds, place, rules, limits, notebook)
+            runner.begin(request["folder"], request["user"])
         os._exit(1)
-    if keeper is not None:
+    if nested:
         # Else the namespaces of the last session would be kept by this process.
         kernel.enter(own, kernel.NEW_PIDS)
     return pid

@@ -10,76 +10,66 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 from scdpo.sandbox import files, isolation, kernel, view, wire
 from scdpo.sandbox.cell import Notebook
 
 # Near the top of the descriptors a session may have, out of the way of what code opens.
-_SOCKET_FD = isolation.MAX_FILES - 2
-_OUTPUT_FD = isolation.MAX_FILES - 1
+KEEPER_FD = isolation.MAX_FILES - 3
+SOCKET_FD = isolation.MAX_FILES - 2
+OUTPUT_FD = isolation.MAX_FILES - 1
+_LAST_FD = os.sysconf("SC_OPEN_MAX")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a session lives: its folder, the user it becomes, a pidfd of its keeper."""
+class Runner:
+    """Answers the owner of a session; after `clone`, in the copy too.
 
-    folder: str
-    user: int | None
-    keeper: int | None
-
-
-def begin(
-    fds: list[int],
-    place: Place,
-    rules: isolation.Rules,
-    limits: isolation.Limits,
-    notebook: Notebook,
-) -> None:
-    """Move into a place for good, and run blocks until the owner closes the socket.
-
-    `fds`: the session's socket, and where output goes; `limits`: those of `isolation.limits`;
-    `notebook`: runs the blocks. Does not return. Raises OSError where isolation fails.
-
-    What runs here is short for a reason: every object that it touches costs the session a copy of
-    the memory around it.
+    Made by the warm parent, for all sessions that are forked from it. What runs after the fork is
+    short for a reason: each object that it touches costs the session a copy of the page around it.
     """
-    if place.keeper is not None:
-        kernel.enter(place.keeper, rules.namespaces & ~kernel.NEW_PIDS)
-        view.prepare(rules.file_size, list(rules.paths))
-    # A folder above may be closed to the user that the session becomes.
-    os.chdir(place.folder)
-    if place.user is not None:
-        isolation.become(place.user)
-    kernel.stay_readable()
-    kernel.die_with_parent()
-    os.setsid()
-    sock, output_fd = _settle(*fds[:2])
-    notebook.redirect(output_fd)
-    isolation.close_all_but(0, 1, 2, _SOCKET_FD, _OUTPUT_FD)
-    isolation.limit_resources(limits)
-    # A clone has its folder beside this one, and cannot be given the right to it any more.
-    isolation.give_up(rules, os.path.dirname(place.folder))  # noqa: PTH120
-    kernel.await_children()
-    tempfile.tempdir = place.folder
-    sys.path.insert(0, "")
-    _Runner(sock, place.folder, rules, notebook).serve()
 
-
-class _Runner:
-    """Answers the owner; after `clone`, in the copy too."""
-
-    def __init__(
-        self, sock: socket.socket, folder: str, rules: isolation.Rules, notebook: Notebook
-    ) -> None:
-        self._sock = sock
-        self._folder = folder
+    def __init__(self, rules: isolation.Rules, bare: int, notebook: Notebook) -> None:
+        """`bare`: see `isolation.Confinement`."""
         self._rules = rules
         self._notebook = notebook
+        self._confinement = isolation.Confinement(rules, bare)
+        self._privileges = kernel.dropping_privileges(read_everything=rules.read_everything)
+        self._scratch = view.Scratch(rules.file_size, rules.paths)
+        self._entering = [kernel.entering(KEEPER_FD, rules.namespaces & ~kernel.NEW_PIDS)]
+        self._staying = [kernel.STAY_READABLE, kernel.DIE_WITH_PARENT]
+        self._sock = _socket_to_come(SOCKET_FD)
+        self._folder = ""
         self._in_group_of_original = False
+        notebook.aim(OUTPUT_FD)
         # What code starts must not keep the owner waiting when this process is gone.
         os.register_at_fork(after_in_child=self._let_go)
+
+    def begin(self, folder: str, user: int | None) -> None:
+        """Move this process into a place for good, and run blocks until the owner closes the
+        socket.
+
+        The session's socket, where its output goes, and a pidfd of its keeper if it has one are
+        at the descriptors named above. `folder` is where it lives, `user` whom it becomes.
+        Does not return. Raises OSError where isolation fails.
+        """
+        if self._rules.namespaces:
+            kernel.perform(self._entering)
+            self._scratch.mount()
+        # A folder above may be closed to the user that the session becomes.
+        os.chdir(folder)
+        if user is not None:
+            isolation.become(user)
+        kernel.perform(self._staying)
+        os.setsid()
+        os.closerange(3, SOCKET_FD)
+        os.closerange(OUTPUT_FD + 1, _LAST_FD)
+        # A clone has its folder beside this one, and cannot be given the right to it any more.
+        self._confinement.apply(os.path.dirname(folder))  # noqa: PTH120
+        kernel.await_children()
+        self._folder = tempfile.tempdir = folder
+        sys.path.insert(0, "")
+        self.serve()
 
     def serve(self) -> None:
         while True:
@@ -106,7 +96,7 @@ class _Runner:
 
     def _let_go(self) -> None:
         with contextlib.suppress(OSError):
-            os.close(_SOCKET_FD)
+            os.close(SOCKET_FD)
 
     def _clone(self, fds: list[int], token: bytes) -> None:
         """Fork a copy that serves the descriptors `fds`, as those of `begin`; both return.
@@ -140,35 +130,37 @@ class _Runner:
                 os._exit(0)
             if not keeper:
                 _wait_for_end_of(middle)
-                kernel.die_with_parent()
+                kernel.perform([kernel.DIE_WITH_PARENT])
             self._become_copy([fds[1], *keeper], path.decode(), old, inside)
         except BaseException:
             os._exit(1)
         self._sock.sendall(wire.CLONED + token)
 
     def _become_copy(self, fds: list[int], folder: str, old: int, inside: Path) -> None:
-        self._sock, output_fd = _settle(self._sock.detach(), fds[0])
-        for fd in fds[1:]:
+        null = os.open(os.devnull, os.O_RDONLY)
+        taken = self._sock.detach()
+        for source, target in ((null, 0), (fds[0], OUTPUT_FD), (taken, SOCKET_FD)):
+            os.dup2(source, target, inheritable=target == 0)
+        for fd in (null, *fds, taken):
             os.close(fd)
+        self._sock = socket.socket(fileno=SOCKET_FD)
         files.copy(old, folder)
         os.close(old)
-        kernel.drop_privileges(read_everything=self._rules.read_everything)
-        kernel.stay_readable()
+        kernel.perform([*self._privileges, kernel.STAY_READABLE])
         self._in_group_of_original = True
         self._folder = tempfile.tempdir = folder
         os.chdir(Path(folder) / inside)
-        self._notebook.redirect(output_fd)
+        self._notebook.redirect(OUTPUT_FD)
 
 
-def _settle(fd: int, output_fd: int) -> tuple[socket.socket, int]:
-    """Put the descriptors in their places; nothing is to be read from standard input."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    for source, target in ((output_fd, _OUTPUT_FD), (fd, _SOCKET_FD)):
-        os.dup2(source, target, inheritable=False)
-        os.close(source)
-    return socket.socket(fileno=_SOCKET_FD), _OUTPUT_FD
+def _socket_to_come(fd: int) -> socket.socket:
+    """An object for the socket that will be at descriptor `fd`."""
+    for end in socket.socketpair():
+        with end:
+            os.dup2(end.fileno(), fd)
+    found = socket.socket(fileno=fd)
+    os.close(fd)
+    return found
 
 
 def _is_in(folder: str) -> bool:
@@ -197,4 +189,3 @@ def _fork() -> int:
         # The module reseeds itself in a forked child.
         random.setstate(random_state)
     return pid
-
