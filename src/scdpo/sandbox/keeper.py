@@ -1,12 +1,12 @@
 """Processes that hold a session's namespaces and outlive the session's own processes.
 
 The keeper is process 1 of the PID namespace: killing it kills all that runs there, and clones of
-the session live in namespaces below. It does nothing but wait, on the supervisor's memory, so
-that it costs little to start; every signal is blocked, so that no process of the session can end
-it or have the supervisor's handlers run.
+the session live in namespaces below. It does nothing but wait, on the memory of the supervisor or
+the steward that started it, so that it costs little to start; every signal is blocked, so that no
+process of the session can end it or have the handlers of others run.
 
 The steward is a process beside the session that does there what must be done from inside. It is
-started when the session is first cloned.
+sent there when the session is first cloned, by a process that was started in advance.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from scdpo.sandbox import files, isolation, kernel, view
+from scdpo.sandbox import files, isolation, kernel, processes, view
 
+ENTER = b"e"
+"""To a steward to be: become that of the keeper whose pidfd comes along."""
 READY = b"r"
-"""From a steward, with a pidfd of it; and from a nested keeper: its namespaces can be entered."""
+"""From a steward, with a pidfd of it."""
 NEST = b"n"
-"""To a steward: start a keeper below, which says on the channel that comes along when it is ready.
-Answered with a pidfd of it."""
+"""To a steward: start a keeper below. Answered with a pidfd of it when it can be entered."""
 LOWER = b"l"
 """To a steward: the copy that enters those namespaces is there."""
 FREEZE = b"f"
@@ -33,7 +34,7 @@ THAW = b"t"
 CLEAR = b"c"
 """To a steward: delete the files of the session, which has ended."""
 FAILED = b"!"
-"""From a steward or a nested keeper: what was asked for failed; the reason follows."""
+"""From a steward: what was asked for failed; the reason follows."""
 
 _MAX_MESSAGE = 512
 
@@ -62,58 +63,100 @@ def start(settings: Settings) -> tuple[int, kernel.Stack]:
     return kernel.start_waiting(settings.namespaces)
 
 
-def map_user(pid: int | str, settings: Settings) -> None:
+def map_user(pid: int, settings: Settings) -> None:
     """Give the user namespace of a process the id that sessions have. Raises OSError.
 
-    `pid`: as the sandbox's /proc counts, or `self`.
+    `pid`: as the sandbox's /proc counts.
     """
     one = f"{settings.user} {settings.user} 1"
     for name, text in (("setgroups", "deny"), ("uid_map", one), ("gid_map", one)):
         _write(f"{pid}/{name}", text, settings.proc)
 
 
-def start_steward(channel: socket.socket, pidfd: int, settings: Settings) -> None:
-    """Start a steward that serves `channel` beside the keeper behind `pidfd`. Raises OSError."""
+def start_steward(channel: socket.socket, settings: Settings) -> None:
+    """Start a process that serves `channel`; at `ENTER` it becomes a steward. Raises OSError."""
     if kernel.fork_into(0) == 0:
         try:
-            kernel.enter(pidfd, kernel.NEW_USER | kernel.NEW_PIDS)
-            if kernel.fork_into(0) == 0:
-                isolation.close_all_but(channel.fileno(), settings.proc)
-                kernel.perform([kernel.STAY_READABLE])
+            isolation.close_all_but(channel.fileno(), settings.proc)
+            kernel.perform([kernel.DIE_WITH_PARENT])
+            steward = _Steward(channel, settings)
+            message, fds, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
+            if message == ENTER:
+                kernel.enter(fds[0], kernel.NEW_USER | kernel.NEW_PIDS)
                 # Out of the session's reach too.
-                numbers = _ProcessNumbers(settings)
-                numbers.rise()
-                if kernel.fork_into(0) == 0:
-                    _serve(channel, settings)
-                numbers.fall()
+                if kernel.fork_as(settings.high) == 0:
+                    os.close(fds[0])
+                    steward.serve()
         finally:
             os._exit(0)
 
 
-def _serve(channel: socket.socket, settings: Settings) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    own = os.pidfd_open(os.getpid())
-    socket.send_fds(channel, [READY], [own])
-    os.close(own)
-    numbers = _ProcessNumbers(settings)
-    while True:
-        message, fds, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
-        match message:
-            case b"":
-                return
-            case b"n":
-                numbers.rise()
-                _nest(channel, fds, settings)
-            case b"l":
-                numbers.fall()
-            case b"f":
-                _signal_all(signal.SIGSTOP)
-                channel.send(FREEZE)
-            case b"t":
-                _signal_all(signal.SIGCONT)
-            case b"c":
-                _clear(settings)
+class _Steward:
+    def __init__(self, channel: socket.socket, settings: Settings) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._numbers = _ProcessNumbers(settings)
+        self._stacks: dict[int, kernel.Stack] = {}
+
+    def serve(self) -> None:
+        """Do as the supervisor says until it closes the channel."""
+        own = os.pidfd_open(os.getpid())
+        socket.send_fds(self._channel, [READY], [own])
+        os.close(own)
+        kernel.perform([kernel.STAY_READABLE])
+        # Mounts as the supervisor has them, in a namespace that one can come back to from others.
+        kernel.leave_mounts()
+        self._mounts = os.open("self/ns/mnt", os.O_RDONLY, dir_fd=self._settings.proc)
+        while True:
+            message, _, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
+            match message:
+                case b"":
+                    return
+                case b"n":
+                    self._numbers.rise()
+                    try:
+                        self._nest()
+                    except OSError as error:
+                        reason = str(error.strerror or error).encode()
+                        self._channel.send(FAILED + reason[: _MAX_MESSAGE - 1])
+                case b"l":
+                    self._numbers.fall()
+                case b"f":
+                    _signal_all(signal.SIGSTOP)
+                    self._channel.send(FREEZE)
+                case b"t":
+                    _signal_all(signal.SIGCONT)
+                case b"c":
+                    _clear(self._settings)
+
+    def _nest(self) -> None:
+        """Start a keeper below; a clone could not prepare its namespaces any more."""
+        settings = self._settings
+        self._forget_stacks()
+        pid, stack = kernel.start_waiting(settings.namespaces)
+        self._stacks[pid] = stack
+        pidfd = os.pidfd_open(pid)
+        try:
+            map_user(processes.pid_of(pidfd, settings.proc) or 0, settings)
+            kernel.enter(pidfd, kernel.NEW_MOUNTS)
+            try:
+                settings.scratch.mount()
+            finally:
+                kernel.enter(self._mounts, kernel.NEW_MOUNTS)
+            socket.send_fds(self._channel, [NEST], [pidfd])
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            os.close(pidfd)
+
+    def _forget_stacks(self) -> None:
+        """Let go of the stacks of keepers that have ended."""
+        for pid in list(self._stacks):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                del self._stacks[pid]
 
 
 def _signal_all(number: signal.Signals) -> None:
@@ -165,42 +208,6 @@ def _write(path: str, text: str, folder: int) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
-
-
-def _nest(channel: socket.socket, fds: list[int], settings: Settings) -> None:
-    try:
-        with socket.socket(fileno=fds[0]) as theirs:
-            pid = kernel.fork_into(settings.namespaces)
-            if pid == 0:
-                _become_keeper(theirs, settings)
-        pidfd = os.pidfd_open(pid)
-    except OSError as error:
-        _fail(channel, error)
-        return
-    socket.send_fds(channel, [NEST], [pidfd])
-    os.close(pidfd)
-
-
-def _become_keeper(channel: socket.socket, settings: Settings) -> None:
-    """Be a keeper that has prepared its namespaces itself: a clone cannot any more."""
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        isolation.close_all_but(channel.fileno(), settings.proc)
-        map_user("self", settings)
-        settings.scratch.mount()
-        channel.send(READY)
-        channel.close()
-        while True:
-            signal.pause()
-    except OSError as error:
-        _fail(channel, error)
-    finally:
-        os._exit(1)
-
-
-def _fail(channel: socket.socket, error: OSError) -> None:
-    with contextlib.suppress(OSError):
-        channel.send(FAILED + str(error.strerror or error).encode()[: _MAX_MESSAGE - 1])
 
 
 def _clear(settings: Settings) -> None:

@@ -52,6 +52,7 @@ _DEFAULT, _IGNORE = ctypes.c_void_p(0), ctypes.c_void_p(1)
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _OPEN_TREE = 428
+_CLONE3 = 435
 _MOVE_MOUNT = 429
 _MOUNT_SETATTR = 442
 
@@ -104,6 +105,24 @@ def fork_into(namespaces: int) -> int:
     """
     number = _number(_CLONE, "clone")
     return _call("clone", number, namespaces | signal.SIGCHLD, 0, 0, 0, 0)
+
+
+def fork_as(pid: int) -> int:
+    """`fork_into(0)`, and the child has this id where it is free and the kernel lets it be chosen.
+
+    That needs CAP_SYS_ADMIN in the user namespace of the PID namespace, and Linux 5.5.
+    """
+    wanted = ctypes.c_int(pid)
+    # `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size,
+    # tls, set_tid, set_tid_size.
+    words = (0, 0, 0, 0, int(signal.SIGCHLD), 0, 0, 0, ctypes.addressof(wanted), 1)
+    arguments = ctypes.create_string_buffer(struct.pack("<10Q", *words), 80)
+    try:
+        return _call("clone3", _CLONE3, arguments, 80)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EEXIST, errno.E2BIG):
+            raise
+        return fork_into(0)
 
 
 Stack = ctypes.Array[ctypes.c_char]
@@ -169,6 +188,11 @@ def set_mount_flags(tree: int, flags: int, *, recursive: bool = True) -> None:
     attributes = ctypes.create_string_buffer(struct.pack("<QQQQ", flags, 0, 0, 0), 32)
     how = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     _call("mount_setattr", _MOUNT_SETATTR, tree, b"\0", how, attributes, 32)
+
+
+def leave_mounts() -> None:
+    """Move this process to a copy of its mount namespace, owned by its user namespace."""
+    _checked(_libc.unshare(ctypes.c_int(NEW_MOUNTS)), "unshare")
 
 
 def make_mounts_private() -> None:

@@ -29,10 +29,7 @@ class ProcessTable:
 
     def of(self, pidfd: int) -> int | None:
         """The id of the process behind a pidfd; None when it has ended."""
-        for line in self._read(f"self/fdinfo/{pidfd}").splitlines():
-            if line.startswith("Pid:") and int(line[4:]) > 0:
-                return int(line[4:])
-        return None
+        return pid_of(pidfd, self.fd)
 
     def descendants(self, roots: Iterable[int]) -> list[int]:
         """All processes below some, dead ones that no one has waited for included."""
@@ -162,20 +159,33 @@ class ProcessTable:
         return False
 
     def _read(self, path: str) -> str:
-        """A file's text; nothing when the process is gone."""
-        try:
-            fd = os.open(path, os.O_RDONLY, dir_fd=self.fd)
-        except OSError:
-            return ""
-        try:
-            parts = []
-            while part := os.read(fd, 1 << 16):
-                parts.append(part)
-            return b"".join(parts).decode(errors="replace")
-        except OSError:
-            return ""
-        finally:
-            os.close(fd)
+        return _read(path, self.fd)
+
+
+def pid_of(pidfd: int, proc: int) -> int | None:
+    """The id that the /proc behind descriptor `proc` gives to the process behind a pidfd of this
+    process; None when it has ended."""
+    for line in _read(f"self/fdinfo/{pidfd}", proc).splitlines():
+        if line.startswith("Pid:") and int(line[4:]) > 0:
+            return int(line[4:])
+    return None
+
+
+def _read(path: str, proc: int) -> str:
+    """A file's text; nothing when the process is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY, dir_fd=proc)
+    except OSError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def send(signal_number: signal.Signals, pids: Iterable[int]) -> None:

@@ -26,19 +26,17 @@ class _Space:
     """A session's keeper, and what is known of it.
 
     `above`: the space of the session that this one is a clone of, whose steward started the
-    keeper; else it stands on `stack`. `channel`: says that a nested keeper is ready. `pidfd` and
-    `pid`: of the keeper, the latter as /proc counts. `namespace`: number of its PID namespace.
-    `below`: spaces of clones, which end with this one. `nesting`: those whose keeper was asked
-    for. `pending`: answers the request for this space. `leaving`: to be called when it has ended.
-    `husk`: the session has ended, the keeper stays for the clones. `why`: the session was ended.
+    keeper; else it stands on `stack`. `pidfd` and `pid`: of the keeper, the latter as /proc counts.
+    `namespace`: number of its PID namespace. `below`: spaces of clones, which end with this one.
+    `nesting`: those whose keeper was asked for. `pending`: answers the request for this space.
+    `leaving`: to be called when it has ended. `husk`: the session has ended, the keeper stays for
+    the clones. `why`: the session was ended.
     """
 
     number: int
     above: _Space | None
     pending: Answer | None
     stack: kernel.Stack | None = None
-    channel: socket.socket | None = None
-    ready: bool = False
     pidfd: int = -1
     pid: int = 0
     namespace: int = 0
@@ -70,6 +68,8 @@ class Spaces:
         self._memory = memory + max(map(table.resident, table.descendants([self._own])))
         self._folder = settings.scratch.folder
         self._spaces: dict[int, _Space] = {}
+        # A steward to be.
+        self._spare: socket.socket | None = None
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
         """See `Level`."""
@@ -89,20 +89,14 @@ class Spaces:
         if above is None or above.husk or above.leaving:
             answer(error="its session is gone")
             return
-        space = _Space(number, above, answer)
-        ours, theirs = _socketpair()
-        with theirs:
-            try:
-                socket.send_fds(self._steward(above), [keeper.NEST], [theirs.fileno()])
-            except OSError as error:
-                ours.close()
-                answer(error=str(error.strerror or error))
-                return
-        space.channel = ours
-        self._spaces[number] = space
+        try:
+            self._steward(above).send(keeper.NEST)
+        except OSError as error:
+            answer(error=str(error.strerror or error))
+            return
+        space = self._spaces[number] = _Space(number, above, answer)
         above.below.add(number)
         above.nesting.append(space)
-        self._loop.add(ours.fileno(), lambda: self._hear_nested(space))
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
         """See `Level`; a copy is in its place as soon as it answers."""
@@ -133,6 +127,9 @@ class Spaces:
         """See `Level`."""
         if not self._spaces:
             return
+        if self._spare is None:
+            with contextlib.suppress(OSError):
+                self._spare = self._start_steward()
         members: dict[int, list[int]] = {}
         for pid in self._table.descendants([self._own]):
             members.setdefault(self._table.namespace(pid), []).append(pid)
@@ -154,14 +151,20 @@ class Spaces:
             self._kill(space)
 
     def _steward(self, space: _Space) -> socket.socket:
-        """The way to the steward of a space, which is started if there is none. Raises OSError."""
+        """The way to the steward of a space; sent there if there is none. Raises OSError."""
         if space.steward is None:
-            ours, theirs = _socketpair()
-            with theirs:
-                keeper.start_steward(theirs, space.pidfd, self._settings)
-            space.steward = ours
-            self._loop.add(ours.fileno(), lambda: self._hear_steward(space))
+            spare = self._spare or self._start_steward()
+            self._spare = None
+            socket.send_fds(spare, [keeper.ENTER], [space.pidfd])
+            space.steward = spare
+            self._loop.add(spare.fileno(), lambda: self._hear_steward(space))
         return space.steward
+
+    def _start_steward(self) -> socket.socket:
+        ours, theirs = _socketpair()
+        with theirs:
+            keeper.start_steward(theirs, self._settings)
+        return ours
 
     def _tell(self, space: _Space, message: bytes) -> None:
         if space.steward is not None:
@@ -182,7 +185,7 @@ class Spaces:
         elif message == keeper.NEST:
             nested = space.nesting.popleft()
             self._know(nested, fds[0])
-            self._proceed(nested)
+            nested.answer(fds=[nested.pidfd], folder=self._folder)
         elif message:
             self._fail(space.nesting.popleft(), message[1:].decode())
         else:
@@ -196,21 +199,6 @@ class Spaces:
         while space.nesting:
             self._fail(space.nesting.popleft(), "its session has changed")
 
-    def _hear_nested(self, space: _Space) -> None:
-        """Take note of what a nested keeper says; that is one thing."""
-        message, _ = _receive(space.channel)
-        self._close_channel(space)
-        if message == keeper.READY:
-            space.ready = True
-            self._proceed(space)
-        else:
-            space.answer(error=message[1:].decode() or "its process 1 has ended")
-
-    def _proceed(self, space: _Space) -> None:
-        """Answer the request for a nested space once its keeper is ready and known."""
-        if space.ready and space.pidfd >= 0:
-            space.answer(fds=[space.pidfd], folder=self._folder)
-
     def _fail(self, space: _Space, reason: str) -> None:
         """Give up a nested space whose keeper was not started."""
         space.answer(error=reason)
@@ -221,12 +209,6 @@ class Spaces:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(space.pidfd, signal.SIGKILL)
 
-    def _close_channel(self, space: _Space) -> None:
-        if space.channel is not None:
-            self._loop.remove(space.channel.fileno())
-            space.channel.close()
-            space.channel = None
-
     def _ended(self, space: _Space) -> None:
         """Forget a space whose keeper has ended, and so all its processes."""
         if self._spaces.pop(space.number, None) is None:
@@ -234,7 +216,6 @@ class Spaces:
         if space.pidfd >= 0:
             self._loop.remove(space.pidfd)
             os.close(space.pidfd)
-        self._close_channel(space)
         self._forget_steward(space)
         space.answer(error="its process 1 has ended")
         above = space.above

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 import warnings
-from pathlib import Path
 
 from scdpo.sandbox import files, isolation, kernel, view, wire
 from scdpo.sandbox.cell import Notebook
@@ -123,7 +122,7 @@ class Runner:
             self._sock = socket.socket(fileno=fds[0])
             _, _, path, keeper = wire.receive_request(self._sock)
             old = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            inside = Path.cwd().relative_to(self._folder) if _is_in(self._folder) else Path()
+            inside = _below(self._folder)
             if keeper:
                 kernel.enter(keeper[0], self._rules.namespaces)
             if _fork() != 0:
@@ -136,7 +135,7 @@ class Runner:
             os._exit(1)
         self._sock.sendall(wire.CLONED + token)
 
-    def _become_copy(self, fds: list[int], folder: str, old: int, inside: Path) -> None:
+    def _become_copy(self, fds: list[int], folder: str, old: int, inside: str) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         taken = self._sock.detach()
         for source, target in ((null, 0), (fds[0], OUTPUT_FD), (taken, SOCKET_FD)):
@@ -149,7 +148,7 @@ class Runner:
         kernel.perform([*self._privileges, kernel.STAY_READABLE])
         self._in_group_of_original = True
         self._folder = tempfile.tempdir = folder
-        os.chdir(Path(folder) / inside)
+        os.chdir(folder + inside)
         self._notebook.redirect(OUTPUT_FD)
 
 
@@ -163,10 +162,13 @@ def _socket_to_come(fd: int) -> socket.socket:
     return found
 
 
-def _is_in(folder: str) -> bool:
+def _below(folder: str) -> str:
+    """What leads from a folder to the one this process is in, if that lies below; else nothing."""
     with contextlib.suppress(OSError):
-        return Path.cwd().is_relative_to(folder)
-    return False
+        here = os.getcwd()  # noqa: PTH109 - a path object is a hundred others
+        if here.startswith(folder + "/"):
+            return here[len(folder) :]
+    return ""
 
 
 def _wait_for_end_of(parent: int) -> None:
