@@ -69,7 +69,7 @@ class Spaces:
         self._folder = settings.scratch.folder
         self._spaces: dict[int, _Space] = {}
         # A steward to be.
-        self._spare: socket.socket | None = None
+        self._spare: socket.socket | None = self._start_steward()
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
         """See `Level`."""
