@@ -90,7 +90,7 @@ class ProcessSandbox:
             session.forget()
         self._sessions.clear()
         with contextlib.suppress(RuntimeError):
-            asyncio.get_running_loop().remove_reader(self._control)
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
         try:
             self._process.wait(10)
@@ -189,7 +189,7 @@ class ProcessSandbox:
             self._loop = loop
             self._replies.clear()
             self._running = asyncio.Semaphore(self.config.parallel or os.cpu_count() or 1)
-            loop.add_reader(self._control, self._hear)
+            loop.add_reader(self._control.fileno(), self._hear)
 
     def running(self) -> asyncio.Semaphore:
         """Held by a session while one of its blocks runs."""

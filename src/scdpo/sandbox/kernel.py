@@ -43,6 +43,8 @@ _PR_CAP_AMBIENT = 47
 _CLONE_VM = 0x100
 _CLONE_FILES = 0x400
 _STACK_BYTES = 1 << 14
+_SIG_SETMASK = int(signal.SIG_SETMASK)
+_EVERY_SIGNAL = b"\xff" * 128
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_READ_SEARCH = 2
 _SIGCHLD = ctypes.c_int(signal.SIGCHLD)
@@ -137,12 +139,16 @@ def start_waiting(namespaces: int) -> tuple[int, Stack]:
     stack = ctypes.create_string_buffer(_STACK_BYTES)
     top = (ctypes.addressof(stack) + _STACK_BYTES) & ~15
     flags = namespaces | _CLONE_VM | _CLONE_FILES | signal.SIGCHLD
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    # Not through `signal`, which makes sets of names of what these calls return.
+    before = ctypes.create_string_buffer(len(_EVERY_SIGNAL))
+    perform([("sigprocmask", _libc.sigprocmask, (_SIG_SETMASK, _EVERY_SIGNAL, before))])
     try:
         pid = _libc.clone(_libc.pause, ctypes.c_void_p(top), ctypes.c_int(flags), None)
+        # What follows may change the error number.
+        pid = _checked(pid, "clone")
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    return _checked(pid, "clone"), stack
+        perform([("sigprocmask", _libc.sigprocmask, (_SIG_SETMASK, before, None))])
+    return pid, stack
 
 
 def plain_fork() -> int:

@@ -37,6 +37,8 @@ class ProcessSession:
         self.number = number
         self._sandbox = sandbox
         self._socket, self._their_socket = socket.socketpair()
+        # An event loop that is handed the object asks it for its addresses.
+        self._fd = self._socket.fileno()
         self._output, self._their_output = os.pipe()
         self._socket.setblocking(False)
         os.set_blocking(self._output, False)
@@ -108,12 +110,12 @@ class ProcessSession:
             header = wire.HEADER.pack(wire.RUN, self._token, len(payload))
             await self._send(header + payload, ended)
             if self._live:
-                loop.add_reader(self._socket, self._hear)
+                loop.add_reader(self._fd, self._hear)
             kind = await ended
         finally:
             timer.cancel()
             if self._live:
-                loop.remove_reader(self._socket)
+                loop.remove_reader(self._fd)
                 loop.remove_reader(self._output)
         return _CUTS.get(kind, "died")
 
@@ -170,7 +172,7 @@ class ProcessSession:
         loop = asyncio.get_running_loop()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         answered = asyncio.Event()
-        loop.add_reader(self._socket, answered.set)
+        loop.add_reader(self._fd, answered.set)
         try:
             async with asyncio.timeout(self._sandbox.config.deadline):
                 await answered.wait()
@@ -178,7 +180,7 @@ class ProcessSession:
         except (OSError, TimeoutError):
             message, ancillary = b"", []
         finally:
-            loop.remove_reader(self._socket)
+            loop.remove_reader(self._fd)
         if message != wire.CLONED + token:
             raise SandboxError("the sandbox session could not be cloned")
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
@@ -201,7 +203,7 @@ class ProcessSession:
         self._live = False
         with contextlib.suppress(RuntimeError):
             loop = asyncio.get_running_loop()
-            loop.remove_reader(self._socket)
+            loop.remove_reader(self._fd)
             loop.remove_reader(self._output)
         self._socket.close()
         os.close(self._output)

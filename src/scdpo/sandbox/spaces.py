@@ -134,7 +134,7 @@ class Spaces:
         for pid in self._table.descendants([self._own]):
             members.setdefault(self._table.namespace(pid), []).append(pid)
         for space in list(self._spaces.values()):
-            pids = self._without_ours(space, members.get(space.namespace, []))
+            pids = self._without_ours(space, members.get(self._namespace(space), []))
             if pids and not space.leaving and over_limit(self._table, pids, self._memory):
                 space.why = "memory"
                 self._kill_session(space)
@@ -145,7 +145,6 @@ class Spaces:
     def _know(self, space: _Space, pidfd: int) -> None:
         space.pidfd = pidfd
         space.pid = self._table.of(pidfd) or 0
-        space.namespace = self._table.namespace(space.pid)
         self._loop.add(pidfd, lambda: self._ended(space))
         if space.leaving:
             self._kill(space)
@@ -278,9 +277,18 @@ class Spaces:
         return any(self._table.stopped(pid) for pid in self._members(space))
 
     def _members(self, space: _Space) -> list[int]:
+        own = self._namespace(space)
         found = self._table.descendants([self._own])
-        inside = [pid for pid in found if self._table.namespace(pid) == space.namespace]
-        return self._without_ours(space, inside)
+        return self._without_ours(space, [p for p in found if self._table.namespace(p) == own])
+
+    def _namespace(self, space: _Space) -> int:
+        # Not asked for before it is needed: most sessions end before anyone looks.
+        if not space.namespace:
+            found = self._table.namespace(space.pid)
+            # Else the id may be another's by now.
+            if self._table.of(space.pidfd) == space.pid:
+                space.namespace = found
+        return space.namespace
 
     @staticmethod
     def _without_ours(space: _Space, pids: list[int]) -> list[int]:
