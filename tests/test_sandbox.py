@@ -617,7 +617,8 @@ if os.fork() == 0:
             for copy in copies:
                 assert (await copy.run("open('x').read()")).output == "'y'"
                 await copy.close()
-            assert len(below_us()) == start
+            # What was started in advance for clones may have been used up.
+            assert len(below_us()) <= start
             assert folders() == []
 
     def folders() -> list[Path]:

@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scdpo.sandbox import files, processes
 from scdpo.sandbox.processes import ProcessTable
-from scdpo.sandbox.supervisor import Answer, Warm, over_limit
+from scdpo.sandbox.supervisor import Answer, Warm, failure, over_limit
 
 _KILL_SECONDS = 5.0
 _MAX_FILES = 8192
@@ -64,9 +63,9 @@ class Folders:
         user = self._users[shift % len(self._users)] if self._users else None
         place = self._make(number, number, user)
 
-        def done(reply: dict[str, Any]) -> None:
-            place.pid = int(reply.get("pid", 0))
-            answer(**reply)
+        def done(pid: int) -> None:
+            place.pid = max(pid, 0)
+            answer(**failure(pid))
 
         self._warm.fork(str(place.folder), user, fds, done)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from scdpo.sandbox import keeper, kernel, processes, wire
 from scdpo.sandbox.processes import ProcessTable
-from scdpo.sandbox.supervisor import Answer, Loop, Warm, over_limit
+from scdpo.sandbox.supervisor import Answer, Loop, Warm, failure, over_limit
 
 _PATIENCE = 10.0
 _GLANCE = 0.1
@@ -78,8 +78,8 @@ class Spaces:
         self._know(space, os.pidfd_open(pid))
         try:
             keeper.map_user(space.pid, self._settings)
-            reply = lambda reply: space.answer(**reply)  # noqa: E731
-            self._warm.fork(self._folder, None, [*fds, space.pidfd], reply)
+            fds = [*fds, space.pidfd]
+            self._warm.fork(self._folder, None, fds, lambda pid: space.answer(**failure(pid)))
         except OSError as error:
             space.answer(error=str(error.strerror or error))
 

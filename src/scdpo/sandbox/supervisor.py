@@ -15,7 +15,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from scdpo.sandbox import wire
 from scdpo.sandbox.processes import ProcessTable
@@ -95,21 +95,19 @@ class Warm:
 
     def __init__(self, channel: socket.socket, loop: Loop) -> None:
         self._channel = channel
-        self._waiting: deque[Callable[[dict[str, Any]], None]] = deque()
+        self._waiting: deque[Callable[[int], None]] = deque()
         self._loop = loop
         loop.add(channel.fileno(), self._hear)
 
     def fork(
-        self,
-        folder: str,
-        user: int | None,
-        fds: list[int],
-        done: Callable[[dict[str, Any]], None],
+        self, folder: str, user: int | None, fds: list[int], done: Callable[[int], None]
     ) -> None:
-        """Have a session forked, see `warm.start`; `done` gets the reply. Raises OSError."""
-        nested = len(fds) > 2
-        packet = json.dumps({"folder": folder, "user": user, "nested": nested}).encode()
-        socket.send_fds(self._channel, [packet], fds)
+        """Have a session forked; `done` gets its process id, or an error number as a negative.
+
+        `fds`: see `warm.start`. Raises OSError.
+        """
+        head = wire.FORK.pack(-1 if user is None else user, len(fds) > 2)
+        socket.send_fds(self._channel, [head + folder.encode()], fds)
         self._waiting.append(done)
 
     def _hear(self) -> None:
@@ -117,7 +115,12 @@ class Warm:
         if not packet:
             self._loop.stop()
             return
-        self._waiting.popleft()(json.loads(packet))
+        self._waiting.popleft()(wire.FORKED.unpack(packet)[0])
+
+
+def failure(number: int) -> dict[str, str]:
+    """What a negative error number is in a reply; nothing for a process id."""
+    return {"error": os.strerror(-number)} if number < 0 else {}
 
 
 class Supervisor:

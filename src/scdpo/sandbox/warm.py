@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import linecache
@@ -13,7 +14,6 @@ import socket
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 from scdpo.sandbox import isolation, kernel, pages, wire, worker
 from scdpo.sandbox.cell import Notebook
@@ -42,12 +42,11 @@ class Settings:
 
 
 def start(channel: socket.socket, settings: Settings) -> None:
-    """Fork the warm parent, which serves `channel` with one JSON object for each. Raises OSError.
+    """Fork the warm parent, which serves `channel`. Raises OSError.
 
-    When everything is imported it sends `{}`, or an `error`. A request is a `folder`, a `user` that
-    the session is to be or null, and whether it is `nested` below a keeper; with it come the
-    session's socket, its output pipe and, when nested, a pidfd of the keeper. The answer has the
-    session's `pid`, or an `error`.
+    When everything is imported it sends a JSON object, with an `error` if there was one. Then it
+    answers each `wire.FORK` with a `wire.FORKED`. With a request come the session's socket, its
+    output pipe and, when it is born below a keeper, a pidfd of that.
     """
     if os.fork() == 0:
         try:
@@ -80,16 +79,17 @@ def _serve(channel: socket.socket, settings: Settings) -> None:
         packet, fds, _, _ = socket.recv_fds(channel, wire.MAX_PACKET, len(_PLACES))
         if not packet:
             return
-        request = json.loads(packet)
+        user, nested = wire.FORK.unpack_from(packet)
+        folder = packet[wire.FORK.size :].decode()
         try:
             for fd, place in zip(fds, _PLACES, strict=False):
                 os.dup2(fd, place, inheritable=False)
                 os.close(fd)
-            reply: dict[str, object] = {"pid": _fork_session(request, runner, own)}
+            result = _fork_session(runner, folder, user, own if nested else None)
         except OSError as error:
-            reply = {"error": str(error.strerror or error)}
+            result = -(error.errno or errno.EIO)
         os.closerange(min(_PLACES), max(_PLACES) + 1)
-        _send(channel, reply)
+        channel.send(wire.FORKED.pack(result))
 
 
 def _preload(settings: Settings) -> None:
@@ -156,17 +156,19 @@ def _be_the_first_to_go(proc: int) -> None:
             os.close(fd)
 
 
-def _fork_session(request: dict[str, Any], runner: worker.Runner, own: int) -> int:
-    """Fork a session's process; returns its id in this PID namespace. Raises OSError."""
-    nested = request["nested"]
-    if nested:
+def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None) -> int:
+    """Fork a session's process; returns its id in this PID namespace. Raises OSError.
+
+    `own`: a pidfd of this process, where the session is to be born below its keeper.
+    """
+    if own is not None:
         kernel.enter(worker.KEEPER_FD, kernel.NEW_PIDS)
     pid = kernel.plain_fork()
     if pid == 0:
         with contextlib.suppress(OSError):
-            runner.begin(request["folder"], request["user"])
+            runner.begin(folder, None if user < 0 else user)
         os._exit(1)
-    if nested:
+    if own is not None:
         # Else the namespaces of the last session would be kept by this process.
         kernel.enter(own, kernel.NEW_PIDS)
     return pid

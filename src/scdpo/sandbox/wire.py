@@ -28,6 +28,12 @@ CLONED = b"c"
 """From a copy: it is ready."""
 ANSWER_BYTES = 1 + TOKEN_BYTES
 
+FORK = struct.Struct("<q?")
+"""To the warm parent: fork a session that becomes this user (if not negative), whether below a
+keeper; the path of its folder follows."""
+FORKED = struct.Struct("<i")
+"""From the warm parent: the session's process id, or an error number as a negative."""
+
 MAX_PACKET = 4096
 MAX_DESCRIPTORS = 2
 
