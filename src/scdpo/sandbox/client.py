@@ -37,8 +37,8 @@ class ProcessSandbox:
 
     level: str
     """The level of `SandboxConfig.level`."""
-    lost: bool
-    """Whether it has ended without having been closed."""
+    lost: str
+    """Why it has ended without having been closed; empty while it has not."""
     isolation: str
     """The level and what it consists of here, such as `namespace: user+mount+pid+…+seccomp`."""
 
@@ -57,7 +57,7 @@ class ProcessSandbox:
         self._opening = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self.lost = False
+        self.lost = ""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = self._launch(theirs.fileno())
@@ -99,9 +99,10 @@ class ProcessSandbox:
             self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
+        how = f"lost: {self.lost}" if self.lost else "closed"
         for waiting in self._replies.values():
             if not waiting.done():
-                waiting.set_exception(SandboxError("the sandbox was lost: it has ended"))
+                waiting.set_exception(SandboxError(f"the sandbox was {how}"))
         self._replies.clear()
         if self._folder is not None:
             files.remove(str(self._folder))
@@ -205,10 +206,13 @@ class ProcessSandbox:
         except OSError:
             packet, fds = b"", []
         if not packet:
-            self.lost = True
+            self.lost = self.lost or "it has ended"
             self.close()
             return
         reply = json.loads(packet)
+        if "lost" in reply:
+            self.lost = reply["lost"]
+            return
         waiting = self._replies.pop(reply["id"], None)
         if waiting is None or waiting.done():
             for fd in fds:
@@ -217,13 +221,20 @@ class ProcessSandbox:
             waiting.set_result(Reply(reply, fds))
 
     async def _request(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> Reply:
-        """Ask the supervisor and wait for its answer.
+        """Ask the supervisor and wait for its answer; raises what `_answer` does."""
+        return await self._answer(self._ask(do, number, fds, **more), do)
 
-        Raises SandboxError, and TimeoutError for a clone, which the session can delay.
-        """
+    def _ask(
+        self, do: str, number: int, fds: tuple[int, ...] = (), **more: int
+    ) -> asyncio.Future[Reply]:
+        """Ask the supervisor; its answer is to be awaited by `_answer`. Raises SandboxError."""
         self._bind()
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[self._send(do, number, fds, **more)] = waiting
+        return waiting
+
+    async def _answer(self, waiting: asyncio.Future[Reply], do: str) -> Reply:
+        """Raises SandboxError, and TimeoutError for a clone, which the session can delay."""
         seconds = self.config.deadline if do == "clone" else _REPLY_SECONDS
         try:
             async with asyncio.timeout(seconds):
@@ -278,10 +289,15 @@ class ProcessSandbox:
         with self._slot() as number:
             copy = ProcessSession(self, number)
             try:
-                with copy.child_ends() as fds:
-                    token = session.send_clone(fds)
-                # While the session forks, its copy's place is made.
-                place = await self._request("clone", number, of=session.number)
+                # The copy's place is made while the session forks.
+                asked = self._ask("clone", number, of=session.number)
+                try:
+                    with copy.child_ends() as fds:
+                        token = session.send_clone(fds)
+                except BaseException:
+                    asked.cancel()
+                    raise
+                place = await self._answer(asked, "clone")
                 try:
                     copy.send_place(str(place.message["folder"]), place.fds)
                 finally:

@@ -118,6 +118,13 @@ class Folders:
         if over_limit(self._table, pids, self._memory):
             self._kill_trees(strangers)
 
+    def wants_to_prepare(self) -> bool:
+        """See `Level`."""
+        return False
+
+    def prepare(self) -> None:
+        """See `Level`."""
+
     def close(self) -> None:
         """See `Level`."""
         self._awaited.clear()

@@ -61,8 +61,9 @@ class ProcessSession:
                     self._sandbox.abandon(self)
                     raise
                 if not self._live:
-                    how = "lost" if self._sandbox.lost else "closed"
-                    raise SandboxError(f"the sandbox was {how} while a block ran")
+                    why = self._sandbox.lost
+                    how = f"lost while a block ran: {why}" if why else "closed while a block ran"
+                    raise SandboxError(f"the sandbox was {how}")
                 text, whole = collected.finish()
                 seconds = time.perf_counter() - started
             if cut:
@@ -180,7 +181,8 @@ class ProcessSession:
         except (OSError, TimeoutError):
             message, ancillary = b"", []
         finally:
-            loop.remove_reader(self._fd)
+            if self._live:
+                loop.remove_reader(self._fd)
         if message != wire.CLONED + token:
             raise SandboxError("the sandbox session could not be cloned")
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)

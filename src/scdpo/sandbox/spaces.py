@@ -127,9 +127,6 @@ class Spaces:
         """See `Level`."""
         if not self._spaces:
             return
-        if self._spare is None:
-            with contextlib.suppress(OSError):
-                self._spare = self._start_steward()
         members: dict[int, list[int]] = {}
         for pid in self._table.descendants([self._own]):
             members.setdefault(self._table.namespace(pid), []).append(pid)
@@ -138,6 +135,15 @@ class Spaces:
             if pids and not space.leaving and over_limit(self._table, pids, self._memory):
                 space.why = "memory"
                 self._kill_session(space)
+
+    def wants_to_prepare(self) -> bool:
+        """See `Level`."""
+        return self._spare is None
+
+    def prepare(self) -> None:
+        """See `Level`: starts the next steward."""
+        if self._spare is None:
+            self._spare = self._start_steward()
 
     def close(self) -> None:
         """Nothing to do: the end of process 1 is the end of all."""
@@ -176,8 +182,17 @@ class Spaces:
             self._tell(space.above, keeper.LOWER)
 
     def _hear_steward(self, space: _Space) -> None:
-        """Take note of what a steward says."""
-        message, fds = _receive(space.steward)
+        """Take note of what a steward says, if it still is to be heard."""
+        if space.steward is None:
+            return
+        try:
+            message, fds, _, _ = socket.recv_fds(
+                space.steward, wire.MAX_PACKET, 1, socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            message, fds = b"", []
         if message == keeper.READY:
             space.steward_pid = self._table.of(fds[0]) or 0
             os.close(fds[0])
@@ -215,6 +230,8 @@ class Spaces:
         if space.pidfd >= 0:
             self._loop.remove(space.pidfd)
             os.close(space.pidfd)
+            # Its number will be that of another.
+            space.pidfd = -1
         self._forget_steward(space)
         space.answer(error="its process 1 has ended")
         above = space.above
@@ -297,12 +314,3 @@ class Spaces:
 
 def _socketpair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def _receive(channel: socket.socket | None) -> tuple[bytes, list[int]]:
-    """The next message and its descriptors; nothing when the other end is closed."""
-    if channel is not None:
-        with contextlib.suppress(OSError):
-            message, fds, _, _ = socket.recv_fds(channel, wire.MAX_PACKET, 1)
-            return message, fds
-    return b"", []

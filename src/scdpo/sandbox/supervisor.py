@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -27,8 +28,11 @@ _WATCH_SECONDS = 0.05
 _WATCH_SHARE = 20
 """Watching takes one part in so many of the time, or it would be too seldom: at least every…"""
 _WATCH_AT_LEAST = 0.25
+_IDLE_SECONDS = 0.003
+"""When nothing was asked for so long, there is time to do something in advance."""
 _BARE = 128 << 20
 _SHARED = 4
+_MAX_REASON = 500
 
 
 class Level(Protocol):
@@ -52,6 +56,14 @@ class Level(Protocol):
 
     def watch(self) -> None:
         """End sessions that take too much memory, that of the warm parent not counted."""
+        ...
+
+    def wants_to_prepare(self) -> bool:
+        """Whether something could be done in advance."""
+        ...
+
+    def prepare(self) -> None:
+        """Do it. Raises OSError."""
         ...
 
     def close(self) -> None:
@@ -81,13 +93,18 @@ class Loop:
         """Make `run` return."""
         self._stopped = True
 
-    def run(self, every: Callable[[], float | None]) -> None:
-        """Call back until stopped; `every` is called between, and says when next, in seconds."""
+    def run(self, every: Callable[[bool], float]) -> None:
+        """Call back until stopped; `every` is called between, and says when next, in seconds. It
+        is told whether nothing happened since."""
+        idle = False
         while not self._stopped:
-            pause = every()
-            for fd, _ in self._poll.poll(None if pause is None else 1000 * pause):
-                if callback := self._callbacks.get(fd):
+            events = self._poll.poll(1000 * every(idle))
+            due = [(fd, self._callbacks.get(fd)) for fd, _ in events]
+            for fd, callback in due:
+                # One before may have closed the descriptor, and its number be another's by now.
+                if callback is not None and self._callbacks.get(fd) is callback:
                     callback()
+            idle = not events
 
 
 class Warm:
@@ -141,17 +158,27 @@ class Supervisor:
             signal.signal(number, lambda *_: self._loop.stop())
         try:
             self._loop.run(self._watch)
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            why = f"{error!r} in {at.name}, line {at.lineno}"[:_MAX_REASON]
+            with contextlib.suppress(OSError):
+                self._control.send(json.dumps({"id": 0, "lost": why}).encode())
         finally:
             level.close()
             os._exit(0)
 
-    def _watch(self) -> float:
+    def _watch(self, idle: bool) -> float:
         now = time.monotonic()
         if now - self._watched >= self._pause:
             self._level.watch()
             self._watched = time.monotonic()
             took = _WATCH_SHARE * (self._watched - now)
             self._pause = min(max(_WATCH_SECONDS, took), _WATCH_AT_LEAST)
+        if self._level.wants_to_prepare():
+            if not idle:
+                return _IDLE_SECONDS
+            with contextlib.suppress(OSError):
+                self._level.prepare()
         return self._pause
 
     def _hear(self) -> None:

@@ -126,6 +126,8 @@ class Runner:
             if keeper:
                 kernel.enter(keeper[0], self._rules.namespaces)
             if _fork() != 0:
+                # The copy first: to give this process's memory back takes a while.
+                os.sched_yield()
                 os._exit(0)
             if not keeper:
                 _wait_for_end_of(middle)
