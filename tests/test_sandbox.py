@@ -106,6 +106,47 @@ random.random(), numpy.random.rand()
         assert first == second == last(other, code).output
 
 
+def test_a_session_begins_as_if_no_cell_had_run_before(sandbox: ProcessSandbox) -> None:
+    look = (
+        "import linecache, random, sys, numpy\n"
+        "mine = {'look', 'linecache', 'random', 'sys', 'numpy', 'get_ipython'}\n"
+        "print(sorted(n for n in globals() if n not in mine and not n.startswith('_')))\n"
+        "print(In[:-1], Out, repr(_), repr(_i), [n for n in linecache.cache if 'Cell' in n])\n"
+        "print(random.random() == random.Random(0).random())\n"
+        "print(numpy.random.rand() == numpy.random.RandomState(0).rand())"
+    )
+    shown = "['In', 'Out', 'exit', 'mine', 'quit']\n[''] {} '' '' ['Cell In[1]']\nTrue\nTrue"
+    assert last(sandbox, look).output == shown
+    failed = last(sandbox, "1 / 0").output
+    assert "Cell In[1], line 1" in failed
+
+
+def test_a_session_has_its_own_descriptors_only(sandbox: ProcessSandbox) -> None:
+    """Standard ones, its socket, and the pipe for its output; the same in copies of copies."""
+    look = """
+import os, stat
+kinds = {}
+for fd in range(1024):
+    try:
+        kinds[fd] = stat.S_IFMT(os.fstat(fd).st_mode)
+    except OSError:
+        pass
+pipe, sock, null = stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR
+kinds == {0: null, 1: pipe, 2: pipe, 254: sock, 255: pipe} or kinds
+"""
+
+    async def body() -> list[str]:
+        session = await sandbox.session()
+        copy = await session.clone()
+        again = await copy.clone()
+        outputs = [(await one.run(look)).output for one in (session, copy, again)]
+        for one in (session, copy, again):
+            await one.close()
+        return outputs
+
+    assert run(body()) == ["True"] * 3
+
+
 # Limits
 
 
