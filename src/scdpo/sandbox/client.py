@@ -24,6 +24,9 @@ from scdpo.sandbox.session import ProcessSession
 
 _START_SECONDS = 120.0
 _REPLY_SECONDS = 30.0
+_MORE_SECONDS = 1.0
+_MAX_ASKED = 128
+"""Requests under way; a socket holds more than twice as many."""
 _PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 
 
@@ -154,7 +157,7 @@ class ProcessSandbox:
 
     def _await_start(self) -> list[str]:
         """Wait for the supervisor's first message; returns what the isolation consists of."""
-        ready, _, _ = select.select([self._control], [], [], _START_SECONDS)
+        ready = _ready(self._control, select.POLLIN, _START_SECONDS)
         packet = self._control.recv(wire.MAX_PACKET) if ready else b""
         stderr = self._process.stderr
         assert stderr is not None
@@ -189,6 +192,7 @@ class ProcessSandbox:
         if self._loop is not loop:
             self._loop = loop
             self._replies.clear()
+            self._asking = asyncio.Semaphore(_MAX_ASKED)
             self._running = asyncio.Semaphore(self.config.parallel or os.cpu_count() or 1)
             loop.add_reader(self._control.fileno(), self._hear)
 
@@ -222,31 +226,50 @@ class ProcessSandbox:
 
     async def _request(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> Reply:
         """Ask the supervisor and wait for its answer; raises what `_answer` does."""
-        return await self._answer(self._ask(do, number, fds, **more), do)
+        self._bind()
+        async with self._asking:
+            return await self._answer(self._ask(do, number, fds, **more), do)
 
     def _ask(
         self, do: str, number: int, fds: tuple[int, ...] = (), **more: int
     ) -> asyncio.Future[Reply]:
         """Ask the supervisor; its answer is to be awaited by `_answer`. Raises SandboxError."""
-        self._bind()
         waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[self._send(do, number, fds, **more)] = waiting
         return waiting
 
     async def _answer(self, waiting: asyncio.Future[Reply], do: str) -> Reply:
         """Raises SandboxError, and TimeoutError for a clone, which the session can delay."""
-        seconds = self.config.deadline if do == "clone" else _REPLY_SECONDS
         try:
-            async with asyncio.timeout(seconds):
-                reply = await waiting
-        except TimeoutError as error:
+            for seconds in (
+                self.config.deadline if do == "clone" else _REPLY_SECONDS,
+                _MORE_SECONDS,
+            ):
+                await asyncio.wait([waiting], timeout=seconds)
+                # The event loop or the machine may have stood still, and the answer be there.
+                while not waiting.done() and self._has_answers():
+                    self._hear()
+                if waiting.done():
+                    break
+        except BaseException:
+            if not waiting.cancel() and waiting.exception() is None:
+                for fd in waiting.result().fds:
+                    os.close(fd)
+            raise
+        if not waiting.done():
+            waiting.cancel()
             if do == "clone":
-                raise
+                raise TimeoutError
+            self.lost = "no answer"
             self.close()
-            raise SandboxError("the sandbox was lost: no answer") from error
+            raise SandboxError(f"the sandbox was lost: {self.lost}")
+        reply = waiting.result()
         if "error" in reply.message:
             raise SandboxError(f"the sandbox could not {do} a session: {reply.message['error']}")
         return reply
+
+    def _has_answers(self) -> bool:
+        return not self._closed and _ready(self._control, select.POLLIN, 0)
 
     def _send(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> int:
         if self._closed:
@@ -254,7 +277,7 @@ class ProcessSandbox:
         sent = next(self._ids)
         packet = json.dumps({"id": sent, "do": do, "session": number, **more}).encode()
         try:
-            select.select([], [self._control], [], _REPLY_SECONDS)
+            _ready(self._control, select.POLLOUT, _REPLY_SECONDS)
             socket.send_fds(self._control, [packet], list(fds))
         except OSError as error:
             self.close()
@@ -289,15 +312,16 @@ class ProcessSandbox:
         with self._slot() as number:
             copy = ProcessSession(self, number)
             try:
-                # The copy's place is made while the session forks.
-                asked = self._ask("clone", number, of=session.number)
-                try:
-                    with copy.child_ends() as fds:
-                        token = session.send_clone(fds)
-                except BaseException:
-                    asked.cancel()
-                    raise
-                place = await self._answer(asked, "clone")
+                async with self._asking:
+                    # The copy's place is made while the session forks.
+                    asked = self._ask("clone", number, of=session.number)
+                    try:
+                        with copy.child_ends() as fds:
+                            token = session.send_clone(fds)
+                    except BaseException:
+                        asked.cancel()
+                        raise
+                    place = await self._answer(asked, "clone")
                 try:
                     copy.send_place(str(place.message["folder"]), place.fds)
                 finally:
@@ -320,6 +344,13 @@ class Reply(NamedTuple):
 
     message: dict[str, Any]
     fds: list[int]
+
+
+def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
+    """Wait until a socket can be read or written to; `select` knows no descriptors above 1,023."""
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(1000 * seconds))
 
 
 def _bare_environment() -> dict[str, str]:

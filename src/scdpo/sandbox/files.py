@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -19,8 +20,11 @@ def copy(source: int, target: str) -> None:
 
     Descriptors of this process that are open on the files copied are moved to the copies, with
     their position and mode. Left out: what is neither file, folder nor link, and what this
-    process may not read. Raises OSError where the copies cannot be written.
+    process may not read. Raises OSError where the copies cannot be written, and where both are the
+    same folder.
     """
+    if os.path.samestat(os.fstat(source), Path(target).stat()):
+        raise FileExistsError(errno.EEXIST, "a folder cannot be copied onto itself", target)
     moved: dict[tuple[int, int], Path] = {}
     _copy_folder(source, Path(target), moved)
     if moved:

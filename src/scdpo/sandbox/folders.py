@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +109,10 @@ class Folders:
             if not place.pid or place.why:
                 continue
             pids = [place.pid, *self._table.descendants([place.pid])]
-            if over_limit(self._table, pids, self._memory) or _too_large(
-                self._table, place.folder, pids, self._disk
+            if (
+                over_limit(self._table, pids, self._memory)
+                or _too_large(self._table, place.folder, pids, self._disk)
+                or self._has_strays(place)
             ):
                 place.why = "memory"
                 self._kill_below(place)
@@ -134,26 +137,47 @@ class Folders:
         files.remove(str(self._base))
 
     def _make(self, number: int, family: int, user: int | None) -> _Place:
-        folder = self._base / str(family) / str(number)
-        # Sessions cannot write to the folder that theirs lies in, lest they put a link in place
-        # of it; where they run as its owner, its mode keeps them out, which they cannot change.
+        # A name that cannot be taken before.
+        folder = self._base / str(family) / f"{number}-{secrets.token_hex(4)}"
         folder.parent.mkdir(exist_ok=True)
-        folder.parent.chmod(0o711 if user is not None else 0o700)
-        folder.mkdir(mode=0o700)
-        if user is not None:
-            os.chown(folder, user, user, follow_symlinks=False)
-        else:
-            folder.parent.chmod(0o500)
+        with self._open(folder.parent, user):
+            folder.mkdir(mode=0o700)
+            if user is not None:
+                os.chown(folder, user, user, follow_symlinks=False)
         place = self._places[number] = _Place(folder, family, user)
         return place
 
     def _discard(self, place: _Place) -> None:
-        place.folder.parent.chmod(0o711 if place.user is not None else 0o700)
-        files.remove(str(place.folder))
-        if place.user is None:
-            place.folder.parent.chmod(0o500)
+        # Out of the family's reach first: to delete much takes long.
+        doomed = self._base / f"ended-{place.folder.name}"
+        with contextlib.suppress(OSError), self._open(place.folder.parent, place.user):
+            place.folder.rename(doomed)
+        files.remove(str(doomed))
         if all(other.family != place.family for other in self._places.values()):
             files.remove(str(place.folder.parent))
+
+    @contextlib.contextmanager
+    def _open(self, folder: Path, user: int | None) -> Iterator[None]:
+        """Let this process write to a family's folder.
+
+        Sessions cannot, lest they put a link in place of theirs, or files where none are counted;
+        where they run as its owner, its mode keeps them out, which they cannot change.
+        """
+        folder.chmod(0o711 if user is not None else 0o700)
+        try:
+            yield
+        finally:
+            if user is None:
+                folder.chmod(0o500)
+
+    def _has_strays(self, place: _Place) -> bool:
+        """Whether a family's folder holds what was made there in the moment that it was open."""
+        if place.user is not None:
+            return False
+        ours = {p.folder for p in self._places.values() if p.family == place.family}
+        with contextlib.suppress(OSError):
+            return not ours.issuperset(place.folder.parent.iterdir())
+        return False
 
     def _kill_below(self, place: _Place) -> None:
         # The process may have ended, and its id be another's, who is no one of ours.

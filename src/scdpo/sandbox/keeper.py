@@ -26,7 +26,7 @@ READY = b"r"
 NEST = b"n"
 """To a steward: start a keeper below. Answered with a pidfd of it when it can be entered."""
 LOWER = b"l"
-"""To a steward: the copy that enters those namespaces is there."""
+"""To a steward: the copies that enter those namespaces are there, or will not come."""
 FREEZE = b"f"
 """To a steward: stop every process of the namespace and those below. Answered with the same."""
 THAW = b"t"
@@ -177,6 +177,8 @@ class _ProcessNumbers:
         self._high = settings.high
 
     def rise(self) -> None:
+        if self._low:
+            return
         with contextlib.suppress(OSError):
             self._low = self._last()
             self._set(self._high)

@@ -16,7 +16,8 @@ from scdpo.sandbox import keeper, kernel, processes, wire
 from scdpo.sandbox.processes import ProcessTable
 from scdpo.sandbox.supervisor import Answer, Loop, Warm, failure, over_limit
 
-_PATIENCE = 10.0
+_PATIENCE = 3.0
+"""Seconds that a session may keep the supervisor from killing it alone; then its clones go too."""
 _GLANCE = 0.1
 _ATTEMPTS = 3
 
@@ -27,10 +28,12 @@ class _Space:
 
     `above`: the space of the session that this one is a clone of, whose steward started the
     keeper; else it stands on `stack`. `pidfd` and `pid`: of the keeper, the latter as /proc counts.
-    `namespace`: number of its PID namespace. `below`: spaces of clones, which end with this one.
-    `nesting`: those whose keeper was asked for. `pending`: answers the request for this space.
-    `leaving`: to be called when it has ended. `husk`: the session has ended, the keeper stays for
-    the clones. `why`: the session was ended.
+    `namespace`: number of its PID namespace. `steward`, `steward_pidfd` and `steward_pid`: the way
+    to the steward, and who it is. `below`: spaces of clones, which end with this one; `coming`:
+    those whose session is not there yet; `nesting`: those whose keeper was asked for, in that
+    order. `pending`: answers the request for this space. `leaving`: to be called when it has
+    ended. `husk`: the session has ended, the keeper stays for the clones. `why`: the session was
+    ended.
     """
 
     number: int
@@ -41,8 +44,10 @@ class _Space:
     pid: int = 0
     namespace: int = 0
     steward: socket.socket | None = None
+    steward_pidfd: int = -1
     steward_pid: int = 0
     below: set[int] = field(default_factory=set)
+    coming: set[int] = field(default_factory=set)
     nesting: deque[_Space] = field(default_factory=deque)
     leaving: list[Callable[[], None]] = field(default_factory=list)
     husk: bool = False
@@ -74,8 +79,13 @@ class Spaces:
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
         """See `Level`."""
         pid, stack = keeper.start(self._settings)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            raise
         space = self._spaces[number] = _Space(number, None, answer, stack)
-        self._know(space, os.pidfd_open(pid))
+        self._know(space, pidfd)
         try:
             keeper.map_user(space.pid, self._settings)
             fds = [*fds, space.pidfd]
@@ -90,12 +100,13 @@ class Spaces:
             answer(error="its session is gone")
             return
         try:
-            self._steward(above).send(keeper.NEST)
+            self._steward(above).send(keeper.NEST, socket.MSG_DONTWAIT)
         except OSError as error:
             answer(error=str(error.strerror or error))
             return
         space = self._spaces[number] = _Space(number, above, answer)
         above.below.add(number)
+        above.coming.add(number)
         above.nesting.append(space)
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
@@ -174,33 +185,38 @@ class Spaces:
     def _tell(self, space: _Space, message: bytes) -> None:
         if space.steward is not None:
             with contextlib.suppress(OSError):
-                space.steward.send(message)
+                # A steward that the session has stopped reads nothing.
+                space.steward.send(message, socket.MSG_DONTWAIT)
 
     def _settle(self, space: _Space | None) -> None:
-        """Let the session that `space` clones go on as before, now that the copy is there."""
-        if space is not None and space.above is not None:
-            self._tell(space.above, keeper.LOWER)
+        """Let the session that `space` clones go on as before, now that the copy is there or will
+        not come, if no other is on its way."""
+        above = space.above if space is not None else None
+        if space is not None and above is not None and space.number in above.coming:
+            above.coming.discard(space.number)
+            if not above.coming:
+                self._tell(above, keeper.LOWER)
 
     def _hear_steward(self, space: _Space) -> None:
         """Take note of what a steward says, if it still is to be heard."""
         if space.steward is None:
             return
         try:
-            message, fds, _, _ = socket.recv_fds(
-                space.steward, wire.MAX_PACKET, 1, socket.MSG_DONTWAIT
-            )
+            message, fds = wire.receive(space.steward, wire.MAX_PACKET, 1, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
             message, fds = b"", []
-        if message == keeper.READY:
+        if message == keeper.READY and fds:
+            # Nested keepers hold its end of the channel too, so that its end would not be heard.
+            space.steward_pidfd = fds[0]
             space.steward_pid = self._table.of(fds[0]) or 0
-            os.close(fds[0])
-        elif message == keeper.NEST:
+            self._loop.add(fds[0], lambda: self._forget_steward(space))
+        elif message == keeper.NEST and fds and space.nesting:
             nested = space.nesting.popleft()
             self._know(nested, fds[0])
             nested.answer(fds=[nested.pidfd], folder=self._folder)
-        elif message:
+        elif message[:1] == keeper.FAILED and space.nesting:
             self._fail(space.nesting.popleft(), message[1:].decode())
         else:
             self._forget_steward(space)
@@ -209,7 +225,10 @@ class Spaces:
         if space.steward is not None:
             self._loop.remove(space.steward.fileno())
             space.steward.close()
-            space.steward, space.steward_pid = None, 0
+            if space.steward_pidfd >= 0:
+                self._loop.remove(space.steward_pidfd)
+                os.close(space.steward_pidfd)
+            space.steward, space.steward_pidfd, space.steward_pid = None, -1, 0
         while space.nesting:
             self._fail(space.nesting.popleft(), "its session has changed")
 
@@ -234,10 +253,13 @@ class Spaces:
             space.pidfd = -1
         self._forget_steward(space)
         space.answer(error="its process 1 has ended")
+        self._settle(space)
         above = space.above
         if above is not None:
             above.below.discard(space.number)
-            if above.husk and not above.below:
+            # Both may have ended in one round, and this be heard last.
+            lives = self._spaces.get(above.number) is above
+            if lives and above.husk and not above.below:
                 # Whoever waits for the end of the last clone waits for that of the husk too.
                 above.leaving += space.leaving
                 self._kill(above)
@@ -272,7 +294,7 @@ class Spaces:
         until = time.monotonic() + _PATIENCE
         with contextlib.suppress(OSError):
             self._steward(space).settimeout(_GLANCE)
-            self._steward(space).send(keeper.FREEZE)
+            self._steward(space).send(keeper.FREEZE, socket.MSG_DONTWAIT)
             while (steward := space.steward) is not None:
                 try:
                     if steward.recv(1, socket.MSG_PEEK) == keeper.FREEZE:
@@ -288,9 +310,10 @@ class Spaces:
         return False
 
     def _hold_up(self, space: _Space) -> bool:
-        """Whether the steward of a space is stopped, or what is to become it."""
+        """Whether the steward of a space has ended or is stopped, or what is to become it."""
         if space.steward_pid:
-            return self._table.stopped(space.steward_pid)
+            pid = space.steward_pid
+            return self._table.stopped(pid) or self._table.of(space.steward_pidfd) != pid
         return any(self._table.stopped(pid) for pid in self._members(space))
 
     def _members(self, space: _Space) -> list[int]:

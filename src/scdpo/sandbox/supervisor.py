@@ -30,6 +30,7 @@ _WATCH_SHARE = 20
 _WATCH_AT_LEAST = 0.25
 _IDLE_SECONDS = 0.003
 """When nothing was asked for so long, there is time to do something in advance."""
+_RESEND_SECONDS = 0.001
 _BARE = 128 << 20
 _SHARED = 4
 _MAX_REASON = 500
@@ -146,6 +147,7 @@ class Supervisor:
     def __init__(self, control: socket.socket, loop: Loop) -> None:
         self._control = control
         self._loop = loop
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._watched = 0.0
         self._pause = _WATCH_SECONDS
 
@@ -168,12 +170,15 @@ class Supervisor:
             os._exit(0)
 
     def _watch(self, idle: bool) -> float:
+        self._send()
         now = time.monotonic()
         if now - self._watched >= self._pause:
             self._level.watch()
             self._watched = time.monotonic()
             took = _WATCH_SHARE * (self._watched - now)
             self._pause = min(max(_WATCH_SECONDS, took), _WATCH_AT_LEAST)
+        if self._unsent:
+            return _RESEND_SECONDS
         if self._level.wants_to_prepare():
             if not idle:
                 return _IDLE_SECONDS
@@ -206,13 +211,29 @@ class Supervisor:
 
     def _answerer(self, number: int, received: list[int]) -> Answer:
         def answer(fds: list[int] | None = None, **reply: object) -> None:
-            packet = json.dumps({"id": number, **reply}).encode()
-            with contextlib.suppress(OSError):
-                socket.send_fds(self._control, [packet], fds or [])
+            # Copies, as whoever answers may close its own before this is sent.
+            copies = [os.dup(fd) for fd in fds or []]
+            self._unsent.append((json.dumps({"id": number, **reply}).encode(), copies))
+            self._send()
             while received:
                 os.close(received.pop())
 
         return answer
+
+    def _send(self) -> None:
+        """Send what the owner takes: it may be waiting itself, for this process to read."""
+        while self._unsent:
+            packet, fds = self._unsent[0]
+            try:
+                wire.send(self._control, packet, fds, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                # The owner is gone, which is heard elsewhere.
+                pass
+            self._unsent.popleft()
+            for fd in fds:
+                os.close(fd)
 
 
 def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:

@@ -163,14 +163,17 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
     """
     if own is not None:
         kernel.enter(worker.KEEPER_FD, kernel.NEW_PIDS)
-    pid = kernel.plain_fork()
-    if pid == 0:
-        with contextlib.suppress(OSError):
-            runner.begin(folder, None if user < 0 else user)
-        os._exit(1)
-    if own is not None:
-        # Else the namespaces of the last session would be kept by this process.
-        kernel.enter(own, kernel.NEW_PIDS)
+    try:
+        pid = kernel.plain_fork()
+        if pid == 0:
+            try:
+                runner.begin(folder, None if user < 0 else user)
+            finally:
+                os._exit(1)
+    finally:
+        if own is not None:
+            # Else the namespaces of the last session would be kept by this process.
+            kernel.enter(own, kernel.NEW_PIDS)
     return pid
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from array import array
 
 TOKEN_BYTES = 16
 HEADER = struct.Struct(f"<c{TOKEN_BYTES}sI")
@@ -36,6 +37,24 @@ FORKED = struct.Struct("<i")
 
 MAX_PACKET = 4096
 MAX_DESCRIPTORS = 2
+
+
+def send(sock: socket.socket, packet: bytes, fds: list[int], flags: int = 0) -> None:
+    """`socket.send_fds` with flags, which Python 3.11 takes and ignores."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+    sock.sendmsg([packet], rights, flags)
+
+
+def receive(
+    sock: socket.socket, size: int, max_fds: int, flags: int = 0
+) -> tuple[bytes, list[int]]:
+    """`socket.recv_fds` with flags, likewise."""
+    fds = array("i")
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(max_fds * fds.itemsize), flags)
+    for level, kind, rights in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    return data, list(fds)
 
 
 def receive_request(sock: socket.socket) -> tuple[bytes, bytes, bytes, list[int]]:

@@ -120,7 +120,10 @@ class Runner:
             with contextlib.suppress(OSError):
                 self._sock.close()
             self._sock = socket.socket(fileno=fds[0])
-            _, _, path, keeper = wire.receive_request(self._sock)
+            kind, _, path, keeper = wire.receive_request(self._sock)
+            if kind != wire.PLACE or bool(keeper) != bool(self._rules.namespaces):
+                # There is no place for it after all.
+                os._exit(1)
             old = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             inside = _below(self._folder)
             if keeper:
