@@ -9,9 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
@@ -19,80 +17,22 @@ from scdpo.errors import SandboxError
 from scdpo.sandbox import Execution, ProcessSandbox, ProcessSession, SandboxConfig
 from scdpo.sandbox.config import Level
 from scdpo.sandbox.processes import ProcessTable
+from sessions import (
+    DEADLINE,
+    GRACE,
+    LEVELS,
+    attack,
+    below_us,
+    last,
+    play,
+    processes_with,
+    run,
+    sandbox,
+    wait_until_gone,
+    wait_until_there,
+)
 
-T = TypeVar("T")
-LEVELS: list[Level] = ["namespace", "process"]
-DEADLINE = 1.0
-GRACE = 1.5
-"""Seconds past the deadline that a busy machine may take to have a session killed."""
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(coroutine)
-
-
-@pytest.fixture(scope="module", params=LEVELS)
-def sandbox(request: pytest.FixtureRequest) -> Iterator[ProcessSandbox]:
-    config = SandboxConfig(level=request.param, deadline=DEADLINE, memory_mb=256)
-    with ProcessSandbox(config) as sandbox:
-        assert sandbox.level == request.param
-        assert sandbox.isolation.startswith(f"{request.param}: ")
-        yield sandbox
-
-
-async def play(sandbox: ProcessSandbox, *blocks: str) -> list[Execution]:
-    """The executions of blocks in one session."""
-    session = await sandbox.session()
-    try:
-        return [await session.run(code) for code in blocks]
-    finally:
-        await session.close()
-
-
-def last(sandbox: ProcessSandbox, *blocks: str) -> Execution:
-    return run(play(sandbox, *blocks))[-1]
-
-
-def attack(sandbox: ProcessSandbox, code: str) -> tuple[Execution, float]:
-    """Run hostile code, then see that a new session works; also the seconds the attack took."""
-    started = time.monotonic()
-    execution = last(sandbox, code)
-    took = time.monotonic() - started
-    assert last(sandbox, "1 + 1").output == "2"
-    return execution, took
-
-
-def below_us() -> list[int]:
-    """Processes that descend from this one."""
-    return ProcessTable().descendants([os.getpid()])
-
-
-def processes_with(mark: str) -> list[int]:
-    """Processes that have `mark` in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if mark.encode() in line:
-                found.append(int(entry.name))
-    return found
-
-
-def wait_until_gone(mark: str, seconds: float = 5) -> list[int]:
-    until = time.monotonic() + seconds
-    while (left := processes_with(mark)) and time.monotonic() < until:
-        time.sleep(0.05)
-    return left
-
-
-def wait_until_there(mark: str, seconds: float = 5) -> list[int]:
-    until = time.monotonic() + seconds
-    while not (there := processes_with(mark)) and time.monotonic() < until:
-        time.sleep(0.02)
-    return there
+__all__ = ["sandbox"]
 
 
 def test_sets_and_random_numbers_are_the_same_in_every_session(sandbox: ProcessSandbox) -> None:
@@ -403,118 +343,6 @@ def test_allowed_network_leaves_sockets_alone() -> None:
         assert last(sandbox, code).output == "bound"
 
 
-# Clones
-
-CLONE_SETUP = """
-import random, numpy, os, sympy
-random.random(); numpy.random.rand()
-names = [1]; x = sympy.Symbol("x")
-n = open("kept", "w").write("text"); os.mkdir("below"); os.chdir("below")
-"""
-CLONE_LOOK = """
-names.append(2); n = open("../kept", "a").write("+")
-random.random(), numpy.random.rand(), names, open("../kept").read(), x**2
-"""
-CLONE_WANT = {"same": True, "separate": True, "alive": "[1, 2]"}
-
-
-def clone_outputs(sandbox: ProcessSandbox) -> dict[str, object]:
-    async def body() -> dict[str, object]:
-        session = await sandbox.session()
-        await session.run(CLONE_SETUP)
-        copies = [await session.clone() for _ in range(2)]
-        grandchild = await copies[0].clone()
-        looks = [(await s.run(CLONE_LOOK)).output for s in (session, *copies, grandchild)]
-        folders = {(await s.run("os.getcwd()")).output for s in (session, *copies, grandchild)}
-        await session.close()
-        await copies[0].close()
-        alive = (await grandchild.run("names")).output
-        await grandchild.close()
-        await copies[1].close()
-        same = len(set(looks)) == 1 and "'text+'" in looks[0] and "[1, 2]" in looks[0]
-        separate = len(folders) == (4 if sandbox.level == "process" else 1)
-        return {"same": same, "separate": separate, "alive": alive}
-
-    return run(body())
-
-
-def test_clone_has_the_same_state_and_is_independent(sandbox: ProcessSandbox) -> None:
-    assert clone_outputs(sandbox) == CLONE_WANT
-
-
-def test_clone_of_a_session_with_threads(sandbox: ProcessSandbox) -> None:
-    async def body() -> str:
-        session = await sandbox.session()
-        await session.run("import threading, time")
-        await session.run("threading.Thread(target=time.sleep, args=(9,)).start()")
-        copy = await session.clone()
-        await session.close()
-        output = (await copy.run("threading.active_count()")).output
-        await copy.close()
-        return output
-
-    assert run(body()) == "1"
-
-
-def test_clone_that_fails_leaves_the_sandbox_usable(sandbox: ProcessSandbox) -> None:
-    async def body() -> None:
-        session = await sandbox.session()
-        code = "import resource\nresource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n1"
-        assert (await session.run(code)).output == "1"
-        with pytest.raises(SandboxError, match="could not be cloned"):
-            await session.clone()
-        assert (await session.run("2")).output == "2"
-        await session.close()
-
-    run(body())
-    assert last(sandbox, "1 + 1").output == "2"
-
-
-async def close_beside_a_clone(sandbox: ProcessSandbox, code: str) -> str:
-    """What a clone says after its original has run `code` and was closed."""
-    session = await sandbox.session()
-    await session.run("state = 'kept'")
-    copy = await session.clone()
-    await session.run(code)
-    await session.close()
-    output = (await copy.run("state")).output
-    await copy.close()
-    return output
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import os, signal\nfor pid in range(2, 40):\n    if pid != os.getpid():\n"
-        "        try: os.kill(pid, signal.SIGSTOP)\n        except OSError: pass",
-        "import os\nfor pid in (-1, *range(16000, 17000)):\n"
-        "    try: os.kill(pid, 9)\n    except OSError: pass",
-        "import os\nif os.fork() == 0:\n    while True:\n"
-        "        try: os.fork()\n        except OSError: pass",
-    ],
-    ids=["stops", "kills", "forks"],
-)
-def test_an_original_cannot_harm_its_clones(code: str) -> None:
-    with ProcessSandbox(SandboxConfig(deadline=5, processes=32, preload=())) as sandbox:
-        assert run(close_beside_a_clone(sandbox, code)) == "'kept'"
-        assert last(sandbox, "1 + 1").output == "2"
-
-
-def test_a_clone_outlives_an_original_that_is_closed_at_once(sandbox: ProcessSandbox) -> None:
-    async def body() -> list[str]:
-        outputs = []
-        for _ in range(60):
-            session = await sandbox.session()
-            await session.run("x = 20")
-            copy = await session.clone()
-            await session.close()
-            outputs.append((await copy.run("x + 1")).output)
-            await copy.close()
-        return outputs
-
-    assert run(body()) == ["21"] * 60
-
-
 def test_very_deep_folders_hold_no_one_up(sandbox: ProcessSandbox) -> None:
     code = "import os\nfor n in range(1500):\n    os.mkdir('d'); os.chdir('d')"
 
@@ -547,6 +375,35 @@ time.sleep(60)
 
 
 # Many sessions, and the end
+
+
+def test_requests_of_one_turn_of_the_loop_are_all_answered(sandbox: ProcessSandbox) -> None:
+    """More than fit into the socket between owner and supervisor, either way."""
+
+    async def body() -> int:
+        await (await sandbox.session()).close()
+        asked = [sandbox._ask("end", 10**6 + n) for n in range(2000)]
+        return len([await sandbox._answer(one, "end") for one in asked])
+
+    assert run(body()) == 2000
+
+
+def test_an_answer_that_came_while_the_loop_stood_still_is_heard(
+    sandbox: ProcessSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scdpo.sandbox.client._REPLY_SECONDS", 0.2)
+
+    async def body() -> str:
+        session, beside = await sandbox.session(), await sandbox.session()
+        closing = asyncio.create_task(session.close())
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+        await closing
+        output = (await beside.run("1 + 1")).output
+        await beside.close()
+        return output
+
+    assert run(body()) == "2"
 
 
 def test_parallel_sessions(sandbox: ProcessSandbox) -> None:
@@ -629,59 +486,6 @@ def test_close_leaves_nothing(
     run(body())
     assert below_us() == before
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_closed_session_leaves_nothing_while_its_clones_live(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    mark = f"scdpo-test-{os.getpid()}-source-{level}"
-    daemon = f"""
-import os, subprocess, sys
-if os.fork() == 0:
-    os.setsid()
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)", "{mark}"])
-    os._exit(0)
-"""
-
-    async def body() -> None:
-        with ProcessSandbox(SandboxConfig(level=level, preload=())) as sandbox:
-            start = len(below_us())
-            session = await sandbox.session()
-            await session.run("open('x', 'w').write('y')\n" + daemon)
-            copies = [await session.clone() for _ in range(2)]
-            assert wait_until_there(mark)
-            await session.close()
-            await session.close()
-            assert wait_until_gone(mark, 0) == []
-            for copy in copies:
-                assert (await copy.run("open('x').read()")).output == "'y'"
-                await copy.close()
-            # What was started in advance for clones may have been used up.
-            assert len(below_us()) <= start
-            assert folders() == []
-
-    def folders() -> list[Path]:
-        return list(tmp_path.glob("*/*"))
-
-    run(body())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_open_files_of_a_clone_are_its_own(sandbox: ProcessSandbox) -> None:
-    async def body() -> tuple[str, str]:
-        session = await sandbox.session()
-        await session.run("f = open('log', 'w+'); n = f.write('one '); f.flush()")
-        copy = await session.clone()
-        for one, word in ((session, "source"), (copy, "copy")):
-            await one.run(f"n = f.write({word!r}); f.flush()")
-        looks = [(await one.run("open('log').read()")).output for one in (session, copy)]
-        await session.close()
-        await copy.close()
-        return looks[0], looks[1]
-
-    assert run(body()) == ("'one source'", "'one copy'")
 
 
 @pytest.mark.parametrize(

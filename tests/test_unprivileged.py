@@ -17,7 +17,7 @@ import pytest
 
 NOBODY = 65534
 CHECKOUT = Path(__file__).resolve().parents[1]
-FILES = ["test_sandbox.py", "test_landlock.py", "test_seccomp.py"]
+FILES = ["test_sandbox.py", "test_clones.py", "test_landlock.py", "test_seccomp.py"]
 
 
 @pytest.fixture(scope="module")

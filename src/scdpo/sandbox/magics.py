@@ -37,14 +37,13 @@ def _time(shell: InteractiveShell, line: str, cell: str | None = None) -> object
             "Did you mean the line magic %time (single %)?"
         )
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    try:
-        return shell.evaluate(code, "<timed exec>")
-    finally:
-        seconds = time.perf_counter() - started
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-        parts = f"user {_span(user)}, sys: {_span(system)}, total: {_span(user + system)}"
-        sys.stdout.write(f"CPU times: {parts}\nWall time: {_span(seconds)}\n")
+    value = shell.evaluate(code, "<timed exec>")
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    parts = f"user {_span(user)}, sys: {_span(system)}, total: {_span(user + system)}"
+    sys.stdout.write(f"CPU times: {parts}\nWall time: {_span(seconds)}\n")
+    return value
 
 
 def _timeit(shell: InteractiveShell, line: str, cell: str | None = None) -> None:

@@ -61,15 +61,10 @@ def _stops(tb: TracebackType | None) -> list[_Stop]:
 
 
 def _format_syntax_error(error: SyntaxError, stops: list[_Stop], cells: dict[str, str]) -> str:
-    """The line that is no Python, below the lines that led to it if those were executed."""
-    lines = []
-    if stops:
-        lines = [f"{HEAD}:", ""]
-        for stop in stops:
-            name = stop.code.co_name
-            where = "" if name == "<module>" else f" in {name}"
-            lines.append(f"  {_place(stop.code.co_filename, stop.line, cells)}{where}")
-            lines += [f"    {_line(stop.code.co_filename, stop.line, cells).strip()}", ""]
+    """The line that is no Python, below the lines that led to it if those were executed, and
+    below the exceptions that it came of."""
+    # A cell that is no Python came of nothing: what went before is our own doing.
+    lines = [*_earlier(error, cells, {id(error)}), *_executed(stops, cells)] if stops else []
     file, number = error.filename or "<string>", error.lineno
     text = error.text
     if text is None and number is not None:
@@ -83,6 +78,36 @@ def _format_syntax_error(error: SyntaxError, stops: list[_Stop], cells: dict[str
             lines.append("    " + " " * max(error.offset - 1 - shift, 0) + "^")
     lines.append(f"{class_name(error)}: {error.msg}".rstrip())
     return "\n".join(lines)
+
+
+def _executed(stops: list[_Stop], cells: dict[str, str]) -> list[str]:
+    lines = [f"{HEAD}:", ""] if stops else []
+    for stop in stops:
+        name = stop.code.co_name
+        where = "" if name == "<module>" else f" in {name}"
+        lines.append(f"  {_place(stop.code.co_filename, stop.line, cells)}{where}")
+        lines += [f"    {_line(stop.code.co_filename, stop.line, cells).strip()}", ""]
+    return lines
+
+
+def _earlier(error: BaseException, cells: dict[str, str], seen: set[int]) -> list[str]:
+    """The exceptions that a syntax error came of, in its own simpler layout."""
+    before, why = _reason(error)
+    if before is None or id(before) in seen:
+        return []
+    seen.add(id(before))
+    stops = _stops(_attribute(before, "__traceback__"))
+    shown = [*_executed(stops, cells), last_line(before)]
+    return [*_earlier(before, cells, seen), *shown, "", "", why, ""]
+
+
+def _reason(error: BaseException) -> tuple[BaseException | None, str]:
+    """The exception that another came of, and the sentence between them."""
+    cause = _attribute(error, "__cause__")
+    if cause is not None:
+        return cause, _CAUSE
+    suppressed = _attribute(error, "__suppress_context__")
+    return (None if suppressed else _attribute(error, "__context__")), _CONTEXT
 
 
 def _place(file: str, line: int | None, cells: dict[str, str]) -> str:
@@ -115,13 +140,11 @@ def _format_chain(
     error: BaseException, stops: list[_Stop], cells: dict[str, str], context: int, seen: set[int]
 ) -> Iterator[str]:
     seen.add(id(error))
-    cause = before = _attribute(error, "__cause__")
-    if cause is None and not _attribute(error, "__suppress_context__"):
-        before = _attribute(error, "__context__")
+    before, why = _reason(error)
     if before is not None and id(before) not in seen:
         earlier = _stops(_attribute(before, "__traceback__"))
         yield from _format_chain(before, earlier, cells, 1, seen)
-        yield _CONTEXT if cause is None else _CAUSE
+        yield why
     name = class_name(error)
     header = f"{name}{HEAD:>{max(len(RULE) - len(name), len(HEAD) + 1)}}"
     yield f"{header}\n" + "\n\n".join([*_frames(stops, cells, context), last_line(error)])
