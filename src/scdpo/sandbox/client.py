@@ -240,11 +240,9 @@ class ProcessSandbox:
 
     async def _answer(self, waiting: asyncio.Future[Reply], do: str) -> Reply:
         """Raises SandboxError, and TimeoutError for a clone, which the session can delay."""
+        waits = (self.config.deadline,) if do == "clone" else (_REPLY_SECONDS, _MORE_SECONDS)
         try:
-            for seconds in (
-                self.config.deadline if do == "clone" else _REPLY_SECONDS,
-                _MORE_SECONDS,
-            ):
+            for seconds in waits:
                 await asyncio.wait([waiting], timeout=seconds)
                 # The event loop or the machine may have stood still, and the answer be there.
                 while not waiting.done() and self._has_answers():
