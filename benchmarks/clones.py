@@ -229,7 +229,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Folder with the recorded *.jsonl files.")],
     solutions: Annotated[int, typer.Option(help="Recorded solutions to check.")] = 500,
     level: Annotated[Level, typer.Option(help="How strongly sessions are isolated.")] = "namespace",
-    parallel: Annotated[int, typer.Option(help="Solutions at the same time.")] = 2,
+    parallel: Annotated[int, typer.Option(help="Solutions at the same time.")] = 1,
     deadline: Annotated[float, typer.Option(help="Seconds a block may run.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Draws the solutions and where they are cut.")] = 0,
 ) -> None:

@@ -1,6 +1,6 @@
 """What sessions of the sandbox cost, beside Jupyter kernels.
 
-    python benchmarks/sandbox.py [--sessions 300] [--rounds 5] [--blocks 2000] [--clones 100]
+    python benchmarks/sandbox.py [--sessions 750] [--rounds 15] [--blocks 2000] [--clones 150]
 
 First everything on one core: this process and all that it starts are pinned to it. In each round
 every level runs sessions one after another (start, one block, end), then blocks and clones in a
@@ -271,7 +271,8 @@ async def on_all_cores(results: Results, rounds: int, sessions: int, cores: int)
 
 
 def rate_table(results: Results, cores: int) -> Table:
-    """Sessions a second, the median of the rounds and the best of them."""
+    """Sessions a second, the median of the rounds and the best of them; beside Jupyter, the median
+    of what each round gives."""
     table = Table("sessions/s", "program", title="started, one block run, ended", title_style="")
     for heading in ("one core", "best", "× Jupyter", f"{cores} cores", "best"):
         table.add_column(heading, justify="right")
@@ -282,7 +283,8 @@ def rate_table(results: Results, cores: int) -> Table:
         for program in PROGRAMS:
             one = results.rates[executor, program, "one"]
             every = results.rates[executor, program, "all"]
-            times = median(one) / median(results.rates[JUPYTER, program, "one"])
+            kernels = results.rates[JUPYTER, program, "one"]
+            times = median(a / b for a, b in zip(one, kernels, strict=True))
             cells = [f"{median(one):.2f}", f"{max(one):.2f}", f"{times:.0f}"]
             cells += [f"{median(every):.2f}", f"{max(every):.2f}"] if every else ["–", "–"]
             table.add_row(executor, program, *cells)
@@ -311,11 +313,11 @@ def time_table(results: Results) -> Table:
 
 
 def main(
-    sessions: Annotated[int, typer.Option(help="Sessions per level and program.")] = 300,
-    rounds: Annotated[int, typer.Option(help="Rounds; one kernel per program in each.")] = 5,
+    sessions: Annotated[int, typer.Option(help="Sessions per level and program.")] = 750,
+    rounds: Annotated[int, typer.Option(help="Rounds; one kernel per program in each.")] = 15,
     blocks: Annotated[int, typer.Option(help="Blocks in live sessions, per level.")] = 2000,
     kernel_blocks: Annotated[int, typer.Option(help="Blocks in live kernels.")] = 100,
-    clones: Annotated[int, typer.Option(help="Clones per level.")] = 100,
+    clones: Annotated[int, typer.Option(help="Clones per level.")] = 150,
     core: Annotated[int, typer.Option(help="The core to use alone; -1 for the last.")] = -1,
 ) -> None:
     """Measure and print both tables."""
