@@ -2,7 +2,6 @@
 
 import errno
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from children import in_child
 from scdpo.sandbox import landlock
 
 needs = {
@@ -18,27 +18,6 @@ needs = {
     for version in (1, 2, 3, 4, 5, 6)
 }
 SYSTEM = ["/usr", "/lib", "/lib64", "/bin", "/etc", sys.prefix, sys.base_prefix]
-
-
-def in_child(function, *arguments):
-    """What `function` does in a forked child; what it raises there fails the test."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            result = (True, function(*arguments))
-        except BaseException as error:
-            result = (False, repr(error))
-        os.write(writer, pickle.dumps(result))
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answers:
-        answer = answers.read()
-    os.waitpid(pid, 0)
-    good, result = pickle.loads(answer)
-    if not good:
-        pytest.fail(result)
-    return result
 
 
 def errno_of(function, *arguments):

@@ -135,8 +135,9 @@ class _Steward:
         self._forget_stacks()
         pid, stack = kernel.start_waiting(settings.namespaces)
         self._stacks[pid] = stack
-        pidfd = os.pidfd_open(pid)
+        pidfd = -1
         try:
+            pidfd = os.pidfd_open(pid)
             map_user(processes.pid_of(pidfd, settings.proc) or 0, settings)
             kernel.enter(pidfd, kernel.NEW_MOUNTS)
             try:
@@ -148,7 +149,8 @@ class _Steward:
             os.kill(pid, signal.SIGKILL)
             raise
         finally:
-            os.close(pidfd)
+            if pidfd >= 0:
+                os.close(pidfd)
 
     def _forget_stacks(self) -> None:
         """Let go of the stacks of keepers that have ended."""

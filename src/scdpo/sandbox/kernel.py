@@ -240,6 +240,8 @@ DIE_WITH_PARENT = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 """Have the kernel kill this process when its parent ends. A change of user undoes it."""
 STAY_READABLE = _prctl(_PR_SET_DUMPABLE, 1)
 """Keep this process's files in /proc its own after a change of user."""
+NO_NEW_PRIVS = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+"""Give up the chance to gain privileges by executing a program, for good."""
 
 
 def keep_capabilities() -> None:
@@ -271,7 +273,7 @@ def dropping_privileges(*, read_everything: bool = False) -> list[Call]:
     kept = 1 << _CAP_DAC_READ_SEARCH if read_everything else 0
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
     sets = struct.pack("<6I", kept, kept, kept, 0, 0, 0)
-    calls: list[Call] = [_prctl(_PR_SET_NO_NEW_PRIVS, 1), ("capset", _libc.capset, (header, sets))]
+    calls: list[Call] = [NO_NEW_PRIVS, ("capset", _libc.capset, (header, sets))]
     if read_everything:
         calls.append(_prctl(_PR_CAP_AMBIENT, 2, _CAP_DAC_READ_SEARCH))
     return calls

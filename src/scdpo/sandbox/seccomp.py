@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import platform
 import struct
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from scdpo.sandbox import kernel
 
 NESTED_FLAGS = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
 """CLONE_NEWUSER, NEWNS, NEWPID, NEWNET, NEWIPC and NEWUTS: all that a nested session joins."""
@@ -312,18 +312,15 @@ class _Program(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
 _SET_MODE_FILTER = 1
 _ALL_THREADS = 1
 
 
-def installing(
-    *, network: bool, nested: bool = False, attributes: bool = True
-) -> tuple[str, Callable[..., int], tuple[object, ...]]:
-    """The call by which `install` installs the filter, without no_new_privs: see `kernel.Call`.
+def installing(*, network: bool, nested: bool = False, attributes: bool = True) -> kernel.Call:
+    """The call by which `install` installs the filter, without no_new_privs.
 
-    A result above 0 is that of a thread that has a filter of its own. Raises OSError, as `install`.
+    Raises OSError where the machine has no such filters.
     """
     code = assemble(network=network, nested=nested, attributes=attributes)
     arguments = (
@@ -345,19 +342,8 @@ def install(*, network: bool, nested: bool = False, attributes: bool = True) -> 
     for copies of the process to enter namespaces of their own, and has OUT_OF_REACH hold; a
     second `install` without it closes that door. Without `attributes`, owner, mode, times and
     extended attributes of files stay as they are. Of several filters the strictest verdict counts.
-    Raises OSError where the kernel or the machine has no such filters; a failure leaves nothing
-    behind but no_new_privs.
+    Raises OSError where the kernel or the machine has no such filters, and (EBUSY) where a thread
+    has a filter of its own; a failure leaves nothing behind but no_new_privs.
     """
-    _, call, arguments = installing(network=network, nested=nested, attributes=attributes)
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0))) != 0:
-        _fail("prctl(PR_SET_NO_NEW_PRIVS)")
-    result = call(*arguments)
-    if result > 0:
-        raise OSError(errno.EBUSY, f"seccomp: thread {result} has a filter of its own")
-    if result != 0:
-        _fail("seccomp")
-
-
-def _fail(what: str) -> None:
-    number = ctypes.get_errno()
-    raise OSError(number, f"{what}: {os.strerror(number)}")
+    installs = installing(network=network, nested=nested, attributes=attributes)
+    kernel.perform([kernel.NO_NEW_PRIVS, installs])
