@@ -20,10 +20,12 @@ from pydantic import ValidationError
 
 from scdpo.errors import GradingError
 from scdpo.grading import Grader, GradingConfig, final_answer
-from scdpo.grading.rationals import rational
-from scdpo.grading.rules import decide
+from scdpo.grading.quantities.rationals import rational
+from scdpo.grading.rules import Pending, decide
+from scdpo.records import Verdict
 
 CASES = Path(__file__).parent / "cases"
+SYMBOLIC = ("symbolic", "matrices", "curve equation", "closed form", "antiderivative")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,38 @@ def _wrong_verdicts(grader: Grader, rows: list[dict[str, str]]) -> list[tuple[st
 def test_answer_table(grader: Grader) -> None:
     rows = json.loads((CASES / "answers.json").read_text(encoding="utf-8"))
     assert len({(row["gold"], row["answer"]) for row in rows}) == len(rows)
+    assert len(rows) >= 400
     assert _wrong_verdicts(grader, rows) == []
+
+
+def test_what_is_not_understood_is_undecided(grader: Grader) -> None:
+    """Right and wrong pairs that need more than rules: none may get the opposite verdict."""
+    rows = json.loads((CASES / "open_answers.json").read_text(encoding="utf-8"))
+    verdicts = grader.grade_many([(row["gold"], row["answer"]) for row in rows])
+    assert {verdict.name for verdict in verdicts} == {"undecided"}
+    decided = json.loads((CASES / "answers.json").read_text(encoding="utf-8"))
+    known = {(row["gold"], row["answer"]) for row in decided}
+    assert not known & {(row["gold"], row["answer"]) for row in rows}
+
+
+def test_the_papers_rule_is_one_setting_away() -> None:
+    with Grader(GradingConfig(compat="paper")) as paper, Grader() as ours:
+        text = "First \\boxed{0.004}, then \\boxed{3}."
+        assert (paper.answer_in(text), ours.answer_in(text)) == ("0.004", "3")
+        assert paper.grade("0.001", "0.004").name == "correct"
+        assert ours.grade("0.001", "0.004").name == "wrong"
+        assert paper.grade("5", None).name == "wrong"  # it knows no undecided
+        assert paper.grade(["4", "5"], "5").name == "correct"
+
+
+def test_a_pair_may_be_swapped(grader: Grader) -> None:
+    """Where both sides are exact, gold and answer can change places."""
+    rows = json.loads((CASES / "answers.json").read_text(encoding="utf-8"))
+    exact = [r for r in rows if r["label"] == "correct" and "." not in r["gold"] + r["answer"]]
+    exact = [r for r in exact if len(r["gold"] + r["answer"]) < 60 and "box" not in r["answer"]]
+    verdicts = grader.grade_many([(row["answer"], row["gold"]) for row in exact])
+    off = [r for r, v in zip(exact, verdicts, strict=True) if v.name == "wrong"]
+    assert off == []
 
 
 @pytest.mark.parametrize(
@@ -73,10 +106,14 @@ def test_any_gold_alternative_counts(grader: Grader) -> None:
 
 def test_deadline_kills_the_worker_and_the_next_pair_is_graded() -> None:
     with Grader(GradingConfig(workers=1, deadline=1)) as grader:
-        assert grader.grade("x+1", "1+x").name == "correct"
+        assert grader.grade("\\int_0^1 2x dx", "1").name == "correct"
         start = time.process_time()
         verdicts = grader.grade_many(
-            [("9", "9^{9^{9}}"), ("x^2+2x+1", "(x+1)^2"), ("\\sqrt{3}", "\\sqrt{2}")]
+            [
+                ("9", "\\sum_{k=1}^{9^{9^{9}}} k!"),
+                ("\\frac{x^3}{3}", "\\int x^2 dx"),
+                ("\\sqrt{3}", "\\sqrt{2}"),
+            ]
         )
         assert [v.name for v in verdicts] == ["undecided", "correct", "wrong"]
         assert verdicts[0].reason == "deadline"
@@ -86,6 +123,15 @@ def test_deadline_kills_the_worker_and_the_next_pair_is_graded() -> None:
 def test_hostile_answers_get_a_verdict() -> None:
     answers = ["{" * 10_000, "\\frac{" * 2_000, "(" * 1_900, "\\sqrt{" * 300 + "}" * 300]
     answers += ["-" * 1_900, "1" * 10_000, "2^" * 900 + "2", "10^{99999999}", "99999999!"]
+    answers += ["9^{9^{9}}", "2^" * 900 + "2", "\\sum_{k=1}^{9^{9^{9}}} k!", "a and " * 9_000]
+    answers += [
+        "1," * 9_000,
+        "(a)" * 3_000,
+        "|" * 5_000,
+        "\\" * 9_000,
+        " " * 9_000 + "x",
+        "'" * 999,
+    ]
     answers += ["\ud800", "\x00" * 50, "((((1,2),3),4),[", "\\begin{pmatrix}" * 50, "x" * 1_900]
     with Grader(GradingConfig(deadline=0.5)) as grader:
         verdicts = grader.grade_many([("x^2", answer) for answer in answers])
@@ -104,7 +150,7 @@ def test_no_code_is_evaluated(grader: Grader, tmp_path: Path) -> None:
 
 def test_verdicts_do_not_depend_on_workers_or_order(grader: Grader) -> None:
     rows = json.loads((CASES / "answers.json").read_text(encoding="utf-8"))
-    items = [(row["gold"], row["answer"]) for row in rows if row["kind"] == "symbolic"]
+    items = [(row["gold"], row["answer"]) for row in rows if row["kind"] in SYMBOLIC]
     with Grader(GradingConfig(workers=1)) as one:
         assert one.grade_many(items[::-1])[::-1] == grader.grade_many(items)
 
@@ -121,12 +167,12 @@ def test_async_grading_runs_beside_other_work(grader: Grader) -> None:
 
 def test_a_worker_that_dies_is_replaced() -> None:
     with Grader(GradingConfig(workers=1)) as grader:
-        assert grader.grade("x", "x+0").name == "correct"
+        assert grader.grade("1", "\\int_0^1 2x dx").name == "correct"
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
         ours = [pid for pid in children if b"scdpo.grading" in _command(pid)]
         for pid in ours:
             os.kill(int(pid), signal.SIGKILL)
-        assert grader.grade("y", "y+0").name == "correct"
+        assert grader.grade("2", "\\int_0^1 4x dx").name == "correct"
 
 
 def _command(pid: str) -> bytes:
@@ -141,7 +187,7 @@ def test_workers_die_with_their_owner() -> None:
         "import os, sys\n"
         "from scdpo.grading import Grader, GradingConfig\n"
         "grader = Grader(GradingConfig(workers=1))\n"
-        "grader.grade('x', 'x+0')\n"
+        "grader.grade('x', '\\\\int_0^1 2x dx')\n"
         "children = open(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read()\n"
         "print(children, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
@@ -161,7 +207,7 @@ def test_a_closed_grader_says_so() -> None:
     grader.close()
     assert grader.grade("1", "1").name == "correct"  # needs no worker
     with pytest.raises(GradingError, match="closed"):
-        grader.grade("x", "y+z")
+        grader.grade("1", "\\int_0^1 2x dx")
 
 
 def test_config_is_validated() -> None:
@@ -186,7 +232,7 @@ def test_fractions_are_compared_exactly(first: Fraction, second: Fraction) -> No
     sign = "-" if second < 0 else ""
     latex = f"{sign}\\frac{{{abs(second.numerator)}}}{{{second.denominator}}}"
     verdict = decide(str(first), latex)
-    assert verdict is not None
+    assert isinstance(verdict, Verdict)
     assert (verdict.name == "correct") == (first == second)
 
 
@@ -196,7 +242,7 @@ def test_any_text_can_be_read(text: str) -> None:
     final_answer(text)
     for gold in ("5", "x^2", "(1,2)", text):
         verdict = decide(gold, text)
-        assert verdict is None or verdict.name != "undecided" or verdict.reason
+        assert isinstance(verdict, Pending) or verdict.name != "undecided" or verdict.reason
 
 
 @settings(max_examples=200, deadline=None)
@@ -236,12 +282,33 @@ def test_math_gold_answers(grader: Grader, shared_data: Path) -> None:
         final_answer(row["solution"]) or ""
         for row in _jsonl(shared_data / "math" / "math500.jsonl")
     ]
-    verdicts = grader.grade_many([(gold, gold) for gold in golds])
-    assert [g for g, v in zip(golds, verdicts, strict=True) if v.name != "correct"] == []
-    respelled = [gold.replace("\\frac", "\\dfrac").replace(",", " , ") for gold in golds]
-    verdicts = grader.grade_many(list(zip(golds, (f"$ {r} $" for r in respelled), strict=True)))
-    off = [g for g, v in zip(golds, verdicts, strict=True) if v.name != "correct"]
-    assert [gold for gold in off if not gold.replace(",", "").isdigit()] == []
+    for spelling in ("{}", "$ {} $.", "\\boxed{{{}}}", "The answer is ${}$."):
+        respelled = [
+            spelling.format(gold.replace("\\frac", "\\dfrac").replace(", ", " ,\\ "))
+            for gold in golds
+        ]
+        verdicts = grader.grade_many(list(zip(golds, respelled, strict=True)))
+        off = [g for g, v in zip(golds, verdicts, strict=True) if v.name != "correct"]
+        assert off == [], spelling
+
+
+def test_math_verifys_own_pairs(grader: Grader, shared_data: Path) -> None:
+    """Six of 275 differ: five labels that we do not share, and 0.33 for 1/3, left undecided."""
+    rows = json.loads((shared_data / "math_verify_pairs.json").read_text(encoding="utf-8"))
+    verdicts = grader.grade_many([(row["gold"], row["pred"]) for row in rows])
+    off = [
+        (row["gold"], verdict.name)
+        for row, verdict in zip(rows, verdicts, strict=True)
+        if (verdict.name == "correct") != row["label"]
+    ]
+    assert sorted(off) == [
+        ("$(\\begin{pmatrix}\\frac{1}{3}\\\\ \\frac{1}{5} \\end{pmatrix})$", "undecided"),
+        ("$1 - \\frac{1}{\\mathrm{e}}$", "wrong"),
+        ("$9$", "correct"),
+        ("$9$", "correct"),
+        ("$f(x)$", "wrong"),
+        ("$x \\in [-2,7]$", "correct"),
+    ]
 
 
 @pytest.mark.parametrize(

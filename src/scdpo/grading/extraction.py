@@ -11,40 +11,87 @@ from __future__ import annotations
 
 import re
 
-_BRACE_OR_BOX = re.compile(r"\\+(?:boxed|fbox)(?![A-Za-z])\s*(\{)?|\\.|[{}]", re.DOTALL)
+_BRACE_OR_BOX = re.compile(r"(?<!\\)\\+(?:boxed|fbox)(?![A-Za-z])\s*(\{)?|\\.|[{}]", re.DOTALL)
 _UNBRACED = re.compile(r"(?:\\[A-Za-z]+\{[^{}\s]*\}|[^\s${}\\])+")
 _ANNOUNCED = re.compile(
     r"\banswers?\b(?:\s+(?:to|for)\s[^.:\n]{0,80}?)?\s*(?:\*\*\s*)?(?:is\b|are\b|:|=)\s*:?"
     r"|答案\s*(?:应该|应)?\s*(?:是|为|等于|[:：=])\s*[:：]?",
     re.IGNORECASE,
 )
+_FINAL = re.compile(r"\bfinal answer is\b", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
 _LIST_SEPARATOR = re.compile(  # not "or", which as often joins two forms of one answer
-    r"[\s$]*(?:\\[)\]])?\s*(?:,|、|\\text\{ ?and ?\}|\band\b|和)"
-    r"[\s$]*(?:and\b)?[\s$]*(?:\\q?quad)?\s*(?:\\[(\[])?[\s$]*"
+    r"(?:[\s$,;、+.&]|\\[()\[\]]|\\q?quad|\\[,;! ])*"
+    r"|(?:(?!\bor\b|\\boxed)[^\\]|\\(?:text|q?quad|[()\[\], ])){0,60}?(?:\band\b|和|以及)"
+    r"(?:(?!\bor\b|\\boxed)[^\\]|\\(?:text|q?quad|[()\[\], ])){0,20}",
+    re.DOTALL,
 )
 _HEADING = re.compile(r"[*\s]*(?:step|part|case)\b|.*:[*\s]*$", re.IGNORECASE)
 _DELIMITED = (
     re.compile(r"\$\$(.+?)\$\$", re.DOTALL),
-    re.compile(r"\$([^$\n]+)\$"),
+    re.compile(r"(?<!\\)\$((?:\\.|[^$\\\n])+)\$"),
     re.compile(r"\\\((.+?)\\\)", re.DOTALL),
     re.compile(r"\\\[(.+?)\\\]", re.DOTALL),
 )
+_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.])-?[$¥€£]? ?\d+(?:[,.]\d+)*(?:/\d+)?"
+    r"(?: ?(?:\\?%|[$€£¥]|[\u4e00-\u9fff]{1,2}(?=[。.,，]|$)))?"
+)
+_PREDICATE = re.compile(
+    r".*(?:\b(?:is|are|equals?|be)\b|为|是|等于)[ :]*([^.。]*(?:\.\d[^.。]*)*)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""What a sentence says last about its subject."""
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
 
 
 def final_answer(text: str) -> str | None:
     """The final answer stated in `text`, or None when none is.
 
-    Precedence: the last complete non-empty box; else the last announcement or `####` line,
-    whichever comes later. The answer is returned as written, without the marker, math
-    delimiters around an announced answer, and the full stop after it.
+    Precedence: "the final answer is" behind all boxes; the last complete non-empty box; the last
+    announcement or `####` line, whichever comes later. The answer is returned as written, without
+    the marker, math delimiters around an announced answer, and the full stop after it.
     """
     boxed = _boxed(text)
     if boxed:
-        return boxed
+        final = list(_FINAL.finditer(text))
+        if not final or final[-1].start() < text.rfind("boxed"):
+            return boxed
     stated = [found for found in (_announced(text), _after_hashes(text)) if found is not None]
     return max(stated)[1] if stated else None
+
+
+def stated(text: str) -> str:
+    """The answer stated in a text that is more than an answer; the text itself if it is none.
+
+    A text with a box among other words, a `####` line or an announcement ("the answer is 5") is
+    a solution; `5 apples` and `\\boxed{5}` are answers.
+    """
+    if "boxed" in text or "fbox" in text or _ANNOUNCED.search(text) or "####" in text:
+        return final_answer(text) or text
+    return text
+
+
+def mentions(text: str) -> list[str]:
+    """What a sentence names last: its last formula and its last number, as far as there are any."""
+    formulas = [
+        (match.end(), match.group(1).strip())
+        for pattern in _DELIMITED
+        for match in pattern.finditer(text)
+    ]
+    found = [max(formulas)[1]] if formulas else []
+    numbers = list(_NUMBER.finditer(text))
+    if numbers and (not formulas or numbers[-1].start() >= max(formulas)[0]):
+        found = [numbers[-1].group().strip()]
+    predicate = _PREDICATE.search(text)
+    if predicate is not None:
+        found.append(predicate.group(1).strip())
+    return [one for one in dict.fromkeys(found) if one]
+
+
+def numbers_in(text: str) -> int:
+    """How many different numbers a sentence names."""
+    return len({match.group().strip() for match in _NUMBER.finditer(text)})
 
 
 def _boxed(text: str) -> str | None:

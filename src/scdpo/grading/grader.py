@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from scdpo.grading.extraction import final_answer, stated
+from scdpo.grading.paper import paper_answer, paper_equal
 from scdpo.grading.pool import WorkerPool
-from scdpo.grading.rules import CORRECT, WRONG, decide, undecided
+from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
+from scdpo.grading.rules import Pending, decide
 from scdpo.records import Verdict
 
 MAX_SYMBOLIC = 2_000
@@ -28,13 +32,16 @@ class GradingConfig(BaseModel):
 
     `workers`: processes for symbolic comparisons. `deadline`: seconds of CPU time that one
     comparison may use before its process is killed and the verdict is `undecided`; CPU time, so
-    that a busy machine gives the same verdicts.
+    that a busy machine gives the same verdicts. `compat: paper` judges as the code released with
+    the paper does (see `grading.paper`), for comparison with published numbers: it knows no
+    `undecided`, and neither other setting matters.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int = Field(default=2, ge=1, le=64)
     deadline: float = Field(default=5.0, gt=0, le=600)
+    compat: Literal["none", "paper"] = "none"
 
 
 class Grader:
@@ -75,6 +82,11 @@ class Grader:
         """`grade` for an event loop, which goes on while a worker computes."""
         return (await self.grade_many_async([(gold, answer)]))[0]
 
+    def answer_in(self, text: str) -> str | None:
+        """The final answer that a solution's text states; under `compat: paper`, give its last
+        step, which is all that rule looks at."""
+        return paper_answer(text) if self.config.compat == "paper" else final_answer(text)
+
     async def grade_many_async(
         self, items: Sequence[tuple[Sequence[str] | str, str | None]]
     ) -> list[Verdict]:
@@ -83,27 +95,32 @@ class Grader:
 
     def grade_many(self, items: Sequence[tuple[Sequence[str] | str, str | None]]) -> list[Verdict]:
         """Verdicts on (gold answers, answer) items, in their order."""
-        known: dict[_PairKey, Verdict | None] = {}
-        open_pairs: dict[_PairKey, None] = {}
+        if self.config.compat == "paper":
+            return [_as_the_paper(gold, answer) for gold, answer in items]
+        known: dict[_PairKey, Verdict | Pending] = {}
+        waiting: dict[_PairKey, Pending] = {}
         for gold, answer in items:
             pairs = _pairs(gold, answer)
             known.update((pair, self._without_worker(pair)) for pair in pairs if pair not in known)
             if all(known[pair] != CORRECT for pair in pairs):
-                open_pairs.update((pair, None) for pair in pairs if known[pair] is None)
-        compared = self._pool.compare_many(list(open_pairs))
-        known.update(zip(open_pairs, compared, strict=True))
+                states = ((pair, known[pair]) for pair in pairs)
+                waiting.update((pair, one) for pair, one in states if isinstance(one, Pending))
+        found = self._pool.compare_many([(one.gold, one.answer) for one in waiting.values()])
+        compared = dict(zip(waiting, map(_settled, waiting.values(), found), strict=True))
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.clear()
-        self._remembered.update(zip(open_pairs, compared, strict=True))
-        return [_verdict(gold, answer, known) for gold, answer in items]
+        self._remembered.update(compared)
+        return [_verdict(gold, answer, known | compared) for gold, answer in items]
 
-    def _without_worker(self, pair: _PairKey) -> Verdict | None:
-        """What the rules or an earlier comparison say; None when a worker is needed."""
-        found = decide(*pair) or self._remembered.get(pair)
-        if found is None and max(map(len, pair)) > MAX_SYMBOLIC:
+    def _without_worker(self, pair: _PairKey) -> Verdict | Pending:
+        """What the rules or an earlier comparison say, or what a worker is to compare."""
+        if (remembered := self._remembered.get(pair)) is not None:
+            return remembered
+        if max(map(_depth, pair)) > MAX_DEPTH:
+            return CORRECT if pair[0] == pair[1] else undecided("nested too deeply")
+        found = decide(*pair)
+        if isinstance(found, Pending) and max(len(found.gold), len(found.answer)) > MAX_SYMBOLIC:
             return undecided(f"longer than {MAX_SYMBOLIC} characters")
-        if found is None and max(map(_depth, pair)) > MAX_DEPTH:
-            return undecided("nested too deeply")
         return found
 
 
@@ -116,8 +133,22 @@ def _depth(text: str) -> int:
     return deepest
 
 
+def _as_the_paper(gold: Sequence[str] | str, answer: str | None) -> Verdict:
+    golds = [gold] if isinstance(gold, str) else gold
+    return CORRECT if any(paper_equal(one, answer) for one in golds) else WRONG
+
+
+def _settled(pending: Pending, found: Verdict) -> Verdict:
+    """The verdict after a symbolic comparison of two texts, which may be but a hint."""
+    if pending.hint_only and found == WRONG:
+        return undecided("cannot read all of the answer")
+    return found
+
+
 def _verdict(
-    gold: Sequence[str] | str, answer: str | None, known: Mapping[_PairKey, Verdict | None]
+    gold: Sequence[str] | str,
+    answer: str | None,
+    known: Mapping[_PairKey, Verdict | Pending],
 ) -> Verdict:
     """The verdict over all gold answers: one equality is enough, one doubt leaves it open."""
     if answer is None or not answer.strip():
@@ -125,14 +156,20 @@ def _verdict(
     pairs = _pairs(gold, answer)
     if not pairs:
         return undecided("no gold answer")
-    verdicts = [known[pair] for pair in pairs]
+    verdicts = [one for one in map(known.__getitem__, pairs) if isinstance(one, Verdict)]
     if CORRECT in verdicts:
         return CORRECT
-    return next((v for v in verdicts if v is not None and v.name == "undecided"), WRONG)
+    return next((one for one in verdicts if one.name == "undecided"), WRONG)
 
 
 def _pairs(gold: Sequence[str] | str, answer: str | None) -> list[_PairKey]:
     if answer is None or not answer.strip():
         return []
     golds = [gold] if isinstance(gold, str) else gold
-    return [(one, answer) for one in golds if one.strip()]
+    answer = _stated(answer)
+    return [(_stated(one), answer) for one in golds if one.strip()]
+
+
+@lru_cache(maxsize=8192)
+def _stated(text: str) -> str:
+    return stated(text)

@@ -7,9 +7,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from scdpo.grading.normalise import clean, latex
-from scdpo.grading.quantities import quantity
-from scdpo.grading.rules import ROUNDED, rounds_to
+from scdpo.grading.quantities.equality import ROUNDED, rounds_to
+from scdpo.grading.quantities.quantity import quantity
+from scdpo.grading.text.normalise import clean, latex
 from scdpo.records import Verdict
 
 RELATIVE_TOLERANCE = 1e-5

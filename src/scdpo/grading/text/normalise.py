@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _FULL_WIDTH = "".join(map(chr, range(0xFF01, 0xFF5F)))
 _CHARACTERS = str.maketrans(
@@ -19,9 +20,10 @@ _CHARACTERS = str.maketrans(
         "²": "^2",
         "³": "^3",
         "％": "%",
+        **{mark: f"_{{{digit}}}" for digit, mark in enumerate("₀₁₂₃₄₅₆₇₈₉")},
     }
 )
-_THIN_SPACE = re.compile(r"(?<=\d)(?:\\[,;:! ]|,\\!|\{,\}|~|[\u2009\u202f])(?=\d{3}(?!\d))")
+_THIN_SPACE = re.compile(r"(?<=\d)(?: ?\\[,;:! ] ?|,\\!|\{,\}|~|[\u2009\u202f])(?=\d{3}(?!\d))")
 _SPACE = re.compile(r"\\[,;:!> ]|~|\\q?quad\b|[\u2009\u202f]|\s+")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _FRAC_DIGITS = re.compile(r"\\frac\s*(\d)\s*(\d)")
@@ -31,59 +33,131 @@ _SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*|\\displayst
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf)?|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}"
 )
+_ESCAPED = re.compile(
+    r"\\\\(?=(?:le|ge|leq|geq|ne|neq|frac|dfrac|sqrt|boxed|text|pi|in|infty|left|right|cup|cdot"
+    r"|times|pm|sin|cos|tan|log|ln|mathbb|circ)(?![A-Za-z]))"
+)
+"""A backslash that was escaped once too often."""
 _BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
+_OPEN_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
 _COMMA = re.compile(r" *, +(?!(?<=\d, )\d{3}(?!\d))| +,")  # 32, 349 is no number
-_APPROXIMATELY = re.compile(r"^\s*(?:\\approx|≈|approximately |about |约)\s*()")
+_APPROXIMATELY = re.compile(
+    r"^\s*(?:\\text ?\{ ?(?:approximately|about|roughly)\s*\}|\\approx|≈|\\sim|approximately "
+    r"|about |roughly |大?约)\s*"
+)
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
     *((">=", "\\geq "), ("<=", "\\leq "), ("!=", "\\neq "), ("≥", "\\geq "), ("≤", "\\leq ")),
     *(("≠", "\\neq "), ("\\gt", ">"), ("\\lt", "<"), ("\\varnothing", "\\emptyset")),
 )
 _FRAC_COMMAND = re.compile(r"\\frac\s*(\\[A-Za-z]+|\w)\s*(\\[A-Za-z]+|\w)")
-_DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°")
+_DEGREE = re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![A-Za-z])")
+_CURRENCIES = {"pounds": "£", "euro": "€", "yen": "¥", "textsterling": "£"}
+_CURRENCY = re.compile(r"\\(pounds|euro|yen|textsterling)(?![A-Za-z]) ?")
+_PRIMES = re.compile(r"\^ ?\{? ?(?:\\prime ?)+\}?")
+_DOLLAR = re.compile(r"\\?\$(?! ?-?[\d.])")
+_MARKERS = re.compile(r"<\|[a-z_]+\|>|</?s>|<eos>|\[/?INST\]|^#### *")
+_BOLD = re.compile(r"(?<![A-Za-z0-9)])\*\*([^*]+)\*\*(?![A-Za-z0-9(])")
+_FRAME = re.compile(
+    r"^(?:(?:答案?|解|最终答案|综上所述|综上|所以|因此|故|即|则|于是)[,:]? ?(?:是|为|:)? ?(?=\S))+"
+    r"|^(?:\\text ?\{ ?)?(?:so|thus|therefore|hence|we get|we have)\b[,:]? ?\}? ?(?=\S)",
+    re.IGNORECASE,
+)
+"""Words of a sentence before an answer that say nothing."""
+_NOUN_FRAME = re.compile(
+    r"[\u4e00-\u9fff]{1,12}(?:为|是|等于|:) ?(?=[^\u4e00-\u9fff])"
+    r"|(?:点|集合|向量|函数|区间|直线|矩阵|坐标|数列|曲线) ?(?=[A-Z]?[(\[{$\\⟨])"
+    r"|the (?:point|set|vector|interval|function|line|matrix) (?=[A-Z]?[(\[{$\\⟨])"
+)
 _WRAPPER = re.compile(
-    r"\b(?:(?:np|numpy|sympy|decimal|fractions)\.)?"
+    r"\b(?:(?:np|numpy|sympy|sp|decimal|fractions)\.)?"
     r"(?:u?int\d*|float\d*|Integer|Float|Decimal|mpf|str_?)\(\s*['\"]?([^()'\"]*)['\"]?\s*\)"
 )
 _PY_FRACTION = re.compile(
     r"\b(?:fractions\.|sympy\.)?(?:Fraction|Rational)\(\s*(-?\d+)\s*,\s*(\d+)\s*\)"
 )
-_PY_SEQUENCE = re.compile(r"(?:np\.|numpy\.)?(?:array|list|FiniteSet|set|tuple)\((.*)\)", re.DOTALL)
+_PY_SEQUENCE = re.compile(
+    r"(?:np\.|numpy\.)?(?:array|list|FiniteSet|set|tuple|Matrix|Point)\((.*)\)", re.DOTALL
+)
 _PY_DICT = re.compile(r"\{\s*['\"]?\w+['\"]?\s*:\s*[^<>]*\}")
 _PY_POWER = re.compile(r"\*\*\s*(?:(-?\w+)|\((-?\w+(?:/\w+)?)\))")
 _PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
 
 
+@lru_cache(maxsize=8192)
 def tidy(text: str) -> str:
     """`text` with one kind of digit, minus and space, no invisible characters, no delimiters.
 
     LaTeX commands stay. This is what the symbolic comparison reads.
     """
     text = text.translate(_CHARACTERS)
+    if "\\\\" in text and "\\begin" not in text:
+        text = _ESCAPED.sub(r"\\", text)
     text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
     text = "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
-    text = text.strip("*").strip()
+    text = text.replace('\\"', '"')
+    if " " in text:
+        text = _unspaced(text)
+    text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
+    text = _FRAME.sub("", _BOLD.sub(r"\1", _MARKERS.sub("", text)).strip("*").strip())
+    text = _APPROXIMATELY.sub("", text)
+    noun = _NOUN_FRAME.match(text)
+    if noun is not None and not re.search("[为是:]", text[noun.end() :]):
+        text = text[noun.end() :]
     while True:
         inner = _undelimited(text)
         if inner == text:
-            return _without_reprs(text)
+            return _without_reprs(_balanced(text)).replace("根号", "√")
         text = inner
 
 
+_SPACED_WORD = re.compile(
+    r"\\(mathrm|text|rm|operatorname|mathbf|overrightarrow|overline|widehat) ?"
+    r"\{ (~ )?([A-Za-z](?: [A-Za-z])* )\}"
+)
+
+
+def _unspaced(text: str) -> str:
+    """`1 2 . 5 \\mathrm { ~ c m }` as scanned collections print 12.5 cm.
+
+    Single digits in a formula of spaced tokens are one number; a plain row of digits is not.
+    """
+    if not re.search(r"\\[A-Za-z,]|\{ | \. \d|\^ ", text):
+        return text
+    text = _SPACED_WORD.sub(
+        lambda m: f"\\{m.group(1)}{{{m.group(2) or ''}{m.group(3).replace(' ', '')}}}", text
+    )
+    if not re.search(r"\d\d|\d \d+ ?/", text):  # a scan prints all digits apart
+        text = re.sub(r"(?<=\d) ?\. ?(?=\d)", ".", text)
+        text = re.sub(r"(?<=\d)(?<![_^]\d) (?=\d)", "", text)
+    if not re.search(r"[_^] |(?<!text)\{ ", text):
+        return text
+    return re.sub(r" *([_^]) *| +(?=\{)|(?<=(?<!text)\{) +| +(?=\})", r"\1", text)
+
+
+def _balanced(text: str) -> str:
+    """`text` without closing braces at its end that nothing opened."""
+    while text.endswith("}") and text.count("}") > text.count("{") and not text.endswith("\\}"):
+        text = text[:-1].rstrip()
+    return text
+
+
+@lru_cache(maxsize=8192)
 def clean(text: str) -> str:
     """`text` without what does not change its meaning; for comparing strings and numbers."""
     text = _THIN_SPACE.sub("", tidy(text))
     text = _FRACTION.sub(r"\\frac", _SIZING.sub("", text)).replace("\\varnothing", "\\emptyset")
+    text = text.replace("{:}", ":")
+    text = _CURRENCY.sub(lambda match: _CURRENCIES[match.group(1)], text)
     text = _FRAC_LAST.sub(r"\\frac\1{\2}", _FRAC_DIGITS.sub(r"\\frac{\1}{\2}", text))
     text = _FRAC_DIGIT.sub(r"\\frac{\1}{", text)
     while (unwrapped := _TEXT.sub(r" \1 ", text)) != text:
         text = unwrapped
-    text = _LABEL.sub(
-        "", _APPROXIMATELY.sub(r"\1", text).replace("\\approx", "=").replace("≈", "=")
-    )
-    text = _DEGREE.sub("", text.replace("\\$", "").replace("$", "").replace("\\%", "%"))
+    text = text.replace("\\approx", "=").replace("≈", "=")
+    text = _DEGREE.sub("°", _DOLLAR.sub("", text).replace("\\$", "$").replace("\\%", "%"))
     text = text.replace("\\{", "{").replace("\\}", "}") if "\\frac" not in text else text
     text = _SPACE.sub(" ", text).strip()
+    text = re.sub(r"° (?=[CF](?![A-Za-z]))", "°", re.sub(r"^- (?=\d)", "-", text))
     text = re.sub(r"\s*([:=+*/^(){}\[\]])\s*", r"\1", text)
     return _COMMA.sub(",", text).strip().rstrip(".,;:").strip()
 
@@ -94,7 +168,11 @@ def _undelimited(text: str) -> str:
         if text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : len(text) - len(closing)]
             if inner and opening not in inner and closing not in inner:
-                return inner.strip()
+                inner = inner.strip()
+                # Braces alone group in TeX, and are not printed.
+                return inner[1:-1] if re.fullmatch(r"\{[^{}]*\}", inner) else inner
+    if _OPEN_BOX.match(text) and text.count("{") > text.count("}"):
+        return _OPEN_BOX.sub("", text)
     box = _BOX.fullmatch(text)
     if box is not None and "boxed" not in box.group(1):
         return box.group(1).strip()
@@ -121,7 +199,7 @@ def _without_reprs(text: str) -> str:
 def latex(text: str) -> str:
     """`tidy(text)`, with Python's `**`, `sqrt(…)`, `pi`, `oo` rewritten as LaTeX."""
     text = _THIN_SPACE.sub("", tidy(text)).rstrip(".,;")
-    text = _APPROXIMATELY.sub(r"\1", _LABEL.sub("", text))
+    text = _APPROXIMATELY.sub("", _LABEL.sub("", text))
     python = "\\" not in text
     for written, meant in _RELATIONS:
         text = text.replace(written, meant)

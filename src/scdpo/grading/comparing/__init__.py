@@ -1,0 +1,1 @@
+"""Parts compared with parts, leaves with leaves."""

@@ -1,0 +1,253 @@
+"""Two leaves compared: numbers with their units, formulas, words."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from scdpo.grading.comparing import words
+from scdpo.grading.comparing.verdicts import Leaves
+from scdpo.grading.comparing.written import parsed, quantity_of, same_numbers, value
+from scdpo.grading.formulas import families, identities
+from scdpo.grading.formulas.evaluation import real_constant
+from scdpo.grading.formulas.tree import Node, uses, variables
+from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_numbers, undecided
+from scdpo.grading.quantities.quantity import split_unit
+from scdpo.grading.quantities.rationals import Number
+from scdpo.grading.reading.parts import REAL, Equation, Family, Interval, Reals, Relation
+from scdpo.grading.text.normalise import clean
+from scdpo.records import Verdict
+
+
+def same(gold: str, answer: str) -> Verdict | None:
+    """Compare two leaves; None where neither numbers, formulas nor words can tell."""
+    first, second = clean(gold), clean(answer)
+    if first and first == second:
+        return CORRECT
+    for other in (same_numbers, _with_units, _formulas):
+        verdict = other(gold, answer)
+        if verdict is not None:
+            return verdict
+    return words.words(first, second)
+
+
+def _with_units(gold: str, answer: str) -> Verdict | None:
+    """Formulas with a measure behind them: `2\\sqrt{3}\\text{ cm}`."""
+    first, second = split_unit(gold), split_unit(answer)
+    if first is None and second is None:
+        return None
+    (ours, measure), (theirs, other) = (
+        found if found is not None else (text, None)
+        for found, text in ((first, gold), (second, answer))
+    )
+    verdict = same(ours, theirs)
+    if measure is None or other is None or not measure.dimensions or not other.dimensions:
+        return verdict
+    if measure == other:
+        return verdict
+    if measure.dimensions != other.dimensions:
+        return WRONG if verdict == CORRECT else undecided("the units differ")
+    one, two = value(ours), value(theirs)
+    if one is None or two is None:
+        return undecided("the units differ")
+    return equal_numbers(Number(one * measure.scale), Number(two * other.scale))
+
+
+def _formulas(gold: str, answer: str) -> Verdict | None:
+    first, second = parsed(gold), parsed(answer)
+    if first is None or second is None:
+        return None
+    ours, theirs = variables(first), variables(second)
+    if not ours and not theirs:
+        return _constants(gold, answer, first, second)
+    if ours != theirs and sorted(map(str.lower, ours)) == sorted(map(str.lower, theirs)):
+        lower = {name.lower(): name for name in ours}
+        second = _relettered(second, {name: lower[name.lower()] for name in theirs})
+    equal = identities.equal(first, second)
+    if equal is False and _renamed_constants(first, second):
+        return CORRECT
+    if not equal and (constant := _integration_constant(gold, answer, ours, theirs)) is not None:
+        return CORRECT if identities.differ_by_constant(first, second, constant) else WRONG
+    if equal is None:
+        return WRONG if first != second and not (ours and theirs) else None
+    return CORRECT if equal else WRONG
+
+
+_ARBITRARY = re.compile(r"[A-DK]|[Cc]_\{?\d\}?|[Cc]")
+
+
+def _renamed_constants(first: Node, second: Node) -> bool:
+    """Whether formulas are equal under other names for arbitrary constants, C e^x and A e^x."""
+    ours, theirs = sorted(variables(first)), sorted(variables(second))
+    mine = [name for name in ours if _ARBITRARY.fullmatch(name)]
+    other = [name for name in theirs if _ARBITRARY.fullmatch(name)]
+    if not mine or len(mine) != len(other) or len(mine) > 3 or mine == other:
+        return False
+    if not any(name[0] in "CcK" for name in (*mine, *other)):
+        return False
+    return any(
+        identities.equal(first, _relettered(second, dict(zip(other, order, strict=True))))
+        for order in itertools.permutations(mine)
+    )
+
+
+_PLUS_C = re.compile(r"[+-]\s*(?:\\text\s*\{\s*)?(C|c|C_\{?\d\}?|K|const(?:ant)?)\s*\}?\s*$")
+
+
+def _integration_constant(
+    gold: str, answer: str, ours: frozenset[str], theirs: frozenset[str]
+) -> frozenset[str] | None:
+    """The names of the constants where both formulas end in `+ C`."""
+    both = [_PLUS_C.search(text.strip()) for text in (gold, answer)]
+    if both[0] is None or both[1] is None:
+        return None
+    names = {name for name in ours | theirs if name[0] in "CcK"}
+    return frozenset(names) if names else None
+
+
+def _relettered(node: Node, names: dict[str, str]) -> Node:
+    """A tree with other names for some variables."""
+    if node.op == "variable":
+        return Node("variable", name=names.get(node.name, node.name))
+    return Node(node.op, tuple(_relettered(n, names) for n in node.args), node.value, node.name)
+
+
+def _constants(gold: str, answer: str, first: Node, second: Node) -> Verdict | None:
+    """Constants: equal in value, or as numbers under the policy for decimals."""
+    equal = identities.equal(first, second)
+    if equal:
+        return CORRECT
+    for how in identities.readings(first, second):
+        numbers = [_as_number(text, node, how) for text, node in ((gold, first), (answer, second))]
+        if numbers[0] is None or numbers[1] is None:
+            continue
+        verdict = equal_numbers(numbers[0], numbers[1])
+        if verdict != WRONG:
+            return verdict
+    if equal is None and uses(first, "infty") != uses(second, "infty"):
+        return WRONG
+    if equal is None and uses(first, "infty") and uses(second, "infty"):
+        return CORRECT if _infinite_sign(first) == _infinite_sign(second) else WRONG
+    return None if equal is None else WRONG
+
+
+def _infinite_sign(node: Node) -> int:
+    return -1 if node.op == "negate" else 1
+
+
+def _as_number(text: str, node: Node, how: dict[str, Any]) -> Number | None:
+    written = quantity_of(clean(text))
+    if written is not None:
+        return Number(written.value, written.number.decimals, written.number.digits)
+    exact = real_constant(node, **how)
+    return None if exact is None else Number(exact)
+
+
+def _equation(gold: Equation, answer: Equation) -> bool | None:
+    trees = []
+    for part in (gold, answer):
+        left, right = parsed(part.left), parsed(part.right)
+        if left is None or right is None:
+            return None
+        trees.append(Node("add", (left, Node("negate", (right,)))))
+    first, second = trees
+    if not variables(first) and not variables(second):
+        return bool(identities.equal(parsed_side(gold.right), parsed_side(answer.right)))
+    equal = identities.same_equation(first, second)
+    if equal is False and variables(first) != variables(second):
+        return True if _renamed_equation(first, second) else None
+    return equal
+
+
+def parsed_side(text: str) -> Node:
+    """The tree of an equation's side that is known to be a formula."""
+    node = parsed(text)
+    assert node is not None
+    return node
+
+
+def _renamed_equation(first: Node, second: Node) -> bool:
+    """Whether equations are the same under other names for arbitrary constants."""
+    ours, theirs = variables(first), variables(second)
+    mine, other = sorted(ours - theirs), sorted(theirs - ours)
+    if len(mine) != len(other) or len(mine) > 2:
+        return False
+    if not any(_ARBITRARY.fullmatch(name) or name == "k" for name in (*mine, *other)):
+        return False
+    return any(
+        identities.same_equation(first, _relettered(second, dict(zip(other, order, strict=True))))
+        for order in itertools.permutations(mine)
+    )
+
+
+def _relation(gold: Relation, answer: Relation) -> bool | None:
+    if gold.op != answer.op:
+        return False
+    trees = []
+    for part in (gold, answer):
+        left, right = parsed(part.left), parsed(part.right)
+        if left is None or right is None:
+            return None
+        trees.append(Node("add", (left, Node("negate", (right,)))))
+    if gold.op == "≠":
+        return identities.same_equation(trees[0], trees[1])
+    return identities.positive_ratio(trees[0], trees[1])
+
+
+def _readable(text: str) -> bool:
+    """Whether a leaf is a number or a formula, which no list, set or equation equals."""
+    return value(text) is not None or parsed(text) is not None
+
+
+def _solve(relation: Relation) -> Reals | None:
+    """The solutions of a linear inequality in one variable."""
+    left, right = parsed(relation.left), parsed(relation.right)
+    if left is None or right is None:
+        return None
+    node = Node("add", (left, Node("negate", (right,))))
+    line = identities.line(node)
+    if line is None:
+        return None
+    name, slope, root = line
+    text = f"({root.numerator})/({root.denominator})"
+    closed = relation.op == "≤"
+    if relation.op == "≠":
+        return Reals((Interval(None, None),), (text,), name)
+    if slope > 0:
+        return Reals((Interval(None, text, False, closed),), name=name)
+    return Reals((Interval(text, None, closed, False),), name=name)
+
+
+def _family(
+    gold: Family,
+    golds: Sequence[tuple[str, ...]],
+    answer: Family,
+    answers: Sequence[tuple[str, ...]],
+) -> bool | None:
+    members_of = []
+    if REAL in (gold.first, answer.first):
+        return None
+    for one, vectors in ((gold, golds), (answer, answers)):
+        members = []
+        for vector in vectors:
+            for texts in _both_signs(vector):
+                nodes = [parsed(text) for text in texts]
+                if None in nodes:
+                    return None
+                known = tuple(node for node in nodes if node is not None)
+                members.append(families.Member(known, one.parameters, one.first))
+        members_of.append(members)
+    return families.same_family(members_of[0], members_of[1])
+
+
+def _both_signs(texts: tuple[str, ...]) -> list[tuple[str, ...]]:
+    if not any("±" in text or "∓" in text for text in texts):
+        return [texts]
+    tables = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
+    return [tuple(text.translate(table) for text in texts) for table in tables]
+
+
+LEAVES = Leaves(same, value, _equation, _relation, _family, _solve, _readable)
+"""The comparisons of leaves that need no computer algebra."""

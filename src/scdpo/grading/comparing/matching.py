@@ -1,0 +1,389 @@
+"""Two answers' parts compared: what has no order is matched, what has one is paired off.
+
+`compare` gets the comparison of leaves from its caller and combines its verdicts: one difference
+makes the whole wrong, one doubt leaves it open, and one leaf that nobody could judge (None)
+leaves the pair to the symbolic layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from scdpo.grading.comparing.family_matching import as_family, vectors
+from scdpo.grading.comparing.names import base, key, nouns, same_argument, wordy
+from scdpo.grading.comparing.set_matching import compare_sets
+from scdpo.grading.comparing.verdicts import (
+    CORRECT,
+    WRONG,
+    Found,
+    Leaves,
+    perfect,
+    together,
+    told,
+    undecided,
+)
+from scdpo.grading.reading.parts import (
+    Equation,
+    Family,
+    Items,
+    Leaf,
+    Named,
+    Part,
+    Reals,
+    Relation,
+    rename,
+)
+from scdpo.grading.reading.structure import read
+
+NAMES = "the names differ"
+
+
+def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    """Whether an answer's parts are those of the gold answer."""
+    gold, answer = _plain(gold), _plain(answer)
+    if not (isinstance(gold, Named) and isinstance(answer, Named)):
+        gold, answer = _unframed(gold), _unframed(answer)
+    if isinstance(gold, Family) or isinstance(answer, Family):
+        return _families(gold, answer, leaves)
+    if isinstance(gold, Reals) or isinstance(answer, Reals):
+        gold, answer = (
+            (leaves.solve(part) or part) if isinstance(part, Relation) else part
+            for part in (gold, answer)
+        )
+        return compare_sets(gold, answer, leaves)
+    if isinstance(gold, Equation) or isinstance(answer, Equation):
+        return _equations(gold, answer, leaves)
+    if isinstance(gold, Relation) or isinstance(answer, Relation):
+        if isinstance(gold, Relation) and isinstance(answer, Relation):
+            return told(leaves.relation(gold, answer))
+        return _other_kind(gold, answer, leaves)
+    if isinstance(gold, Named) or isinstance(answer, Named):
+        return _named(gold, answer, leaves)
+    if isinstance(gold, Items) and isinstance(answer, Items):
+        return _items(gold, answer, leaves)
+    if isinstance(gold, Leaf) and isinstance(answer, Leaf):
+        return leaves.same(gold.text, answer.text)
+    return _one_and_several(gold, answer, leaves)
+
+
+def _plain(part: Part) -> Part:
+    """A part without a list of one around it, its ± written out."""
+    while isinstance(part, Items) and part.kind in ("list", "set", "bracket", "parts"):
+        if len(part.items) != 1:
+            break
+        part = part.items[0]
+    if isinstance(part, Leaf):
+        return _signs(part)
+    if isinstance(part, Equation) and re.search("[±∓]", part.left + part.right):
+        tables = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
+        pair = (Equation(part.left.translate(t), part.right.translate(t)) for t in tables)
+        return Items("list", tuple(pair))
+    if isinstance(part, Named) and isinstance(_signs(part.value), Items):
+        both = _signs(part.value)
+        assert isinstance(both, Items)
+        return Items("list", tuple(Named(part.name, one) for one in both.items))
+    if isinstance(part, Items) and part.kind == "tuple":
+        return _signed_tuple(part)
+    if isinstance(part, Items) and part.kind in ("list", "set"):
+        flat: list[Part] = []
+        for item in part.items:
+            one = _plain(item)
+            inner = isinstance(one, Items) and one.kind == "list"
+            flat.extend(one.items if inner and isinstance(one, Items) else (one,))
+        return Items(part.kind, tuple(flat))
+    return part
+
+
+def _signed_tuple(part: Items) -> Part:
+    """`(\\pm 1, 0)` as its two tuples."""
+    texts = [item.text if isinstance(item, Leaf) else "" for item in part.items]
+    if not any("±" in text or "∓" in text for text in texts):
+        return part
+    signs = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
+    points = []
+    for table in signs:
+        items = [
+            Leaf(item.text.translate(table).lstrip("+ ")) if isinstance(item, Leaf) else item
+            for item in part.items
+        ]
+        points.append(Items("tuple", tuple(items)))
+    return Items("list", tuple(points))
+
+
+def _unframed(part: Part) -> Part:
+    """A part without words that only introduce it: the equation of the line is …"""
+    if isinstance(part, Named) and wordy(part.name) and not isinstance(part.value, Leaf):
+        return _plain(part.value)
+    return part
+
+
+def _signs(part: Part) -> Part:
+    """`1 ± √2` as its two values."""
+    if not isinstance(part, Leaf) or not ("±" in part.text or "∓" in part.text):
+        return part
+    text = part.text
+    first = text.replace("±", "+").replace("∓", "-")
+    second = text.replace("±", "-").replace("∓", "+")
+    return Items("list", tuple(read(one.lstrip("+ ")) for one in (first, second)))
+
+
+def _pairwise(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
+    if len(golds) != len(answers):
+        return WRONG
+    return together([compare(g, a, leaves) for g, a in zip(golds, answers, strict=True)])
+
+
+def _matched(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
+    """Whether each gold item has an answer item of its own."""
+    if len(golds) != len(answers):
+        return WRONG
+    table = [[compare(g, a, leaves) for a in answers] for g in golds]
+    ours, theirs = [nouns(g) for g in golds], [nouns(a) for a in answers]
+    for row, gold_words in enumerate(ours):
+        shared = [len(gold_words & words) for words in theirs]
+        if most := max(shared, default=0):  # 3 red, 5 blue: not 5 red, 3 blue
+            table[row] = [
+                found if not words or n == most else WRONG
+                for found, words, n in zip(table[row], theirs, shared, strict=True)
+            ]
+    if perfect([[v == CORRECT for v in row] for row in table]):
+        return CORRECT
+    if perfect([[v is None or v.name == "correct" for v in row] for row in table]):
+        return None
+    if perfect([[v is None or v.name != "wrong" for v in row] for row in table]):
+        doubts = [v for row in table for v in row if v is not None and v.name == "undecided"]
+        return doubts[0] if doubts else None
+    return WRONG
+
+
+def _distinct(items: Sequence[Part], leaves: Leaves) -> list[Part]:
+    """Items without repetitions."""
+    kept: list[Part] = []
+    for item in items:
+        if not any(compare(other, item, leaves) == CORRECT for other in kept):
+            kept.append(item)
+    return kept
+
+
+_UNORDERED = ("list", "set")
+
+
+def _items(gold: Items, answer: Items, leaves: Leaves) -> Found:
+    kinds = {gold.kind, answer.kind}
+    if any(isinstance(item, Named) for item in (*gold.items, *answer.items)):
+        found = _assignments(gold, answer, leaves)
+        if found is not None or "parts" not in kinds:
+            return found
+    if "parts" in kinds or "row" in kinds:
+        return _pairwise(gold.items, answer.items, leaves)
+    if kinds == {"tuple", "set"} or kinds == {"tuple", "bracket"}:
+        same = _pairwise(gold.items, answer.items, leaves)
+        if kinds == {"tuple", "bracket"} and same == CORRECT and len(gold.items) > 2:
+            return CORRECT
+        return WRONG if same is not None else None
+    if kinds == {"matrix"} or "matrix" in kinds:
+        return _matrices(gold, answer, leaves)
+    if kinds == {"tuple"} or kinds == {"bracket"}:
+        return _pairwise(gold.items, answer.items, leaves)
+    if "tuple" in kinds:  # a tuple against a list without brackets
+        return _pairwise(gold.items, answer.items, leaves)
+    golds, answers = list(gold.items), list(answer.items)
+    found = _matched(golds, answers, leaves)
+    if found == WRONG:
+        once = _matched(_distinct(golds, leaves), _distinct(answers, leaves), leaves)
+        if once != WRONG:
+            if "set" in kinds or all(isinstance(item, Items) for item in golds):
+                return once
+            return undecided("a value is repeated") if once == CORRECT else once
+    return found
+
+
+def _matrices(gold: Items, answer: Items, leaves: Leaves) -> Found:
+    def rows(part: Items) -> list[list[Part]] | None:
+        if not all(isinstance(row, Items) for row in part.items):
+            return None
+        return [list(row.items) for row in part.items if isinstance(row, Items)]
+
+    first, second = rows(gold), rows(answer)
+    if first is None or second is None:
+        return WRONG
+    if [len(row) for row in first] != [len(row) for row in second]:
+        return WRONG
+    cells = [(g, a) for x, y in zip(first, second, strict=True) for g, a in zip(x, y, strict=True)]
+    return together([compare(g, a, leaves) for g, a in cells])
+
+
+def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    """`x = 3` and `3`, or two named values."""
+    if isinstance(gold, Named) and isinstance(answer, Named):
+        found = compare(gold.value, same_argument(gold, answer).value, leaves)
+        names = {key(gold.name), key(answer.name)}
+        if len(names) == 1 or wordy(gold.name) != wordy(answer.name):
+            return found
+        if wordy(gold.name):
+            return found if _nested(names) or found != CORRECT else undecided(NAMES)
+        if "y" in names and "(" in gold.name + answer.name:
+            return found  # y = x + 1 and f(x) = x + 1
+        swapped = (
+            leaves.equation(_as_equation(gold), _as_equation(answer))
+            if _flat_pair(gold, answer)
+            else None
+        )
+        return CORRECT if swapped else WRONG
+    one, other = (gold, answer) if isinstance(gold, Named) else (answer, gold)
+    assert isinstance(one, Named)
+    if (
+        isinstance(other, Items)
+        and isinstance(gold, Leaf | Items)
+        and not isinstance(one.value, Items)
+    ):
+        return _one_and_several(gold, answer, leaves)
+    return compare(
+        gold.value if isinstance(gold, Named) else gold,
+        answer.value if isinstance(answer, Named) else answer,
+        leaves,
+    )
+
+
+def _nested(names: set[str]) -> bool:
+    """Whether one name is part of the other."""
+    short, long = sorted(names, key=len)
+    return short in long
+
+
+def _flat_pair(gold: Named, answer: Named) -> bool:
+    if max(len(key(gold.name)), len(key(answer.name))) > 2:
+        return False
+    return isinstance(gold.value, Leaf) and isinstance(answer.value, Leaf)
+
+
+def _as_equation(part: Named) -> Equation:
+    assert isinstance(part.value, Leaf)
+    return Equation(part.name, part.value.text)
+
+
+def _assignments(gold: Items, answer: Items, leaves: Leaves) -> Found:
+    """Named values in any order; `(1, 2)` names its values in the alphabet's order."""
+    sides = []
+    for part in (gold, answer):
+        named = [item for item in part.items if isinstance(item, Named)]
+        if named and len(named) != len(part.items):
+            named = []
+        sides.append(named)
+    golds, answers = sides
+    if golds and answers:
+        return _both_named(golds, answers, leaves)
+    if any(isinstance(item, Equation) for item in (*gold.items, *answer.items)):
+        return _matched(gold.items, answer.items, leaves)
+    named, other = (golds, answer) if golds else (answers, gold)
+    if not named:
+        values = [item.value if isinstance(item, Named) else item for item in gold.items]
+        theirs = [item.value if isinstance(item, Named) else item for item in answer.items]
+        return _matched(values, theirs, leaves)
+    names = [base(item.name) for item in named]
+    if len(set(names)) == 1 or other.kind in _UNORDERED:
+        values = [item.value for item in named]
+        return (
+            _matched(values, other.items, leaves)
+            if golds
+            else _matched(other.items, values, leaves)
+        )
+    for order in (sorted(named, key=lambda item: key(item.name)), named):
+        values = [item.value for item in order]
+        found = (
+            _pairwise(values, other.items, leaves)
+            if golds
+            else _pairwise(other.items, values, leaves)
+        )
+        if found == CORRECT:
+            return found
+    return found
+
+
+def _both_named(golds: list[Named], answers: list[Named], leaves: Leaves) -> Found:
+    bases = {key(base(item.name)) for item in (*golds, *answers)}
+    names = {key(item.name) for item in (*golds, *answers)}
+    if len(bases) == 1 or (len(names) == 2 and len(golds) == 1):
+        return _matched([g.value for g in golds], [a.value for a in answers], leaves)
+    keys = [{key(item.name) for item in side} for side in (golds, answers)]
+    if keys[0] == keys[1] and len(keys[0]) == len(golds) == len(answers):
+        theirs = {key(a.name): a for a in answers}
+        return together([compare(g, theirs[key(g.name)], leaves) for g in golds])
+    if keys[0] != keys[1] and any(wordy(item.name) for item in (*golds, *answers)):
+        return _by_initials(golds, answers, leaves)
+    return _matched(golds, answers, leaves)
+
+
+def _by_initials(golds: list[Named], answers: list[Named], leaves: Leaves) -> Found:
+    """`length 20, width 10` and `l = 20, w = 10`; other names cannot be told apart."""
+    initials = [[key(item.name)[:1].lower() for item in side] for side in (golds, answers)]
+    if sorted(initials[0]) == sorted(set(initials[0])) == sorted(initials[1]):
+        theirs = dict(zip(initials[1], answers, strict=True))
+        pairs = [(g.value, theirs[i].value) for g, i in zip(golds, initials[0], strict=True)]
+        return together([compare(g, a, leaves) for g, a in pairs])
+    found = _matched([g.value for g in golds], [a.value for a in answers], leaves)
+    return undecided(NAMES) if found == CORRECT else found
+
+
+def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    """One value against several."""
+    if isinstance(gold, Leaf) and isinstance(answer, Items):
+        named = [item for item in answer.items if isinstance(item, Named)]
+        if named and len({base(item.name) for item in named}) > 1:
+            found = [compare(gold, item.value, leaves) for item in named]
+            if CORRECT in found:
+                return undecided("values of several unknowns")
+    if isinstance(gold, Items) and isinstance(answer, Items | Named):
+        return WRONG
+    return _other_kind(gold, answer, leaves)
+
+
+def _other_kind(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    """Parts of different kinds are unequal, unless one is a leaf that nobody understood."""
+    texts = [part.text for part in (gold, answer) if isinstance(part, Leaf)]
+    return WRONG if all(map(leaves.readable, texts)) else None
+
+
+def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    sides = []
+    for part in (gold, answer):
+        if isinstance(part, Named) and isinstance(part.value, Leaf):
+            part = _as_equation(part)
+        sides.append(part)
+    first, second = sides
+    if isinstance(first, Equation) and isinstance(second, Equation):
+        return told(leaves.equation(first, second))
+    results = [_result(part, leaves) for part in (first, second)]
+    if results[0] is None or results[1] is None:
+        return _other_kind(first, second, leaves)
+    return leaves.same(results[0], results[1])
+
+
+def _result(part: Part, leaves: Leaves) -> str | None:
+    """A leaf's text; what stands last in `2 + 3 = 5` and `|AB| = 1`; None for other parts."""
+    if isinstance(part, Leaf):
+        return part.text
+    if isinstance(part, Equation) and leaves.value(part.right) is not None:
+        lengths = re.sub(r"\\[A-Za-z]+", "", part.left)
+        if leaves.value(part.left) is not None or not re.search(r"[a-z]", lengths):
+            return part.right
+    return None
+
+
+def _families(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    first, second = as_family(gold, answer), as_family(answer, gold)
+    if first is None or second is None:
+        return None
+    ours, theirs_ = vectors(first), vectors(second)
+    if ours is not None and theirs_ is not None:
+        same = leaves.family(first, ours, second, theirs_)
+        if same is not None:
+            return told(same)
+    names, others = sorted(first.parameters), sorted(second.parameters)
+    theirs = second.parts
+    if len(names) == 1 and len(others) == 1:
+        theirs = tuple(rename(part, others[0], names[0]) for part in theirs)
+    found = _matched(first.parts, theirs, leaves)
+    # Unequal in this form, two families may be the same set.
+    return found if found == CORRECT else None

@@ -1,0 +1,55 @@
+"""Names of values as they are compared."""
+
+from __future__ import annotations
+
+import re
+
+from scdpo.grading.quantities.units import is_unit
+from scdpo.grading.reading.parts import Leaf, Named, Part, rename
+
+
+def key(name: str) -> str:
+    """A name as it is compared: without fonts, spaces, arguments' braces and case of words."""
+    name = re.sub(r"\\(?:text|mathrm|mathbf|operatorname|mathit)\s*\{([^{}]*)\}", r"\1", name)
+    name = re.sub(r"^m?\\angle", "", name)
+    name = re.sub(r"[\s{}\\$]", "", name)
+    if name.isupper() and name.isalpha() and len(name) in (2, 3):
+        name = min(name, name[::-1])  # the angle CAB is BAC, the segment BA is AB
+    name = re.sub(r"\([A-Za-z]\)$", "", name)
+    return name if len(name) <= 4 else name.lower()
+
+
+def wordy(name: str) -> bool:
+    """Whether a name is words, which need not be repeated."""
+    plain = key(name)
+    if plain.isascii() and plain.isupper():
+        return False  # points: ABC
+    chinese = any("\u4e00" <= character <= "\u9fff" for character in plain)
+    return chinese or len(re.sub(r"_.*|\(.*", "", plain)) > 2
+
+
+def base(name: str) -> str:
+    """A name without its number: solutions are called x_1, x_2."""
+    return re.sub(r"_\{?\d+\}?$", "", name.strip())
+
+
+_APPLIED = re.compile(r"([^()]+)\(\s*([A-Za-z])\s*\)")
+
+
+def same_argument(gold: Named, answer: Named) -> Named:
+    """`f(x) = x + 1` for a gold `f(n) = n + 1`: the argument's name does not matter."""
+    first, second = _APPLIED.fullmatch(gold.name.strip()), _APPLIED.fullmatch(answer.name.strip())
+    if first is None or second is None:
+        return answer
+    return Named(answer.name, rename(answer.value, second.group(2), first.group(2)))
+
+
+def nouns(part: Part) -> set[str]:
+    """The words that a leaf counts by, measures left out."""
+    if not isinstance(part, Leaf):
+        return set()
+    text = re.sub(r"\\[A-Za-z]+", " ", part.text)
+    words = re.findall(r"[A-Za-z]{3,}", text)
+    english = {word.lower().removesuffix("s") for word in words if not is_unit(word)}
+    chinese = {c for run in re.findall("[\u4e00-\u9fff]+", text) if not is_unit(run) for c in run}
+    return (english - {"ball", "and"}) | chinese

@@ -1,0 +1,72 @@
+"""What comparisons of leaves have to offer, and how verdicts on parts are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from scdpo.grading.reading.parts import Equation, Family, Reals, Relation
+from scdpo.records import Verdict
+
+CORRECT = Verdict(name="correct")
+WRONG = Verdict(name="wrong")
+Found = Verdict | None
+"""A verdict, or None where the text cannot be judged without algebra."""
+Vectors = list[tuple[str, ...]]
+"""The members of a family, each as the formulas of its coordinates."""
+
+
+class Leaves:
+    """What `compare` needs to know about leaves."""
+
+    def __init__(
+        self,
+        same: Callable[[str, str], Found],
+        value: Callable[[str], Fraction | None],
+        equation: Callable[[Equation, Equation], bool | None],
+        relation: Callable[[Relation, Relation], bool | None],
+        family: Callable[[Family, Vectors, Family, Vectors], bool | None],
+        solve: Callable[[Relation], Reals | None],
+        readable: Callable[[str], bool],
+    ):
+        self.same = same
+        self.value = value
+        self.equation = equation
+        self.relation = relation
+        self.family = family
+        self.solve = solve
+        self.readable = readable
+
+
+def undecided(reason: str) -> Verdict:
+    """The verdict for a pair that cannot be judged, with its reason."""
+    return Verdict(name="undecided", reason=reason)
+
+
+def told(equal: bool | None) -> Found:
+    return None if equal is None else CORRECT if equal else WRONG
+
+
+def together(verdicts: Sequence[Found]) -> Found:
+    """All have to be correct."""
+    if WRONG in verdicts:
+        return WRONG
+    if None in verdicts:
+        return None
+    return next((v for v in verdicts if v is not None and v.name == "undecided"), CORRECT)
+
+
+def perfect(table: Sequence[Sequence[bool]]) -> bool:
+    """Whether rows and columns of a square table can be paired off on true cells."""
+    taken: dict[int, int] = {}
+
+    def place(row: int, seen: set[int]) -> bool:
+        for column, possible in enumerate(table[row]):
+            if possible and column not in seen:
+                seen.add(column)
+                if column not in taken or place(taken[column], seen):
+                    taken[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(table)))

@@ -1,0 +1,223 @@
+"""Whole texts compared as one number, numeral, ratio, time, date or choice each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+from scdpo.grading.comparing import words
+from scdpo.grading.formulas.evaluation import real_constant
+from scdpo.grading.formulas.parser import formula
+from scdpo.grading.formulas.tree import Node, NotAFormulaError
+from scdpo.grading.quantities.clock import clock, date
+from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_quantities, undecided
+from scdpo.grading.quantities.quantity import Numeral, Quantity, numeral, quantity
+from scdpo.grading.text.normalise import clean
+from scdpo.records import Verdict
+
+_COLON = re.compile(r"[:∶比]|\\colon| to ")
+_RATIO = re.compile(rf"[^:∶比]+(?:(?:{_COLON.pattern})[^:∶比]+)+")
+_COMMA_DECIMAL = re.compile(r"-?\d+,\d+")
+
+
+def same_numbers(gold: str, answer: str) -> Verdict | None:
+    """Compare two whole answers as one number, numeral, ratio, time or choice each."""
+    first, second = clean(gold), clean(answer)
+    for rule in _TEXT_RULES:
+        verdict = rule(first, second)
+        if verdict is not None:
+            return verdict
+    return None
+
+
+def _bases(gold: str, answer: str) -> Verdict | None:
+    """Numerals: same base, same digits; equal digits with only one base written are undecided."""
+    if not any("_" in text or "base" in text or "0x" in text for text in (gold, answer)):
+        return None
+    first, second = numeral(gold), numeral(answer)
+    if first is None or second is None:
+        based, other = (first, answer) if first is not None else (second, gold)
+        number = quantity_of(other)
+        if based is None or based.base is None or number is None:
+            return None
+        same = based.value == number.value
+        return undecided("the same number in another base") if same else WRONG
+    if first.base == second.base:
+        return CORRECT if _stripped(first) == _stripped(second) else WRONG
+    if None in (first.base, second.base) and _stripped(first) == _stripped(second):
+        return undecided("only one of the numerals has a base")
+    if first.value == second.value:
+        return undecided("the same number in another base")
+    return WRONG
+
+
+def _stripped(number: Numeral) -> str:
+    return number.digits.lstrip("0") or "0"
+
+
+def _quantities(gold: str, answer: str) -> Verdict | None:
+    first, second = quantity_of(gold), quantity_of(answer)
+    if first is None or second is None:
+        return None
+    if first.variable and second.variable and first.variable != second.variable:
+        return None
+    return equal_quantities(first, second)
+
+
+@lru_cache(maxsize=8192)
+def quantity_of(text: str) -> Quantity | None:
+    return quantity(text)
+
+
+def _clocks(gold: str, answer: str) -> Verdict | None:
+    first, second = clock(gold), clock(answer)
+    if first is None or second is None:
+        return None
+    if first.same(second):
+        return CORRECT
+    ratios = ":" in gold and ":" in answer and (gold + answer).replace(":", "").isdigit()
+    return None if ratios else WRONG
+
+
+def _dates(gold: str, answer: str) -> Verdict | None:
+    first, second = date(gold), date(answer)
+    if first is None or second is None:
+        return None
+    return CORRECT if first.same(second) else WRONG
+
+
+def _decimal_comma(gold: str, answer: str) -> Verdict | None:
+    """`1000,99` for a gold 1000.99, and the other way round."""
+    for number, comma in ((gold, answer), (answer, gold)):
+        if _COMMA_DECIMAL.fullmatch(comma) and comma.replace(",", ".") == number:
+            return CORRECT
+    return None
+
+
+def _ratios(gold: str, answer: str) -> Verdict | None:
+    """`3:4` and `6:8`, or a ratio of two and its value."""
+    first, second = _terms(gold), _terms(answer)
+    if first is not None and second is not None:
+        return CORRECT if _proportional(first, second) else WRONG
+    terms, other = (first, answer) if first is not None else (second, gold)
+    number = value(other) if terms is not None else None
+    if terms is None or number is None or len(terms) != 2 or not terms[1]:
+        return None
+    return CORRECT if terms[0] / terms[1] == number else WRONG
+
+
+def _proportional(first: tuple[Fraction, ...], second: tuple[Fraction, ...]) -> bool:
+    if len(first) != len(second):
+        return False
+    if not all((*first, *second)):
+        return first == second
+    return len({a / b for a, b in zip(first, second, strict=True)}) == 1
+
+
+@lru_cache(maxsize=4096)
+def _terms(text: str) -> tuple[Fraction, ...] | None:
+    """The terms of a ratio `a:b:c` of constants."""
+    if not _RATIO.fullmatch(text):
+        return None
+    values = [value(part.strip()) for part in _COLON.split(text)]
+    known = tuple(one for one in values if one is not None)
+    return known if len(known) == len(values) else None
+
+
+_REMAINDER = re.compile(
+    r"(?:quotient|商)? ?(?:is|of|=|是|为|:)? ?(\d+)(?:,|;)? ?(?:and )?"
+    r"(?:(?:a |with )?remainder|R|r|余数?|…+|\.{3,6}|\\cdots ?\\cdots)"
+    r" ?(?:is|of|=|是|为|:)? ?(\d+)"
+)
+
+
+_MODULO = re.compile(r"(-?\d+)(?: ?\(? ?\\?(?:p|b)?mod(?:ulo)? ?\{?(\d+)\}? ?\)?)?")
+
+
+def _residues(gold: str, answer: str) -> Verdict | None:
+    """`4 (mod 11)` for a gold 4: the residue is what is asked for, in whichever form."""
+    found = [_MODULO.fullmatch(text.replace("\\mathrm", "")) for text in (gold, answer)]
+    if found[0] is None or found[1] is None:
+        return None
+    (first, modulus), (second, other) = found[0].groups(), found[1].groups()
+    if modulus is None and other is None:
+        return None
+    if modulus and other and modulus != other:
+        return WRONG
+    if first == second:
+        return CORRECT
+    if (int(first) - int(second)) % max(1, int(modulus or other)) != 0:
+        return WRONG
+    both = modulus is not None and other is not None
+    return CORRECT if both else undecided("the same residue, written otherwise")
+
+
+def _remainders(gold: str, answer: str) -> Verdict | None:
+    """`7 R 3`, `quotient 7, remainder 3`, `商7余3`, `7……3`."""
+    first, second = _REMAINDER.fullmatch(gold), _REMAINDER.fullmatch(answer)
+    if first is None or second is None:
+        return None
+    return CORRECT if first.groups() == second.groups() else WRONG
+
+
+_UP = re.compile(
+    r"(?:it |an? )?(?:increased?|rise|rose|rises|up)(?: (?:of|by))?|增加了?|上涨了?|提高了?|增长了?"
+)
+_DOWN = re.compile(
+    r"(?:it |an? )?(?:decreased?s?|reduction|fell|falls|down|reduced|drop(?:ped)?)(?: (?:of|by))?"
+    r"|减少了?|下降了?|降低了?"
+)
+
+
+def _changes(gold: str, answer: str) -> Verdict | None:
+    """`20% decrease` and `decreases by 20%`."""
+    found = []
+    for text in (gold, answer):
+        up, down = _UP.search(text), _DOWN.search(text)
+        change = up or down
+        if change is None or (up and down):
+            return None
+        rest = re.sub(r"^s by |^s ", "", (text[: change.start()] + text[change.end() :]).strip())
+        number = quantity_of(rest.removeprefix("s by").removeprefix("by").strip())
+        if number is None:
+            return None
+        found.append((number, up is not None))
+    if found[0][1] != found[1][1]:
+        return WRONG
+    return equal_quantities(found[0][0], found[1][0])
+
+
+_TEXT_RULES: tuple[Callable[[str, str], Verdict | None], ...] = (
+    words.choices,
+    words.ordinals,
+    _dates,
+    _bases,
+    _clocks,
+    _quantities,
+    _decimal_comma,
+    _residues,
+    _remainders,
+    _changes,
+    _ratios,
+)
+
+
+@lru_cache(maxsize=8192)
+def parsed(text: str) -> Node | None:
+    """The tree of a leaf's formula, or None."""
+    try:
+        return formula(text)
+    except (NotAFormulaError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=8192)
+def value(text: str) -> Fraction | None:
+    """A leaf's number, if it is a constant: exact where rational, else to some forty digits."""
+    number = quantity_of(clean(text))
+    if number is not None:
+        return number.value
+    node = parsed(text)
+    return None if node is None else real_constant(node)

@@ -1,0 +1,1 @@
+"""Formulas parsed, evaluated at points and compared."""

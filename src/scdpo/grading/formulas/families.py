@@ -1,0 +1,80 @@
+"""Families of numbers and points with whole parameters: π/4 + kπ."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scdpo.grading.formulas.evaluation import NoValueError, evaluate, precise
+from scdpo.grading.formulas.tree import Node, variables
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The coordinates of a family's member, its whole parameters, and the least of these if any."""
+
+    nodes: tuple[Node, ...]
+    parameters: frozenset[str]
+    first: int | None = None
+
+
+SPREAD = 24
+"""Values of a family's parameter run from −SPREAD to SPREAD."""
+_Point = tuple[float, ...]
+
+
+def same_family(first: Sequence[Member], second: Sequence[Member]) -> bool | None:
+    """Whether two families of numbers or points with whole parameters are the same set.
+
+    Compared are all values within a window that both must fill. None when a formula has other
+    variables or no values.
+    """
+    sets = []
+    for family in (first, second):
+        values = _members(family)
+        if values is None:
+            return None
+        sets.append(values)
+    window = min(map(_reach, sets)) / 2
+    if window <= 0 or len({len(point) for values in sets for point in values}) != 1:
+        return None
+    inside = [
+        {point for point in values if max(map(abs, point)) <= window * (1 + 1e-9)}
+        for values in sets
+    ]
+    return inside[0] == inside[1] if all(inside) else None
+
+
+def _members(family: Sequence[Member]) -> set[_Point] | None:
+    mp = precise()
+    values: set[_Point] = set()
+    for member in family:
+        used = frozenset().union(*map(variables, member.nodes))
+        names = sorted(used & member.parameters)
+        if used - member.parameters or len(names) > 2:
+            return None
+        reach = SPREAD if len(names) < 2 else 8
+        steps = range(-reach if member.first is None else member.first, reach + 1)
+        for combination in itertools.product(steps, repeat=len(names)):
+            point = {name: mp.mpf(value) for name, value in zip(names, combination, strict=True)}
+            try:
+                found = [evaluate(node, point) for node in member.nodes]
+            except NoValueError:
+                continue
+            if any(abs(value.imag) > 1e-20 for value in found):
+                return None
+            values.add(tuple(round(float(value.real), 9) + 0.0 for value in found))
+    return values
+
+
+def _reach(values: set[_Point]) -> float:
+    """How far a family's values go to both sides of zero; a one-sided family goes its way."""
+    reaches = []
+    for coordinate in zip(*values, strict=True):
+        low, high = min(coordinate), max(coordinate)
+        if low == high:
+            continue
+        one_sided = low >= 0 or high <= 0
+        reaches.append(max(abs(low), abs(high)) if one_sided else min(abs(low), abs(high)))
+    return min(reaches, default=0.0)

@@ -1,0 +1,250 @@
+"""Formulas that are the same function, the same equation, the same inequality.
+
+Two formulas that agree in thirty digits at several points drawn at random are the same function;
+for constants there is one point. This decides what a computer algebra system proves by
+rewriting, in microseconds and without a risk of not returning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from scdpo.grading.formulas.evaluation import (
+    NoValueError,
+    Value,
+    evaluate,
+    precise,
+    real_constant,
+    substituted,
+)
+from scdpo.grading.formulas.tree import Node, uses, variables
+
+AGREE = 30
+"""Digits in which two values must agree to be the same."""
+INTEGER_NAMES = frozenset("n k m N K M j p q r l a b c t".split())
+"""Letters that may stand for whole numbers, where a formula makes sense only for those."""
+
+
+def same_value(first: Value, second: Value, digits: int = AGREE) -> bool:
+    """Whether two values agree in `digits` digits, relative to the larger, absolute near 0."""
+    mp = precise()
+    size = max(abs(first), abs(second), mp.mpf(10) ** -5)
+    return bool(abs(first - second) <= size * mp.mpf(10) ** -digits)
+
+
+def _draw(names: Iterable[str], trial: int, low: Fraction, high: Fraction) -> dict[str, Value]:
+    """Values for variables, the same for the same name and trial on every machine."""
+    mp = precise()
+    point = {}
+    for name in names:
+        digest = hashlib.sha256(f"{name}/{trial}".encode()).digest()
+        share = Fraction(int.from_bytes(digest[:16], "big"), 1 << 128)
+        value = low + (high - low) * share
+        point[name] = mp.mpf(value.numerator) / value.denominator
+    return point
+
+
+_RANGES = (
+    *((Fraction(1, 5), Fraction(3)),) * 2,
+    *((Fraction(1, 20), Fraction(19, 20)),) * 2,
+    *((Fraction(3), Fraction(9)),) * 1,
+    *((Fraction(-5, 2), Fraction(5, 2)),) * 3,
+)
+
+
+def points(names: Iterable[str]) -> list[dict[str, Value]]:
+    """The points at which functions of these variables are compared."""
+    names = sorted(names)
+    if not names:
+        return [{}]
+    return [_draw(names, trial, *limits) for trial, limits in enumerate(_RANGES)]
+
+
+def readings(*nodes: Node) -> list[dict[str, Any]]:
+    """The ways to read degree signs and logarithms without a base in some formulas."""
+    options: list[dict[str, Any]] = [{}]
+    if any(uses(node, "degree") for node in nodes):
+        options = [{}, {"degree": precise().mpf(1)}]
+    if any(uses(node, "log") for node in nodes):
+        options = [{**option, "base_ten": ten} for option in options for ten in (False, True)]
+    return options
+
+
+def equal(first: Node, second: Node) -> bool | None:
+    """Whether two formulas are the same function; None when they have no values to compare."""
+    verdicts = [_equal_read(first, second, how) for how in readings(first, second)]
+    return True if True in verdicts else False if False in verdicts else None
+
+
+def _equal_read(first: Node, second: Node, how: Mapping[str, Any]) -> bool | None:
+    names = variables(first) | variables(second)
+    found = _agree(first, second, points(names), how)
+    if found is not False or not names or not names <= INTEGER_NAMES:
+        return found
+    if not any(
+        uses(n, "floor", "ceil", "cos", "sin", "power", "double factorial") for n in (first, second)
+    ):
+        return found
+    mp = precise()
+    whole = [
+        {name: mp.mpf(trial + 1 + 3 * at) for at, name in enumerate(sorted(names))}
+        for trial in range(7)
+    ]
+    signs = any(_alternates(node) for node in (first, second))
+    return _agree(first, second, whole, how) if signs else found
+
+
+def _alternates(node: Node) -> bool:
+    """Whether a formula makes sense for whole numbers only: (−1)^n, cos nπ, floors."""
+    if node.op == "power" and node.args[0].op in ("negate",) and variables(node.args[1]):
+        return True
+    if node.op == "call" and node.name in ("floor", "ceil", "sin", "cos", "double factorial"):
+        return bool(variables(node))
+    return any(_alternates(inner) for inner in node.args)
+
+
+def _agree(
+    first: Node, second: Node, at: Sequence[Mapping[str, Value]], how: Mapping[str, Any]
+) -> bool | None:
+    """Whether values agree wherever both are real, or, where they never are, everywhere."""
+    real: list[bool] = []
+    other: list[bool] = []
+    one_sided = 0
+    for point in at:
+        values = []
+        for node in (first, second):
+            try:
+                values.append(evaluate(node, point, **how))
+            except NoValueError:
+                continue
+        if len(values) < 2:
+            one_sided += len(values)
+            continue
+        is_real = not any(abs(value.imag) > 1e-30 for value in values)
+        (real if is_real else other).append(same_value(*values))
+    if len(at) == 1:
+        real += other
+        return real[0] if real else False if one_sided else None
+    if len(real) < 2:
+        real += other
+    if len(real) < 2:
+        return None
+    return all(real)
+
+
+def differ_by_constant(first: Node, second: Node, constants: Iterable[str]) -> bool:
+    """Whether f − g is the same at all points, the named constants being zero."""
+    mp = precise()
+    zero = {name: mp.mpf(0) for name in constants}
+    names = (variables(first) | variables(second)) - set(constants)
+    if not names:
+        return False
+    found = []
+    for point in points(names)[:5]:
+        try:
+            at = {**point, **zero}
+            found.append(evaluate(first, at) - evaluate(second, at))
+        except NoValueError:
+            continue
+    return len(found) >= 2 and all(abs(one - found[0]) < mp.mpf(10) ** -25 for one in found)
+
+
+def same_equation(first: Node, second: Node) -> bool | None:
+    """Whether f = 0 and g = 0 have the same solutions; None when that cannot be told.
+
+    Proportional sides are the same equation; otherwise each is solved numerically for each of
+    its variables at random points, and the other has to vanish there too.
+    """
+    names = variables(first) | variables(second)
+    if not names or variables(first) != variables(second):
+        return False
+    ratios = []
+    for point in points(names)[:5]:
+        try:
+            over, under = evaluate(first, point), evaluate(second, point)
+            if abs(under) > 1e-25 and abs(over) > 1e-25:
+                ratios.append(over / under)
+        except NoValueError:
+            continue
+    if len(ratios) >= 3 and all(same_value(ratio, ratios[0], 20) for ratio in ratios):
+        return True
+    found = [_vanishes_too(first, second, names), _vanishes_too(second, first, names)]
+    return None if None in found else all(found)
+
+
+def _vanishes_too(solved: Node, other: Node, names: Iterable[str]) -> bool | None:
+    mp = precise()
+    tried = 0
+    for trial, name in enumerate(sorted(names)):
+        point = dict(points(names)[trial % 3])
+        for start in (mp.mpf("0.7"), mp.mpf("-1.3"), mp.mpc("0.5", "1.1"), mp.mpc(-2, "0.7")):
+            root = _root(solved, point, name, start)
+            if root is None:
+                continue
+            tried += 1
+            try:
+                rest = evaluate(other, {**point, name: root})
+            except NoValueError:
+                return False
+            if abs(rest) > 1e-12:
+                return False
+    return True if tried else None
+
+
+def _root(node: Node, point: Mapping[str, Value], name: str, start: Value) -> Value | None:
+    """A solution in one variable by the secant method, or None."""
+    mp = precise()
+    before, here = start, start + mp.mpf("0.01")
+    try:
+        f_before = evaluate(node, {**point, name: before})
+        for _ in range(60):
+            f_here = evaluate(node, {**point, name: here})
+            if abs(f_here) < mp.mpf(10) ** -35:
+                return here
+            if f_here == f_before:
+                return None
+            before, f_before, here = (
+                here,
+                f_here,
+                here - f_here * (here - before) / (f_here - f_before),
+            )
+    except NoValueError:
+        return None
+    return None
+
+
+def positive_ratio(first: Node, second: Node) -> bool | None:
+    """Whether f = c g with a constant c > 0, so that f > 0 and g > 0 say the same."""
+    names = variables(first) | variables(second)
+    ratios = []
+    for point in points(names)[:5]:
+        try:
+            ratios.append(evaluate(first, point) / evaluate(second, point))
+        except (NoValueError, ZeroDivisionError):
+            continue
+    if len(ratios) < min(2, len(points(names))):
+        return None
+    if not all(same_value(ratio, ratios[0], 20) for ratio in ratios):
+        return False
+    return bool(ratios[0].real > 0 and abs(ratios[0].imag) < 1e-20)
+
+
+def line(node: Node) -> tuple[str, Fraction, Fraction] | None:
+    """Variable, slope and root of a formula that is linear in its only variable, else None."""
+    names = variables(node)
+    if len(names) != 1:
+        return None
+    (name,) = names
+    values = [real_constant(substituted(node, name, at)) for at in range(4)]
+    if any(one is None for one in values):
+        return None
+    a, b, c, d = (one for one in values if one is not None)
+    slope = b - a
+    if abs(slope) < Fraction(1, 10**20) or max(abs(c - b - slope), abs(d - c - slope)) > Fraction(
+        1, 10**25
+    ):
+        return None
+    return name, slope, -a / slope

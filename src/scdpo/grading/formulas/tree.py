@@ -1,0 +1,53 @@
+"""Formulas as trees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+class NotAFormulaError(ValueError):
+    """The text is no formula that can be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`op` applied to `args`; a number has a `value`, a variable and a function call a `name`."""
+
+    op: str
+    args: tuple[Node, ...] = ()
+    value: Fraction = Fraction(0)
+    name: str = ""
+
+
+def number(value: Fraction | int) -> Node:
+    """A constant."""
+    return Node("number", value=Fraction(value))
+
+
+def variable(name: str) -> Node:
+    """A variable, or an unknown function's value, under a name."""
+    return Node("variable", name=name)
+
+
+def variables(node: Node) -> frozenset[str]:
+    """The names of all variables in a tree."""
+    found: set[str] = set()
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if top.op == "variable":
+            found.add(top.name)
+        stack.extend(top.args)
+    return frozenset(found)
+
+
+def uses(node: Node, *names: str) -> bool:
+    """Whether any of the operations or functions occurs in a tree."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if top.op in names or top.name in names:
+            return True
+        stack.extend(top.args)
+    return False

@@ -1,0 +1,156 @@
+r"""Answers to questions that ask for several values, where the gold answer is one of them.
+
+Simuleq asks "How many novelists are there? How many poets?" and gives 15. A solution that ends in
+`\boxed{15}` novelists and `\boxed{9}` poets, in `(15, 9)` or in `x = 15, y = 9` is right; one that
+ends in 9 alone may be right as well. `last_statement` finds the values, the grader compares each
+with the gold answer, and `verdict_on_statement` says what that makes of the solution.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scdpo.grading.extraction import final_answer
+from scdpo.records import Verdict
+
+CORRECT = Verdict(name="correct")
+WRONG = Verdict(name="wrong")
+ASKED = 2
+"""Values that a question of this kind asks for; no solution is right by listing many."""
+MOST_BETWEEN = 200
+"""Characters that may stand between two boxes of one statement; boxes farther apart belong to
+different steps of the reasoning."""
+MOST_SEARCHED = 20_000
+"""Characters of a text's end in which boxes are looked for."""
+MOST_CANDIDATES = 40
+"""Values and numbers of one statement that are compared; what has more is undecided."""
+ONLY_ONE = "it may be another of the values asked for"
+TOO_MANY = "it states more values than are asked for"
+AMONG_NUMBERS = "the gold answer is among its numbers"
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_SEPARATOR = re.compile(
+    r"(?<!\d),|,(?!\d{3}(?!\d))|[;、，；&]|\\\\|\\q?quad\b|(?<![A-Za-z])and(?![A-Za-z])|和"
+)
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\(?:left|right)(?![A-Za-z])")
+_BRACKETS = re.compile(r"\s*\\?[({\[](.*)\\?[)}\]]\s*", re.DOTALL)
+_TUPLES = re.compile(r"\s*\([^()=]*\)\s*=\s*(\(.*\))\s*", re.DOTALL)
+_LABEL = re.compile(r"[A-Za-z][\w' -]*[:=]\s*")
+_WITH_WORDS = re.compile(r"((?:\\?\$\s*)?-?\d[\d,]*(?:\.\d+)?)\s+[A-Za-z].*", re.DOTALL)
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_NOTHING = re.compile(r"[\s$.:]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a solution states in its end: different values, and the numbers that are written in
+    them, each in its order."""
+
+    values: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Everything that is to be compared with the gold answer; none where it is too much."""
+        found = tuple(dict.fromkeys((*self.values, *self.numbers)))
+        return found if len(found) <= MOST_CANDIDATES else ()
+
+    @property
+    def answer(self) -> str | None:
+        """The values as one answer, for a row: `15, 9`."""
+        return ", ".join(self.values) or None
+
+
+def last_statement(text: str) -> Statement:
+    """The values in which a solution's text ends.
+
+    They stand in the last boxes that are close to each other, or in the answer that
+    `final_answer` finds where there is no box; lists, sets, tuples and assignments are taken
+    apart, names and words around a number are left out.
+    """
+    contents = _last_boxes(text)
+    if not contents:
+        answer = final_answer(text)
+        contents = [] if answer is None else [answer]
+    values = dict.fromkeys(value for content in contents for value in _values(content))
+    numbers = dict.fromkeys(n for content in contents for n in _NUMBER.findall(content))
+    return Statement(tuple(values), tuple(numbers))
+
+
+def verdict_on_statement(stated: Statement, verdicts: Mapping[str, Verdict]) -> Verdict:
+    """What a solution is worth, given the verdict on each of its candidates.
+
+    Correct if one of the last two values equals the gold answer. Wrong only if there are at
+    least two values, none of them equals it, and it is not even among the numbers that are
+    written there: a single other value may be the other one that was asked for.
+    """
+    if not stated.values:
+        return _undecided("no answer")
+    if not stated.candidates:
+        return _undecided(TOO_MANY)
+    found = [verdicts[value] for value in stated.values]
+    if CORRECT in found[-ASKED:]:
+        return CORRECT
+    if CORRECT in found:
+        return _undecided(TOO_MANY)
+    if any(verdicts[number] == CORRECT for number in stated.numbers):
+        return _undecided(AMONG_NUMBERS)
+    doubt = next((verdict for verdict in found if verdict.name == "undecided"), None)
+    if doubt is not None:
+        return doubt
+    return WRONG if len(found) >= ASKED else _undecided(ONLY_ONE)
+
+
+def _undecided(reason: str) -> Verdict:
+    return Verdict(name="undecided", reason=reason)
+
+
+def _last_boxes(text: str) -> list[str]:
+    """The contents of the last whole boxes of which each is close to the one before."""
+    found: list[str] = []
+    start = None
+    text = text[-MOST_SEARCHED:]
+    for box in list(_BOX.finditer(text))[: -MOST_CANDIDATES - 2 : -1]:
+        end = _closing(text, box.end())
+        if end is None or not text[box.end() : end].strip():
+            continue
+        if start is not None and start - end > MOST_BETWEEN:
+            break
+        start = box.start()
+        found.append(text[box.end() : end])
+    return found[::-1]
+
+
+def _closing(text: str, at: int) -> int | None:
+    """Where the brace stands that closes the one before `at`; escaped ones do not count."""
+    depth = 1
+    for token in _BRACE.finditer(text, at):
+        depth += (token.group() == "{") - (token.group() == "}")
+        if depth == 0:
+            return token.start()
+    return None
+
+
+def _values(content: str) -> list[str]:
+    """`x = 15, y = 9` as `15` and `9`, `(15, 9)` as `15` and `9`, `1,500 kg` as `1,500`."""
+    content = _TEXT.sub(r" \1 ", _ENVIRONMENT.sub(" ", content)).replace("\\,", "")
+    tuples = _TUPLES.fullmatch(content)
+    content = content if tuples is None else tuples.group(1)
+    brackets = _BRACKETS.fullmatch(content)
+    if brackets is not None and _SEPARATOR.search(brackets.group(1)):
+        content = brackets.group(1).removesuffix("\\")
+    parts = (_value(part) for part in _SEPARATOR.split(content))
+    return [part for part in parts if not _NOTHING.fullmatch(part)]
+
+
+def _value(part: str) -> str:
+    """A part without the name before its number and the words after it."""
+    part = part.strip()
+    label = _LABEL.match(part)
+    part = part if label is None else part[label.end() :]
+    number = _WITH_WORDS.fullmatch(part)
+    return part.strip() if number is None else number.group(1)

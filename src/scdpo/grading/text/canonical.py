@@ -1,0 +1,125 @@
+"""One sign for each relation, bracket and conjunction, so that an answer can be cut into parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from scdpo.grading.text.normalise import tidy
+
+_OPENING, _CLOSING = "([{⦃⟨", ")]}⦄⟩"
+_REWRITES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\\\(?:\[[\d.]+[a-z]{2}\])?", "⏎"),
+        (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*\.?", ""),
+        (r"\\(?:displaystyle|textstyle|limits|nonumber)(?![A-Za-z])", ""),
+        (r"(?<=\d)(?: ?\\[,;:! ] ?|,\\!|\{,\}|~)(?=\d{3}(?!\d))", ""),
+        (
+            r"\\(?:text(?:rm|bf|it)?|mathrm|mbox|textnormal)\s*\{\s*(?:,\s*)?(and|or|And|Or)\s*\}",
+            r" \1 ",
+        ),
+        (
+            r"\\(?:text(?:rm|it)?|mathrm|mbox)\s*\{\s*[,;]?\s*((?:[(,]? ?(?:and|or|for|where"
+            r"|when|if|whenever|with|such that|provided|is|are|as|only if|at|attained|achieved"
+            r"|reached)\b)[^{}]*)\}",
+            r" \1 ",
+        ),
+        (r"\\(?:lor|vee)(?![A-Za-z])|\|\|", " or "),
+        (r"\\(?:land|wedge)(?![A-Za-z])|&&", " and "),
+        (r"\\(?:leqslant|leqq|leq|le)(?![A-Za-z])|<=|⩽|=<", "≤"),
+        (r"\\(?:geqslant|geqq|geq|ge)(?![A-Za-z])|>=|⩾|=>(?= ?\d)", "≥"),
+        (r"\\(?:neq|ne)(?![A-Za-z])|!=|\\not\s*=", "≠"),
+        (r"\\lt(?![A-Za-z])|&lt;", "<"),
+        (r"\\gt(?![A-Za-z])|&gt;", ">"),
+        (r"\\in(?![A-Za-z])", "∈"),
+        (r"\\cup(?![A-Za-z])|⋃", "∪"),
+        (r"\\cap(?![A-Za-z])", "∩"),
+        (r"\\(?:setminus|backslash|smallsetminus)(?![A-Za-z])", "∖"),
+        (r"\\pm(?![A-Za-z])|\+/-|\+-(?=[\d\\])", "±"),
+        (r"\\mp(?![A-Za-z])", "∓"),
+        (r"\\text\s*\{\s*([,;])\s*\}", r"\1 "),
+        (r"\\text\w*\s*\{([^{}]*(?:extraneous|rejected|discarded)[^{}]*)\}", r" \1 "),
+        (r"\\(?:approx|thickapprox|simeq)(?![A-Za-z])", "≈"),
+        (r"\\(?:emptyset|varnothing|phi)(?![A-Za-z])(?=\s*$)", "∅"),
+        (
+            r"\\(?:mathbb|mathbf|Bbb|mathrm)\s*\{?\s*([RZNQC])\s*\}?(?![A-Za-z}])"
+            r"|\\([RZNQ])(?![A-Za-z])",
+            r"⟦\1\2⟧",
+        ),
+        (r"\\(?:infty|infin)(?![A-Za-z])|∞|(?<![A-Za-z])oo(?![A-Za-z])", r"\\infty "),
+        (r"\\(?:\{|lbrace(?![A-Za-z]))", "⦃"),
+        (r"\\(?:\}|rbrace(?![A-Za-z]))", "⦄"),
+        (r"\\langle(?![A-Za-z])|〈", "⟨"),
+        (r"\\rangle(?![A-Za-z])|〉", "⟩"),
+        (r"⦃\s*\\begin\{array\}\s*\{[lcr| ]*\}(?!.*&)(.*)\\end\{array\}", r"\1"),
+        (r"⦃\s*\\begin\{array\}\s*\{[lcr| ]*\}(.*)\\end\{array\}", r"\\begin{cases}\1\\end{cases}"),
+        (r"\\text\w*\s*\{([^{}]*[\u4e00-\u9fff][^{}]*|[A-Za-z][A-Za-z ]*: ?)\}", r" \1 "),
+        (r"\\(?:mid|vert)(?![A-Za-z])", "|"),
+        (r"\\(?:Rightarrow|implies|Longrightarrow)(?![A-Za-z])|⇒", "⇒"),
+        (r"&\s*=", "="),
+        (r"\{:\}", ":"),
+        (r"\\text(?:bf|rm)?\s*\{\s*(\(\w{1,3}\))\s*\}", r" \1 "),
+        (r"(?s)\\begin\{(?:cases)\}(?!.*&)|(?<!&)\\end\{cases\}", ""),
+        (r"\\begin\{(?:aligned|align\*?|gathered)\}|\\end\{(?:aligned|align\*?|gathered)\}", ""),
+        (r"\\[,;:!> ]|~|\\q?quad(?![A-Za-z])|\s+", " "),
+    )
+)
+_NUMBER_SETS = {"ℝ": "⟦R⟧", "ℤ": "⟦Z⟧", "ℕ": "⟦N⟧", "ℚ": "⟦Q⟧"}
+
+
+@lru_cache(maxsize=8192)
+def canonical(text: str) -> str:
+    """`text` with one sign for each relation, bracket and conjunction."""
+    text = tidy(text)
+    if "matrix}" in text:  # MathCoder's copy of MATH lost a backslash of each line break
+        text = re.sub(r"(?<!\\)\\(?=-?\d)", r"\\\\", text)
+    for sign, name in _NUMBER_SETS.items():
+        text = text.replace(sign, name)
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    return text.strip().rstrip(".,;。").strip()
+
+
+def balanced(text: str) -> bool:
+    depth = 0
+    for character in text:
+        depth += (character in _OPENING) - (character in _CLOSING)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def levels(text: str) -> Iterator[tuple[int, str, int]]:
+    """Index, character and bracket depth at it; environments count as brackets."""
+    depth = at = 0
+    while at < len(text):
+        if text.startswith("\\begin{", at):
+            depth += 1
+        character = text[at]
+        if character in _CLOSING:
+            depth -= 1
+        yield at, character, depth
+        if character in _OPENING:
+            depth += 1
+        if text.startswith("\\end{", at):
+            depth -= 1
+        at += 1
+
+
+def split(text: str, pattern: re.Pattern[str]) -> list[str]:
+    """`text` cut at matches of `pattern` outside all brackets."""
+    flat = "".join(c if depth == 0 else "\x00" for _, c, depth in levels(text))
+    pieces, start = [], 0
+    for match in pattern.finditer(flat):
+        pieces.append(text[start : match.start()])
+        start = match.end()
+    return [*pieces, text[start:]]
+
+
+def enclosed(text: str) -> bool:
+    """Whether the first bracket closes at the last character."""
+    if len(text) < 2 or text[0] not in _OPENING or text[-1] not in _CLOSING:
+        return False
+    return all(depth > 0 for at, _, depth in levels(text) if 0 < at < len(text) - 1)
