@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-import scdpo.execute.rows
 import scdpo.execute.run
+import scdpo.rowfiles.source
 from scdpo.errors import DataError, ScdpoError, StoreError
 from scdpo.execute import Summary, execute, sandbox_config
 from scdpo.execute.rows import Executed
@@ -505,7 +505,7 @@ def test_a_file_that_standard_output_is_appended_to() -> None:
 
 
 def test_a_line_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scdpo.execute.rows, "MAX_ROW_BYTES", 2**20)
+    monkeypatch.setattr(scdpo.rowfiles.source, "MAX_ROW_BYTES", 2**20)
     with pytest.raises(DataError, match="/dev/zero, line 1: longer than 1 MiB, the most a row ma"):
         done("/dev/zero")
 

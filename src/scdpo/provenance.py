@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from scdpo.recipe import METHODS, Recipe
 from scdpo.records import Record
 from scdpo.results import SFT
-from scdpo.store import Manifest, Stage, versions
+from scdpo.store import Manifest, Stage, read_jsonl, versions, write_jsonl
 from scdpo.store.manifest import changed_keys, utc_now
 
 GENERATES = ("format", "engine", "sandbox", "grading", "threads")
@@ -26,6 +27,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
 order in which the stages run."""
 ONLY_SPEED = {"sandbox": {"max_sessions", "parallel"}, "grading": {"workers"}}
 """Settings under these keys that may change while a run is under way."""
+ENVIRONMENTS = "environment.jsonl"
 PARTS = ("train", "test", "naive", "step_controlled", "data_equal", SFT, *METHODS)
 """The order of stages of one kind."""
 
@@ -60,6 +62,17 @@ def environment(stage: str, *, device: str, threads: int, sandbox: str) -> Envir
         sandbox=sandbox,
         versions=versions(),
     )
+
+
+def keep_environment(folder: Path, now: Environment) -> None:
+    """Add what a stage that begins or goes on now runs on to the folder's list."""
+    write_jsonl(folder / ENVIRONMENTS, [*environments(folder), now])
+
+
+def environments(folder: Path) -> list[Environment]:
+    """What the stages of a folder ran on, in the order they were worked on."""
+    path = folder / ENVIRONMENTS
+    return list(read_jsonl(path, Environment)) if path.exists() else []
 
 
 def settings(recipe: Recipe, stage: str) -> dict[str, Any]:

@@ -33,8 +33,9 @@ class Record(BaseModel):
 class Problem(Record):
     """A question with its gold answer.
 
-    `alternatives` are further gold answers that also count as right (simuleq has two);
-    `solution` is a worked reference solution, or empty.
+    `alternatives` are further gold answers that also count as right. `several` says that the
+    question asks for several values and `answer` is one of them (many questions of simuleq): see
+    `grading.several`. `solution` is a worked reference solution, or empty.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Problem(Record):
     question: str
     answer: str
     alternatives: tuple[str, ...] = ()
+    several: bool = False
     solution: str = ""
     level: str | None = None
     subject: str | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from scdpo.evaluation.accuracy import GroupBy, by, compare, summarise
+from scdpo.evaluation.accuracy import GroupBy, by, compare, outcome, summarise
+from scdpo.evaluation.answered import Compared
 from scdpo.records import Evaluation
-from scdpo.report import BreakdownLine, Difference, PolicyLine
+from scdpo.report import BenchmarkLine, BreakdownLine, ComparisonLine, Difference, PolicyLine
 
 SFT = "sft"
 """The initial policy's name in a run."""
@@ -58,6 +60,35 @@ def breakdown_lines(rows: Evaluations, key: GroupBy) -> list[BreakdownLine]:
         for group in names
         for policy, found in groups.items()
         if group in found
+    ]
+
+
+def benchmark_lines(policy: str, rows: Evaluations) -> list[BenchmarkLine]:
+    """One line for every benchmark that a policy was measured on."""
+    return [_benchmark_line(policy, name, rows[name]) for name in rows]
+
+
+def _benchmark_line(policy: str, name: str, rows: Sequence[Evaluation]) -> BenchmarkLine:
+    accuracy = summarise(rows)
+    reasons = Counter(
+        f"undecided ({row.verdict.reason})"
+        if outcome(row) == "undecided"
+        else f"unfinished ({row.finish})"
+        for row in rows
+        if outcome(row) in ("undecided", "unfinished")
+    )
+    return BenchmarkLine(
+        policy=policy,
+        benchmark=name,
+        reasons=dict(reasons.most_common()),
+        **accuracy.model_dump(exclude={"correct"}),
+    )
+
+
+def comparison_lines(compared: Sequence[Compared]) -> list[ComparisonLine]:
+    """One line for every benchmark on which two policies were compared."""
+    return [
+        ComparisonLine(benchmark=one.benchmark, **one.comparison.model_dump()) for one in compared
     ]
 
 

@@ -18,7 +18,15 @@ from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.policies import policy_hash, policy_path
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.embedded import EmbeddedSplit, load_embedded
-from scdpo.provenance import Environment, changed_settings, in_order, made_anything, settings
+from scdpo.provenance import (
+    Environment,
+    changed_settings,
+    environments,
+    in_order,
+    keep_environment,
+    made_anything,
+    settings,
+)
 from scdpo.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
 from scdpo.records import Evaluation, Pair, Problem, Record, Solution
 from scdpo.report import BreakdownLine, PolicyLine
@@ -27,7 +35,7 @@ from scdpo.sampling.branch import first_preferred, sample_branches
 from scdpo.sampling.naive import sample_naive
 from scdpo.sampling.recorded import import_recorded
 from scdpo.services import Services, Silent, Watcher
-from scdpo.store import Manifest, RunFolder, Stage, file_hash, read_jsonl, write_atomic, write_jsonl
+from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.sft_config import SFTReport
 
@@ -250,8 +258,7 @@ class Run:
 
     def environments(self) -> list[Environment]:
         """What the stages ran on, in the order they were worked on."""
-        path = self.path / "environment.jsonl"
-        return list(read_jsonl(path, Environment)) if path.exists() else []
+        return environments(self.path)
 
     # ---- what stages share
 
@@ -330,8 +337,7 @@ class Run:
 
     def _record(self, stage: Stage) -> None:
         """Keep what a stage that begins or goes on now runs on."""
-        now = self._services.environment(stage.name)
-        write_jsonl(self.path / "environment.jsonl", [*self.environments(), now])
+        keep_environment(self.path, self._services.environment(stage.name))
 
     def _pair_stages(self, method: Method) -> list[Stage]:
         names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,7 +12,9 @@ from scdpo.errors import InputError
 
 if TYPE_CHECKING:
     from scdpo.evaluation.accuracy import GroupBy
-    from scdpo.report import BreakdownLine, Grid
+    from scdpo.measure import Measurement
+    from scdpo.report import BreakdownLine, ComparisonLine, Grid
+    from scdpo.results import Evaluations
     from scdpo.run import Run
 
 MOST_LEVELS = 10
@@ -21,8 +25,7 @@ console = Console()
 
 def show(one: Run, by: GroupBy | None = None) -> bool:
     """Print all tables and keep them in `report.md`; returns whether a policy was evaluated."""
-    from scdpo.report import as_markdown, policy_table, stage_table
-    from scdpo.store import write_atomic
+    from scdpo.report import policy_table, stage_table
 
     tables: list[Grid] = []
     if manifests := one.manifests():
@@ -32,11 +35,46 @@ def show(one: Run, by: GroupBy | None = None) -> bool:
     if lines := one.report():
         tables.append(policy_table(lines))
     if one.folder.write:
-        write_atomic(one.path / "report.md", "\n".join(as_markdown(table) for table in tables))
+        _keep(tables, one.path)
+    _print(tables)
+    return bool(lines)
+
+
+def show_measured(one: Measurement, rows: Evaluations, by: GroupBy | None = None) -> None:
+    """Print how a policy did on its benchmarks, broken down where that is usual or asked for,
+    and keep it in the folder's `report.md`."""
+    from scdpo.problems.benchmarks import BENCHMARKS
+    from scdpo.report import benchmark_table, breakdown_table
+    from scdpo.results import benchmark_lines, breakdown_lines
+
+    tables: list[Grid] = []
+    for name, found in rows.items():
+        for key in dict.fromkeys((*BENCHMARKS[name].groups, *([by] if by else []))):
+            if lines := breakdown_lines({one.policy: found}, key):
+                tables.append(breakdown_table(lines, key, name))
+    tables.append(benchmark_table(benchmark_lines(one.policy, rows)))
+    _keep(tables, one.path)
+    _print(tables)
+
+
+def show_compared(lines: Sequence[ComparisonLine], a: str, b: str) -> None:
+    """Print the comparison of two policies."""
+    from scdpo.report import comparison_table
+
+    _print([comparison_table(lines, a, b)])
+
+
+def _keep(tables: Sequence[Grid], folder: Path) -> None:
+    from scdpo.report import as_markdown
+    from scdpo.store import write_atomic
+
+    write_atomic(folder / "report.md", "\n".join(as_markdown(table) for table in tables))
+
+
+def _print(tables: Sequence[Grid]) -> None:
     for table in tables:
         console.print(table)
         console.print()
-    return bool(lines)
 
 
 def breakdown(one: Run, by: GroupBy | None) -> Grid | None:

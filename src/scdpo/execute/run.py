@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from scdpo.errors import InputError, StoreError
-from scdpo.execute.output import Output, Tally, open_output
-from scdpo.execute.rows import Executed, Reason, Row, Source
+from scdpo.execute.rows import ExecManifest, Executed, Reason, Row, Tally, row_of, tally_of
 from scdpo.records import Record
+from scdpo.rowfiles import Output, Source, Window, open_output
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
 from scdpo.store import validation_line
 
@@ -25,6 +25,8 @@ WINDOW_ROWS = 4096
 WINDOW_BYTES = 256 * 2**20
 """Rows, and bytes of them, that may be at work or wait for an earlier one to be written. One
 that runs into its deadline holds up the others no sooner than this."""
+ONLY_SPEED = {"max_sessions", "parallel"}
+"""Settings of the sandbox that may change between calls: they shape no rows."""
 _SPARE = 2
 """Sessions that start or end while as many blocks run as may."""
 _ENDS_SESSION = ("deadline", "memory", "died")
@@ -92,7 +94,7 @@ def execute(
     Raises InputError and DataError for the input, StoreError for the output, SandboxError, and
     BrokenPipeError when nobody reads on; rows that were done are written before.
     """
-    with Source(file) as source:
+    with Source(file, "sessions") as source:
         return asyncio.run(_execute(source, out, config, progress))
 
 
@@ -102,10 +104,11 @@ async def _execute(
     config: SandboxConfig,
     progress: Callable[[str], Progress] | None,
 ) -> Summary:
-    output = open_output(out, source, config)
+    manifest = ExecManifest(sandbox=config.model_dump(mode="json", exclude=ONLY_SPEED))
+    output = open_output(out, source, manifest, Tally())
     work = _Work(source, output, config)
     try:
-        total = await _checked(source) if source.seekable else None
+        total = await source.checked(row_of)
         bar = progress("exec") if progress is not None and total is not None else None
 
         def report(done: int) -> None:
@@ -122,26 +125,17 @@ async def _execute(
     return work.summary()
 
 
-async def _checked(source: Source) -> int:
-    """How many rows there are, all of them sound. Raises DataError."""
-    n = 0
-    async for _ in source.rows():
-        n += 1
-    source.rewind()
-    return n
-
-
 class _Work:
     """One call: a reader that starts sessions, and a writer that waits for them in order."""
 
-    def __init__(self, source: Source, output: Output, config: SandboxConfig) -> None:
+    def __init__(self, source: Source, output: Output[Tally], config: SandboxConfig) -> None:
         live = (config.parallel or os.cpu_count() or 1) + _SPARE
         most = max(config.max_sessions, live)
         self._config = config.model_copy(update={"max_sessions": most})
         self._source = source
         self._output = output
         self._live = asyncio.Semaphore(live)
-        self._window = _Window()
+        self._window = Window(WINDOW_ROWS, WINDOW_BYTES)
         self._queue: asyncio.Queue[_Session | Exception | None] = asyncio.Queue()
         self._sandbox: ProcessSandbox | None = None
         self._isolation = ""
@@ -159,7 +153,7 @@ class _Work:
                 line, cuts = await session
                 await self._output.write(line)
                 self._window.leave(len(line))
-                self.ran.add(cuts)
+                self.ran = self.ran.plus(tally_of(cuts))
                 self.seconds = time.monotonic() - self._started
                 report(self._output.kept.rows + self.ran.rows)
             if not self.ran.rows:
@@ -181,7 +175,7 @@ class _Work:
     async def _read(self) -> None:
         """Queue a session for every row; what fails is queued too, to be raised in its turn."""
         try:
-            async for row in self._source.rows():
+            async for row in self._source.rows(row_of):
                 if self._output.has(row):
                     continue
                 sandbox = self._sandbox or self._start_sandbox()
@@ -239,30 +233,3 @@ async def run_blocks(sandbox: ProcessSandbox, blocks: tuple[str, ...]) -> Execut
             await session.close()
     missing = len(blocks) - len(outputs)
     return Executed(outputs=(*outputs, *[""] * missing), cuts=(*cuts, *(["not run"] * missing)))
-
-
-class _Window:
-    """Bounds the rows that are read and not yet written, by number and by bytes."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._bytes = 0
-        self._freed = asyncio.Event()
-
-    async def enter(self, size: int) -> None:
-        """Wait until there is room for a row; one alone always has it."""
-        while self._rows >= WINDOW_ROWS or (self._rows and self._bytes + size > WINDOW_BYTES):
-            self._freed.clear()
-            await self._freed.wait()
-        self._rows += 1
-        self._bytes += size
-
-    def grow(self, size: int) -> None:
-        """Count what a row has gained."""
-        self._bytes += size
-
-    def leave(self, size: int) -> None:
-        """Free the room of a row of this many bytes."""
-        self._rows -= 1
-        self._bytes -= size
-        self._freed.set()

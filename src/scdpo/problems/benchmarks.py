@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from scdpo.errors import DataError, InputError
 from scdpo.problems import rows
@@ -17,21 +18,27 @@ from scdpo.records import Problem
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".jsonl", ".json", ".tsv")
-_PATTERNS = ("{split}.jsonl", "{split}.json", "*_{split}.jsonl", "*_{split}.json")
+PATTERNS = ("{split}.jsonl", "{split}.json", "*_{split}.jsonl", "*_{split}.json")
+"""Names of files in a folder that belongs to one benchmark alone."""
+
+Group = Literal["level", "subject"]
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """How one data set is read: its rows, its files in a folder, its place on the hub.
 
-    `files` are patterns of file names, tried in order. `hub` is a data set known to have it
-    (for messages and documentation) and `configs` the configurations to read there.
+    `files` are patterns of file names, tried in order; `folder` is one that it shares with other
+    benchmarks. `hub` is a data set known to have it and `configs` the configurations to read
+    there. `groups` are what its results are usually broken down by.
     """
 
     row: Callable[[Row], rows.Item]
-    files: tuple[str, ...] = _PATTERNS
+    files: tuple[str, ...] = PATTERNS
     hub: str = ""
     configs: tuple[str, ...] = ()
+    folder: str = ""
+    groups: tuple[Group, ...] = ()
 
 
 _MATH_SUBJECTS = (
@@ -46,22 +53,39 @@ _MATH_SUBJECTS = (
 
 BENCHMARKS: dict[str, Benchmark] = {
     "gsm8k": Benchmark(rows.gsm8k, hub="openai/gsm8k", configs=("main",)),
-    "math": Benchmark(rows.math, hub="EleutherAI/hendrycks_math", configs=_MATH_SUBJECTS),
+    "math": Benchmark(
+        rows.math,
+        hub="EleutherAI/hendrycks_math",
+        configs=_MATH_SUBJECTS,
+        groups=("level", "subject"),
+    ),
     "math500": Benchmark(
-        rows.math, ("math500.jsonl", "test500.jsonl", *_PATTERNS), "HuggingFaceH4/MATH-500"
+        rows.math,
+        ("math500.jsonl", "test500.jsonl", *PATTERNS),
+        "HuggingFaceH4/MATH-500",
+        folder="math",
+        groups=("level", "subject"),
     ),
     "ape210k": Benchmark(
-        rows.ape210k, ("{split}.ape.json", *_PATTERNS), "MU-NLPC/Calc-ape210k", ("default",)
+        rows.ape210k, ("{split}.ape.json", *PATTERNS), "MU-NLPC/Calc-ape210k", ("default",)
     ),
-    "cmath": Benchmark(rows.cmath, ("cmath_{split}.jsonl", *_PATTERNS), "weitianwen/cmath"),
-    "mgsm_zh": Benchmark(rows.mgsm, ("mgsm_zh.tsv",), "juletxara/mgsm", ("zh",)),
-    "mgsm_en": Benchmark(rows.mgsm, ("mgsm_en.tsv",), "juletxara/mgsm", ("en",)),
-    "svamp": Benchmark(rows.svamp, ("SVAMP.json", *_PATTERNS), "ChilleD/SVAMP"),
+    "cmath": Benchmark(
+        rows.cmath, ("cmath_{split}.jsonl", *PATTERNS), "weitianwen/cmath", groups=("level",)
+    ),
+    "mgsm_zh": Benchmark(rows.mgsm, ("mgsm_zh.tsv",), "juletxara/mgsm", ("zh",), "mgsm"),
+    "mgsm_en": Benchmark(rows.mgsm, ("mgsm_en.tsv",), "juletxara/mgsm", ("en",), "mgsm"),
+    "svamp": Benchmark(rows.svamp, ("SVAMP.json", *PATTERNS), "ChilleD/SVAMP"),
     "asdiv": Benchmark(rows.asdiv, hub="EleutherAI/asdiv"),
     "mawps": Benchmark(rows.mawps, hub="MU-NLPC/Calc-mawps", configs=("default",)),
-    "simuleq": Benchmark(rows.messages, ("simuleq_{split}_post.jsonl", "simuleq_{split}.jsonl")),
+    "simuleq": Benchmark(
+        rows.simuleq,
+        ("simuleq_{split}_post.jsonl", "simuleq_{split}.jsonl"),
+        folder="mathcoder_ood",
+    ),
     "mathematics": Benchmark(
-        rows.messages, ("mathematics_{split}_post.jsonl", "mathematics_{split}.jsonl")
+        rows.messages,
+        ("mathematics_{split}_post.jsonl", "mathematics_{split}.jsonl"),
+        folder="mathcoder_ood",
     ),
     "jsonl": Benchmark(rows.own),
 }
@@ -130,6 +154,7 @@ def _problem(item: rows.Item, dataset: str) -> Problem:
         question=item.question,
         answer=item.answer,
         alternatives=item.alternatives,
+        several=item.several,
         solution=item.solution,
         level=item.level,
         subject=item.subject,

@@ -13,6 +13,14 @@ Row = Mapping[str, Any]
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _UNIT = re.compile(r"\s+\([^()]*\)\s*$")
+_SENTENCE = re.compile(r"(?<=[.?!])\s+")
+_ASKS = re.compile(r"\b(?:how|what|which|find|determine|solve|give)\b", re.IGNORECASE)
+_FOR_SEVERAL = re.compile(
+    r"\b(?:and|or|each|both|two|every|respective(?:ly)?)\b|&|_"
+    r"|\b(?:number|speed|rate|price|cost|length|width|age|amount|value)s\b"
+    r"|\b(?:integer|part|angle|piece|side|loan)s\b",
+    re.IGNORECASE,
+)
 
 
 class RowError(ValueError):
@@ -38,6 +46,21 @@ def text_of(row: Row, what: str, *keys: str) -> str:
         if text := number_text(value).strip():
             return text
     raise RowError(f"no {what} (looked for {', '.join(keys)}; the row has {', '.join(row)})")
+
+
+def one_of_several(dataset: str, question: str) -> bool:
+    """Whether the gold answer of a question is one of several values that it asks for.
+
+    Simuleq has such questions, and some that ask for one value. A question counts as asking for
+    one only where it has a single request with nothing in it that could ask for more: taken for
+    a single value, right solutions of the others would be graded as wrong.
+    """
+    if dataset != "simuleq":
+        return False
+    sentences = _SENTENCE.split(question.strip())
+    requests = [text for text in sentences if text.endswith("?") or _ASKS.search(text)]
+    found = _ASKS.search(requests[0]) if len(requests) == 1 else None
+    return found is None or _FOR_SEVERAL.search(requests[0], found.start()) is not None
 
 
 def number_text(value: str | int | float) -> str:

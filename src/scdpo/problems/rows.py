@@ -7,13 +7,14 @@ They raise RowError for a row without a question or an answer.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scdpo.problems.gold import (
     Row,
     RowError,
     boxed_answer,
     hash_mark_answer,
+    one_of_several,
     problem_id,
     text_of,
     without_thousands,
@@ -32,6 +33,7 @@ class Item:
     question: str
     answer: str
     alternatives: tuple[str, ...] = ()
+    several: bool = False
     solution: str = ""
     level: str | None = None
     subject: str | None = None
@@ -133,11 +135,21 @@ def messages(row: Row) -> Item:
     return own({"question": question, "answer": answer, "solution": solution})
 
 
+def simuleq(row: Row) -> Item:
+    """A row of `messages`; where the question asks for two values, the gold answer is one."""
+    item = messages(row)
+    return replace(item, several=one_of_several("simuleq", item.question))
+
+
 def own(row: Row) -> Item:
     """The user's own rows: `question` and `answer`; `answer` may list several right ones.
 
-    Optional: `alternatives` (a list), `solution`, `level`, `subject`, `id`, `dataset`.
+    Optional: `alternatives` (a list), `several` (true where the question asks for several values
+    and `answer` is one of them), `solution`, `level`, `subject`, `id`, `dataset`.
     """
+    several = row.get("several") or False
+    if not isinstance(several, bool):
+        raise RowError("several must be true or false")
     more = row.get("alternatives") or []
     if not isinstance(more, list):
         raise RowError("alternatives must be a list of answers")
@@ -150,6 +162,7 @@ def own(row: Row) -> Item:
         alternatives=tuple(
             text_of({"alternatives": a}, "alternative", "alternatives") for a in answers[1:] + more
         ),
+        several=several,
         solution=_optional(row, "solution") or "",
         level=_optional(row, "level"),
         subject=_optional(row, "subject"),

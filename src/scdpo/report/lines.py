@@ -56,6 +56,35 @@ class PolicyLine(MeasuredLine):
     unfinished: Count = 0
 
 
+class BenchmarkLine(MeasuredLine):
+    """A policy's result on one benchmark: n = correct + wrong + undecided + unfinished.
+
+    `reasons` counts why questions are undecided or unfinished.
+    """
+
+    benchmark: str
+    wrong: Count
+    undecided: Count
+    unfinished: Count
+    reasons: dict[str, Count] = Field(default_factory=dict)
+
+
+class ComparisonLine(Record):
+    """Two policies, a and b, on the same `n` questions: their accuracies, a minus b with its
+    95 % interval, the questions that one alone got right, and the p-value of the paired test."""
+
+    benchmark: str
+    n: Annotated[int, Field(ge=1)]
+    a_accuracy: Share
+    b_accuracy: Share
+    difference: Gap
+    low: Gap
+    high: Gap
+    only_a: Count
+    only_b: Count
+    p: Share
+
+
 class BreakdownLine(MeasuredLine):
     """One policy's accuracy on one group of questions, such as a level or a subject."""
 

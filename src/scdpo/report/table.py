@@ -46,10 +46,10 @@ def policy_table(lines: Sequence[PolicyLine], title: str = "Accuracy, greedy dec
     )
 
 
-def breakdown_table(lines: Sequence[BreakdownLine], by: str) -> Grid:
+def breakdown_table(lines: Sequence[BreakdownLine], by: str, of: str = "") -> Grid:
     """Accuracy of each policy on each group, groups and policies in the order of `lines`; `by`
-    names what the groups are (`level`). Raises InputError when there is no line, or two for the
-    same policy and group."""
+    names what the groups are (`level`), `of` the questions. Raises InputError when there is no
+    line, or two for the same policy and group."""
     _need(lines, "groups")
     policies = list(dict.fromkeys(line.policy for line in lines))
     found: dict[tuple[str, str], BreakdownLine] = {}
@@ -74,7 +74,7 @@ def breakdown_table(lines: Sequence[BreakdownLine], by: str) -> Grid:
         *(Column(label(policy).replace(" (", "\n("), "number") for policy in policies),
     )
     return Grid(
-        f"Accuracy by {by}, %",
+        f"Accuracy {f'on {of} ' if of else ''}by {by}, %",
         columns,
         tuple(rows),
         ("n questions; in brackets: 95 % Wilson interval.",),

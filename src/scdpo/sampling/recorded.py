@@ -10,11 +10,12 @@ from pathlib import Path
 
 from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
-from scdpo.grading import Grader, final_answer
-from scdpo.problems.gold import problem_id
+from scdpo.grading import Grader
+from scdpo.problems.gold import one_of_several, problem_id
 from scdpo.records import Finish, Solution, Verdict
 from scdpo.sampling.driver import Progress, all_of
 from scdpo.sampling.flags import solution_flags
+from scdpo.sampling.judging import Claim, claim_of, judge
 from scdpo.sampling.naive import count_solutions
 from scdpo.sampling.rollout import SESSION_LOST
 from scdpo.sandbox.base import Sandbox
@@ -131,12 +132,14 @@ def _solutions(
     grader: Grader,
     seen: Counter[str],
 ) -> list[Solution]:
-    answers = [final_answer(form.plain(form.render(r.steps))) if r.finished else None for r in part]
-    verdicts = grader.grade_many(
-        [((r.gold,), answer) for r, answer in zip(part, answers, strict=True)]
-    )
+    claims = [
+        claim_of(r.steps, form, (r.gold,), several=one_of_several(dataset, r.question))
+        if r.finished
+        else Claim(None, (r.gold,))
+        for r in part
+    ]
     rows = []
-    for r, answer, verdict in zip(part, answers, verdicts, strict=True):
+    for r, (answer, verdict) in zip(part, judge(claims, grader), strict=True):
         name = problem_id(dataset, r.question)
         attempt = seen[name]
         seen[name] += 1

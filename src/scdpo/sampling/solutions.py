@@ -9,9 +9,10 @@ from typing import Literal
 
 from scdpo.engines.base import Engine
 from scdpo.formats.base import Format
-from scdpo.grading import Grader, final_answer
+from scdpo.grading import Grader
 from scdpo.records import Problem, Solution, Verdict
 from scdpo.sampling.flags import solution_flags
+from scdpo.sampling.judging import Claim, claim_of, judge
 from scdpo.sampling.rollout import Outcome
 from scdpo.sandbox.base import Sandbox
 
@@ -58,20 +59,17 @@ def grade_outcomes(
     problems: Sequence[Problem], outcomes: Sequence[Outcome], form: Format, grader: Grader
 ) -> list[tuple[str | None, Verdict]]:
     """Final answer and verdict of each outcome; an unfinished one is undecided, never wrong."""
-    answers = [
-        final_answer(form.plain(form.render(outcome.steps)))
+    claims = [
+        claim_of(outcome.steps, form, golds(problem), several=problem.several)
         if outcome.finish == "finished"
-        else None
-        for outcome in outcomes
+        else Claim(None, golds(problem))
+        for problem, outcome in zip(problems, outcomes, strict=True)
     ]
-    verdicts = grader.grade_many(
-        [(golds(problem), answer) for problem, answer in zip(problems, answers, strict=True)]
-    )
     return [
         (answer, verdict)
         if outcome.finish == "finished"
         else (None, Verdict(name="undecided", reason=f"unfinished: {outcome.finish}"))
-        for answer, verdict, outcome in zip(answers, verdicts, outcomes, strict=True)
+        for (answer, verdict), outcome in zip(judge(claims, grader), outcomes, strict=True)
     ]
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -108,14 +108,21 @@ def numbered_lines(path: Path, *, torn_tail: bool = False) -> Iterator[tuple[int
         raise DataError(reason(error), path) from error
 
 
-def object_of(line: bytes, path: Path, n: int) -> dict[str, Any]:
-    """A line as a JSON object; `path` and `n` are for the DataError that says why not."""
+def object_of(
+    line: bytes, path: Path, n: int, *, number: Callable[[str], object] | None = None
+) -> dict[str, Any]:
+    """A line as a JSON object; `path` and `n` are for the DataError that says why not.
+
+    `number` makes a value of each number's text; int and float are made where it is not given.
+    """
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode(), parse_int=number, parse_float=number)
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 (byte {error.start + 1})", path, n) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"not JSON: {short(str(error), 100, quote=False)}", path, n) from error
+    except RecursionError as error:
+        raise DataError("not JSON: nested too deeply", path, n) from error
     if not isinstance(row, dict):
         raise DataError(f"not a JSON object: {short(row)}", path, n)
     return row

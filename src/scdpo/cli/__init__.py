@@ -1,0 +1,52 @@
+"""The command line: each command reads its arguments and calls one stage."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from typing import Any
+
+# isort: off
+from scdpo.cli.app import app
+
+# Imported in the order in which the help lists their commands.
+from scdpo.cli import stages, measuring, alone  # noqa: F401
+
+# isort: on
+
+from scdpo.errors import ScdpoError
+from scdpo.full_disk import is_full_disk
+
+ENVIRONMENT_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""Failures of the system that are no fault of the package: one line, no traceback."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script: errors of ours become one line and exit code 2."""
+    for name, value in {
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    # Ends like Ctrl-C: children and the terminal are left in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(arguments)
+    except ScdpoError as error:
+        fail(str(error), error.exit_code)
+    except OSError as error:
+        if is_full_disk(error):
+            fail(f"{error.filename or 'disk'}: no space left on it; what was written is kept")
+        if error.errno not in ENVIRONMENT_ERRORS:
+            raise
+        fail(f"{error.filename or 'system'}: {error.strerror}")
+
+
+def fail(message: str, code: int = 2) -> Any:
+    """One line on stderr and the exit code."""
+    print(f"scdpo: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

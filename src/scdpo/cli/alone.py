@@ -1,0 +1,128 @@
+"""The commands that need no run folder: the executor, the grader and what the machine offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scdpo import __version__
+from scdpo.cli.app import app
+from scdpo.tables import console
+from scdpo.terminal import Terminal
+
+
+@app.command("exec")
+def exec_(
+    file: Annotated[
+        str, typer.Argument(help="Sessions, JSONL; - is standard input.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The JSONL file to append to.", show_default="standard output"),
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option(help="namespace or process.", show_default="namespace")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds a block may run.", show_default="10")
+    ] = None,
+    memory_mb: Annotated[
+        int | None, typer.Option(help="Memory of a session, MiB.", show_default="1024")
+    ] = None,
+    output_chars: Annotated[
+        int | None, typer.Option(help="Characters of output kept.", show_default="10000")
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Blocks at the same time.", show_default="one per core")
+    ] = None,
+) -> None:
+    """Run code in the sandbox, nothing else: rows with blocks in, with outputs and cuts out.
+
+    A row is one session: `{"id": 1, "blocks": ["x = 6", "x * 7"]}`. With --out it can be stopped
+    and called again with the same settings, kept in OUT.manifest.json; it goes on after the last
+    row.
+    """
+    from scdpo.execute import execute, sandbox_config
+
+    config = sandbox_config(
+        level=level,
+        deadline=deadline,
+        memory_mb=memory_mb,
+        output_chars=output_chars,
+        parallel=parallel,
+    )
+    with Terminal() as terminal:
+        try:
+            done = execute(file, out, config, terminal.progress if out else None)
+        except KeyboardInterrupt:
+            if out:
+                terminal.note("stopped", "rows written are kept; the same command goes on")
+            raise
+        terminal.settle()
+        terminal.note("exec", done.text)
+
+
+@app.command()
+def grade(
+    file: Annotated[
+        str, typer.Argument(help="Answers, JSONL; - is standard input.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The JSONL file to append to.", show_default="standard output"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes for symbolic comparisons.", show_default="2")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="CPU seconds for a comparison.", show_default="5")
+    ] = None,
+    compat: Annotated[
+        str | None,
+        typer.Option(help="paper: judge as the code released with it.", show_default="none"),
+    ] = None,
+) -> None:
+    """Judge answers, nothing else: rows with a gold answer in, with verdicts out.
+
+    A row has `answer` (a text, a number, or a list of which any one is right) and `solution` (a
+    text to find the answer in) or `prediction` (an answer as it stands, null for none; it goes
+    before a solution). It comes back with `verdict` (correct, wrong or undecided) and `reason`,
+    and with `found`, the answer of a solution. With --out it can be stopped and called again with
+    the same settings, kept in OUT.manifest.json. Under --compat paper nothing is undecided, and a
+    solution should be its last step alone, which is all that rule looks at.
+    """
+    from scdpo.marking import grading_config, mark
+
+    config = grading_config(workers=workers, deadline=deadline, compat=compat)
+    with Terminal() as terminal:
+        try:
+            done = mark(file, out, config, terminal.progress if out else None)
+        except KeyboardInterrupt:
+            if out:
+                terminal.note("stopped", "rows written are kept; the same command goes on")
+            raise
+        terminal.settle()
+        terminal.note("grade", done.text)
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Print what this machine offers: versions, devices, and the sandbox's levels, tried out.
+
+    Exit code 1 if the level that runs use by default is not to be had.
+    """
+    from scdpo.doctor import diagnose
+
+    found = diagnose()
+    typer.echo(found.model_dump_json(indent=2) if json else found.text)
+    raise typer.Exit(0 if found.ready else 1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.print(__version__, highlight=False)

@@ -1,0 +1,86 @@
+"""The application that commands are added to, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scdpo.errors import InputError
+from scdpo.terminal import Terminal
+
+if TYPE_CHECKING:
+    from scdpo.recipe import Method
+    from scdpo.run import Run
+
+app = typer.Typer(
+    help="Step-Controlled DPO: sample, branch, pair, train and measure (arXiv 2407.00782).\n\n"
+    "`scdpo run embedded` does all of it in about ten minutes, without a GPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+
+class Group(StrEnum):
+    """What questions can be grouped by."""
+
+    level = "level"
+    subject = "subject"
+    dataset = "dataset"
+
+
+RunPath = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A recipe file, or the name of one in the package; needed for a new run folder only.",
+    ),
+]
+RedoOption = Annotated[
+    bool, typer.Option("--redo", help="Delete what this stage has made, and do it again.")
+]
+MethodOption = Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")]
+
+
+@contextmanager
+def opened(
+    path: Path, recipe: str | None, *, write: bool = True, redo: str | None = None
+) -> Iterator[tuple[Run, Terminal]]:
+    """The run in a folder, and the terminal it reports to; its own recipe is used unless another
+    is given."""
+    from scdpo.recipe import load_recipe
+    from scdpo.run import Run
+
+    own = path / "recipe.yaml"
+    if recipe is None and not own.is_file():
+        raise InputError(f"{path}: no run there (it has no recipe.yaml); begin one with --recipe")
+    settings = load_recipe(own if recipe is None else recipe)
+    heading = {
+        "run": f"{path}",
+        "recipe": f"{recipe or own}, preset {settings.preset}",
+        "policy": settings.policy,
+    }
+    with Terminal(heading if write else None) as terminal:
+        try:
+            with Run(settings, path, terminal, write=write, redo=redo) as one:
+                yield one, terminal
+        except KeyboardInterrupt:
+            terminal.note("stopped", "what was done is kept; the same command goes on from here")
+            raise
+
+
+def known_method(method: str) -> Method:
+    """The method of this name. Raises InputError."""
+    from scdpo.recipe import METHODS
+
+    for known in METHODS:
+        if method == known:
+            return known
+    raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")

@@ -1,0 +1,150 @@
+"""The commands that measure policies and compare what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scdpo.cli.app import Group, RecipeOption, RedoOption, app, opened
+from scdpo.errors import InputError
+from scdpo.tables import show, show_compared, show_measured
+from scdpo.terminal import Terminal
+
+if TYPE_CHECKING:
+    from scdpo.evaluation.accuracy import GroupBy
+
+
+@app.command()
+def evaluate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="The run folder; none with --benchmarks.", show_default=False),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="sft, dpo, dpo_equal or scdpo; with --benchmarks: embedded, a folder or a hub "
+            "name.",
+            show_default="sft",
+        ),
+    ] = None,
+    benchmarks: Annotated[
+        str | None,
+        typer.Option(help="Such as gsm8k,math500; all: those of the paper.", show_default=False),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder with the files, or NAME=PATH.", show_default="the hub"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write.", show_default="evaluations/POLICY")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="The first questions only.", show_default="all")
+    ] = None,
+    by: Annotated[
+        Group | None, typer.Option(help="Accuracy by this too.", show_default=False)
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="blocks, fenced or plain.", show_default="the recipe's"),
+    ] = None,
+    end: Annotated[
+        list[str] | None,
+        typer.Option(help="What ends a solution, such as <|im_end|>.", show_default=False),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Questions side by side.", show_default="the recipe's")
+    ] = None,
+    recipe: RecipeOption = None,
+    redo: RedoOption = False,
+) -> None:
+    """Answer questions greedily: a run's test problems, or benchmarks with any policy.
+
+    `scdpo evaluate RUN --policy scdpo` is a stage of a run. `scdpo evaluate --policy P
+    --benchmarks gsm8k,math500` measures a policy on its own; called again, it goes on. The
+    settings are those of --recipe, of which the problems are not read.
+    """
+    options = {
+        "--benchmarks": benchmarks,
+        "--data": data,
+        "--out": out,
+        "--limit": limit,
+        "--by": by,
+        "--format": form,
+        "--end": end,
+        "--rows": rows,
+    }
+    given = [name for name, value in options.items() if value not in (None, [])]
+    if run is not None:
+        if given:
+            raise InputError(f"{given[0]} is for a policy without a run, and a run {run} is named")
+        _evaluate_run(run, policy or "sft", recipe, redo)
+    elif benchmarks is None:
+        raise InputError("a run folder, or --policy and --benchmarks are expected, found neither")
+    else:
+        from scdpo.measure import Measurement, measuring_recipe
+        from scdpo.problems.places import places
+
+        found = places(benchmarks, data or [])
+        settings = measuring_recipe(recipe, policy, form=form, end=end or [], rows=rows)
+        group: GroupBy | None = by.value if by else None
+        source = recipe or ("embedded" if settings.policy == "embedded" else "none")
+        heading = {"policy": settings.policy, "recipe": source}
+        with (
+            Terminal(heading) as terminal,
+            Measurement(settings, found, out, terminal, limit=limit, by=group, redo=redo) as one,
+        ):
+            try:
+                measured = one.run()
+            except KeyboardInterrupt:
+                terminal.note("stopped", "what was done is kept; the same command goes on")
+                raise
+            terminal.settle()
+            show_measured(one, measured, group)
+            terminal.note("rows", f"{one.path / 'evaluations' / '*'}")
+
+
+def _evaluate_run(run: Path, policy: str, recipe: str | None, redo: bool) -> None:
+    from scdpo.recipe import METHODS
+
+    if policy not in ("sft", *METHODS):
+        raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")
+    with opened(run, recipe, redo=f"evaluations/{policy}" if redo else None) as (one, terminal):
+        one.evaluate(policy)
+        terminal.settle()
+        show(one)
+        terminal.note("report", f"{run / 'report.md'}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A folder or JSONL file.", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another, on the same questions.", show_default=False)],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare the questions that both have.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Compare two policies question by question: difference, interval and exact McNemar test.
+
+    A and B are folders that `scdpo evaluate` wrote, evaluations of a run
+    (RUN/evaluations/scdpo), files of their rows, or files that `scdpo grade` wrote, which are
+    paired by id, or by line where they have none.
+    """
+    from scdpo.evaluation.answered import compare_answered, read_answered
+    from scdpo.report import as_json
+    from scdpo.results import comparison_lines
+
+    sides = read_answered(a), read_answered(b)
+    lines = comparison_lines(compare_answered(*sides, common=common))
+    if json:
+        typer.echo(as_json(lines), nl=False)
+        return
+    show_compared(lines, sides[0].name, sides[1].name)
+    with Terminal() as terminal:
+        for side, other in (sides, sides[::-1]):
+            if alone := [name for name in side.rows if name not in other.rows]:
+                terminal.note("left out", f"{', '.join(alone)}: only in {side.name}")

@@ -1,0 +1,174 @@
+"""The commands that work on a run folder, one for each stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scdpo.cli.app import (
+    Group,
+    MethodOption,
+    RecipeOption,
+    RedoOption,
+    RunPath,
+    app,
+    known_method,
+    opened,
+)
+from scdpo.tables import show, show_stages
+from scdpo.terminal import Terminal
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe file, or 'embedded' or 'smoke'.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
+    ] = None,
+) -> None:
+    """Run all stages of a recipe and print the tables; called again, it goes on."""
+    out = out or Path("runs") / Path(recipe).stem
+    with opened(out, recipe) as (one, terminal):
+        one.everything()
+        terminal.settle()
+        show(one)
+        terminal.note("report", f"{out / 'report.md'}")
+        terminal.note("policies", f"{out / 'policies' / '*' / 'policy'}")
+
+
+@app.command()
+def sample(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+    """Sample naive solutions of the training problems (stage 1)."""
+    with opened(run, recipe, redo="solutions" if redo else None) as (one, terminal):
+        one.sample()
+        terminal.settle()
+        show_stages(one, "solutions")
+        terminal.note("next", f"scdpo branch {run}")
+
+
+@app.command()
+def branch(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+    """Continue preferred solutions from their steps at a rising temperature (stage 2)."""
+    with opened(run, recipe, redo="branches" if redo else None) as (one, terminal):
+        one.branch()
+        terminal.settle()
+        show_stages(one, "branches")
+        terminal.note("next", f"scdpo pair {run}")
+
+
+@app.command()
+def pair(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+    """Build naive, step-controlled and data-equal pairs from solutions and branches."""
+    with opened(run, recipe, redo="pairs" if redo else None) as (one, terminal):
+        one.pair()
+        terminal.settle()
+        show_stages(one, "pairs")
+        terminal.note("next", f"scdpo train {run} --method scdpo")
+
+
+@app.command()
+def train(
+    run: RunPath,
+    method: MethodOption = "scdpo",
+    recipe: RecipeOption = None,
+    redo: RedoOption = False,
+) -> None:
+    """Train the initial policy on the pairs of a method (stage 3)."""
+    name = known_method(method)
+    with opened(run, recipe, redo=f"policies/{name}" if redo else None) as (one, terminal):
+        one.train(name)
+        terminal.settle()
+        show_stages(one, f"policies/{name}")
+        terminal.note("policy", f"{run / 'policies' / name / 'policy'}")
+        terminal.note("next", f"scdpo evaluate {run} --policy {name}")
+
+
+@app.command()
+def sft(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
+    recipe: RecipeOption = None,
+) -> None:
+    """Fine-tune the initial policy on the run's correct solutions (recipe key sft)."""
+    with opened(run, recipe) as (one, terminal):
+        made = one.sft(out)
+        terminal.settle()
+        terminal.note(
+            "policy",
+            f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
+            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
+        )
+
+
+@app.command()
+def report(
+    run: RunPath,
+    by: Annotated[
+        Group | None, typer.Option(help="Accuracy by this too.", show_default="level, if few")
+    ] = None,
+) -> None:
+    """Print the tables of a run, finished or not: stages, break-downs, accuracies."""
+    with opened(run, None, write=False) as (one, terminal):
+        if show(one, by.value if by else None):
+            return
+        terminal.note("next", f"nothing is evaluated yet; scdpo evaluate {run} --policy sft")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Recorded solutions, JSONL.", show_default=False)],
+    layout: Annotated[str, typer.Option(help="mathcoder or tora.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The run folder.", show_default=False)],
+    dataset: Annotated[str, typer.Option(help="The data set's name, such as gsm8k.")] = "gsm8k",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="The recipe of a new run folder.", show_default="import"),
+    ] = None,
+) -> None:
+    """Import recorded solutions: execute them again, grade them, make rows of them."""
+    new = not (out / "recipe.yaml").exists()
+    with opened(out, recipe or ("import" if new else None)) as (one, terminal):
+        manifest = one.import_solutions(file, layout, dataset)
+        terminal.settle()
+        show_stages(one, manifest.stage)
+        terminal.note("next", f"scdpo pair {out}")
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
+    method: MethodOption = "scdpo",
+) -> None:
+    """Write a method's training pairs in TRL's preference format (prompt, chosen, rejected)."""
+    from scdpo.pairs import trl_rows
+    from scdpo.store import write_jsonl
+
+    name = known_method(method)
+    with opened(run, None, write=False) as (one, terminal):
+        pairs = [pair for pair in one.pairs_of(name) if pair.split == "train"]
+        terminal.note("export", f"{write_jsonl(out, trl_rows(pairs))} pairs written to {out}")
+
+
+@app.command("make-policy")
+def make_policy_(
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or 'embedded-policy'.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
+) -> None:
+    """Make a small policy from nothing, as the embedded one was made."""
+    from scdpo.make_policy import load_make_policy, make_policy
+
+    config = load_make_policy(Path(recipe))
+    with Terminal() as terminal:
+        made = make_policy(config, out, terminal.progress("train"))
+        terminal.note(
+            "policy",
+            f"{out / 'policy'}: {made.steps} steps, {made.tokens:,} tokens, "
+            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
+        )

@@ -1,0 +1,173 @@
+"""A policy measured on benchmarks: one stage for each, in a folder of its own.
+
+OUT/problems/BENCHMARK      the questions as they were read
+OUT/evaluations/BENCHMARK   one row a question, answered greedily
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from scdpo.errors import InputError
+from scdpo.evaluation.accuracy import GroupBy
+from scdpo.evaluation.greedy import evaluate_greedy
+from scdpo.policies import EMBEDDED, policy_hash
+from scdpo.problems.benchmarks import load_problems
+from scdpo.problems.places import Place
+from scdpo.provenance import keep_environment, made_anything, settings
+from scdpo.recipe import Recipe, make_recipe, read_yaml
+from scdpo.records import Evaluation, Problem
+from scdpo.services import Services, Silent, Watcher
+from scdpo.store import RunFolder, Stage
+
+_NO_PROBLEMS = {"train": {"source": EMBEDDED}, "test": {"source": EMBEDDED}}
+"""A measurement reads none of a recipe's problems."""
+
+
+def measuring_recipe(
+    recipe: str | None,
+    policy: str | None,
+    *,
+    form: str | None = None,
+    end: Sequence[str] = (),
+    rows: int | None = None,
+) -> Recipe:
+    """The settings to measure a policy with: those of a recipe (a file, or a name in the
+    package) that bear on evaluation; its problems are not read and may be missing.
+
+    The embedded policy is measured as in its own recipe where none is named. `policy`, `form`
+    (the format's name), `end` (its end markers) and `rows` (questions side by side) go before
+    the recipe's. Raises RecipeError, and InputError where no policy or no format is named.
+    """
+    if recipe is None and policy is None:
+        raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
+    if recipe is None and policy != EMBEDDED and form is None:
+        raise InputError(
+            f"policy {policy}: how it writes solutions is not known; name --format (blocks, fenced "
+            "or plain) or a --recipe with a section format"
+        )
+    name = EMBEDDED if recipe is None and policy == EMBEDDED else recipe
+    data: dict[str, Any] = {}
+    where = "options"
+    if name is not None:
+        data, where = read_yaml(name)
+    data = {"problems": _NO_PROBLEMS} | data
+    if policy is not None:
+        data["policy"] = policy
+    _put(data, "format", {"name": form, "end": list(end) or None})
+    _put(data, "evaluate", {"rows": rows})
+    return make_recipe(data, where)
+
+
+def _put(data: dict[str, Any], section: str, values: Mapping[str, object]) -> None:
+    """Set the values that are not None in a section of plain settings."""
+    given = {key: value for key, value in values.items() if value is not None}
+    if given:
+        below = data.get(section)
+        data[section] = (below if isinstance(below, dict) else {}) | given
+
+
+def policy_name(policy: str) -> str:
+    """What rows and folders call a policy: the last part of its path or hub name that says
+    something, as `policies/scdpo/policy` is called scdpo."""
+    parts = [part for part in Path(policy).resolve().parts if part not in ("policy", "/")]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", parts[-1]).strip("._-") if parts else "policy"
+
+
+class Measurement:
+    """One policy, some benchmarks and a folder; a context manager.
+
+    All problems are read on construction, before the folder is made. Called again, it goes on;
+    a folder that was begun with another policy, other settings or other data is refused before
+    anything is generated, and so is `by` where no question has what the results are to be broken
+    down by. `redo` does the named benchmarks again. Raises InputError, DataError,
+    MissingDependency, PolicyError and StoreError.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        benchmarks: Sequence[Place],
+        out: Path | None = None,
+        watcher: Watcher | None = None,
+        *,
+        limit: int | None = None,
+        by: GroupBy | None = None,
+        redo: bool = False,
+    ):
+        self.recipe = recipe
+        self.policy = policy_name(recipe.policy)
+        self.path = out or Path("evaluations") / self.policy
+        self._watcher = watcher or Silent()
+        self._limit = limit
+        self._redo = redo
+        self._problems = {
+            place.name: load_problems(place.name, place.path, limit=limit) for place in benchmarks
+        }
+        problems = [problem for found in self._problems.values() for problem in found]
+        if by is not None and all(getattr(problem, by) is None for problem in problems):
+            raise InputError(
+                f"--by {by}: the questions of {', '.join(self._problems)} have no {by}"
+            )
+        self._hash = policy_hash(recipe.policy)
+        self._services = Services(recipe, self._watcher)
+        self.folder = RunFolder(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._services.close()
+        finally:
+            self.folder.close()
+
+    def run(self) -> dict[str, list[Evaluation]]:
+        """Answer what is not answered yet; the rows of each benchmark.
+
+        Raises StoreError, EngineError and SandboxError.
+        """
+        stages = {name: self._opened(name, found) for name, found in self._problems.items()}
+        todo = {name: stage for name, stage in stages.items() if not stage.done}
+        if todo:
+            with self._services.workshop(self.recipe.policy, self.policy) as shop:
+                for name, stage in todo.items():
+                    keep_environment(self.path, self._services.environment(stage.name))
+                    bar = self._watcher.progress(name)
+                    work = evaluate_greedy(
+                        self._problems[name], self.recipe.evaluate, shop, stage, bar
+                    )
+                    stage.finish(asyncio.run(work))
+        return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+
+    def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:
+        """The stage of a benchmark, its problems kept beside it."""
+        kept = self._begun(
+            f"problems/{name}",
+            {"benchmark": name, "limit": self._limit},
+            {"data": _content(problems)},
+        )
+        if not kept.done:
+            kept.append_new(problems)
+            kept.finish()
+        manifest = kept.manifest
+        inputs = {"policy": self._hash, "problems": (manifest and manifest.output_hash) or ""}
+        stage = f"evaluations/{name}"
+        return self._begun(stage, settings(self.recipe, stage), inputs)
+
+    def _begun(self, name: str, config: Mapping[str, object], inputs: Mapping[str, str]) -> Stage:
+        stage = self.folder.stage(name)
+        return stage.open(config, inputs, redo=self._redo or not made_anything(stage))
+
+
+def _content(problems: Sequence[Problem]) -> str:
+    """A hash of problems in their order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(problem.model_dump_json(exclude_defaults=True).encode() + b"\n")
+    return digest.hexdigest()[:16]
