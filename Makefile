@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: setup setup-dev demo test attacks check format clean \
         bench-engine bench-sft bench-replay bench-resume \
-        bench-sandbox bench-clones bench-soak
+        bench-sandbox bench-clones bench-soak bench-grading
 
 setup: .venv/base.done
 
@@ -72,6 +72,12 @@ bench-clones: setup
 
 bench-soak: setup
 	$(BIN)/python benchmarks/soak.py
+
+# The data sets and recorded solutions, in a folder as docs/grading.md says.
+DATA ?= ../shared/data
+
+bench-grading: setup
+	$(BIN)/python benchmarks/grading.py $(DATA)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -125,7 +125,11 @@ def _against_each_other(golds: dict[str, list[str]], grader: Grader, show: bool)
         table.add_row(name, *map(str, columns))
         if show:
             for pair in accepted:
-                console.print(f"  {name}: {_why(*pair)}: {pair[0]!r} = {pair[1]!r}", markup=False)
+                console.print(
+                    f"  {name}: {_why(*pair)}: {pair[0]!r} = {pair[1]!r}",
+                    markup=False,
+                    soft_wrap=True,
+                )
     console.print(table)
 
 
@@ -166,7 +170,9 @@ def _labelled(data: Path, grader: Grader, show: bool) -> None:
             for row, verdict in zip(rows, ours, strict=True):
                 if not _agrees(row["label"], verdict.name):
                     texts = f"{row['gold'][-60:]!r} | {row['answer'][-60:]!r}"
-                    console.print(f"  {row['label']} → {verdict.name}: {texts}", markup=False)
+                    console.print(
+                        f"  {row['label']} → {verdict.name}: {texts}", markup=False, soft_wrap=True
+                    )
 
 
 def _math_verify(item: tuple[str, str]) -> Verdict:
@@ -229,7 +235,9 @@ def _recorded(folder: Path, grader: Grader, show: bool) -> None:
             for r, (answer, verdict), one in zip(recorded, found, said, strict=True):
                 if one != (verdict.name == "correct"):
                     line = f"  {path.stem}: gold {r.gold!r}, answer {answer!r}: {verdict.name}"
-                    console.print(f"{line} {verdict.reason}, said {one}", markup=False)
+                    console.print(
+                        f"{line} {verdict.reason}, said {one}", markup=False, soft_wrap=True
+                    )
     console.print(table)
 
 

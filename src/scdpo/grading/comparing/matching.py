@@ -357,7 +357,10 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
     results = [_result(part, leaves) for part in (first, second)]
     if results[0] is None or results[1] is None:
         return _other_kind(first, second, leaves)
-    return leaves.same(results[0], results[1])
+    found = leaves.same(results[0], results[1])
+    # z^3 = -1 gives a value, but may also be an equation that nobody solved.
+    unsolved = [isinstance(part, Equation) and not _solved(part, leaves) for part in sides]
+    return None if unsolved[0] or (unsolved[1] and found == WRONG) else found
 
 
 def _result(part: Part, leaves: Leaves) -> str | None:
@@ -365,10 +368,15 @@ def _result(part: Part, leaves: Leaves) -> str | None:
     if isinstance(part, Leaf):
         return part.text
     if isinstance(part, Equation) and leaves.value(part.right) is not None:
-        lengths = re.sub(r"\\[A-Za-z]+", "", part.left)
-        if leaves.value(part.left) is not None or not re.search(r"[a-z]", lengths):
-            return part.right
+        letters = re.findall("[a-z]", re.sub(r"\\[A-Za-z]+", "", part.left))
+        return part.right if len(set(letters)) < 2 else None  # x^2 + y^2 = 4 is a curve
     return None
+
+
+def _solved(equation: Equation, leaves: Leaves) -> bool:
+    """Whether an equation's left side is a number or a length, and has nothing to solve for."""
+    lengths = re.sub(r"\\[A-Za-z]+", "", equation.left)
+    return leaves.value(equation.left) is not None or not re.search(r"[a-z]", lengths)
 
 
 def _families(gold: Part, answer: Part, leaves: Leaves) -> Found:
