@@ -20,11 +20,14 @@ _ANNOUNCED = re.compile(
 )
 _FINAL = re.compile(r"\bfinal answer is\b", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)$", re.MULTILINE)
-_LIST_SEPARATOR = re.compile(  # not "or", which as often joins two forms of one answer
+_LIST_SEPARATOR = re.compile(
     r"(?:[\s$,;、+.&]|\\[()\[\]]|\\q?quad|\\[,;! ])*"
     r"|(?:(?!\bor\b|\\boxed)[^\\]|\\(?:text|q?quad|[()\[\], ])){0,60}?(?:\band\b|和|以及)"
     r"(?:(?!\bor\b|\\boxed)[^\\]|\\(?:text|q?quad|[()\[\], ])){0,20}",
     re.DOTALL,
+)
+_ALTERNATIVE = re.compile(
+    r"(?:[\s$,;]|\\[()\[\]]|\\q?quad)*(?:\\text\w*\s*\{\s*or\s*\}|\bor\b|或者?)(?:[\s$]|\\[()\[\]])*"
 )
 _HEADING = re.compile(r"[*\s]*(?:step|part|case)\b|.*:[*\s]*$", re.IGNORECASE)
 _DELIMITED = (
@@ -34,6 +37,7 @@ _DELIMITED = (
     re.compile(r"\\\[(.+?)\\\]", re.DOTALL),
 )
 _NUMBER = re.compile(
+    r"(?<![\d:])\d{1,2}:\d{2}(?![\d:])(?: ?[ap]\.?m\.?)?|"
     r"(?<![A-Za-z0-9_.])-?[$¥€£]? ?\d+(?:[,.]\d+)*(?:/\d+)?"
     r"(?: ?(?:\\?%|[$€£¥]|[\u4e00-\u9fff]{1,2}(?=[。.,，]|$)))?"
 )
@@ -100,11 +104,14 @@ def _boxed(text: str) -> str | None:
     if not boxes:
         return None
     answers = [boxes[-1][2]]
+    joint = ", "
     for (_, before, content), (after, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=False):
-        if not _LIST_SEPARATOR.fullmatch(text, before, after):
+        if _ALTERNATIVE.fullmatch(text, before, after):
+            joint = " or "
+        elif not _LIST_SEPARATOR.fullmatch(text, before, after):
             break
         answers.insert(0, content)
-    return ", ".join(dict.fromkeys(answers))
+    return joint.join(dict.fromkeys(answers))
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:

@@ -17,9 +17,9 @@ no `undecided`.
 
 Left out, since no gold answer of the paper's data sets needs it: binomials and `\\over`;
 relations between numbers, which the original compares as 0 and 1; the square root that a literal
-exponent 0.5 stands for; quotients by a decimal, some of which the original computes wrongly
-(`-12/0.5` is -6 there); and the exception that accepts any number in the box on the simuleq set, for
-which `sampling.judging` has a rule.
+exponent 0.5 stands for; and quotients by a decimal, some of which the original computes wrongly
+(`-12/0.5` is -6 there). The exception that accepts any number in the box on the simuleq set is
+in `sampling.judging`.
 """
 
 from __future__ import annotations

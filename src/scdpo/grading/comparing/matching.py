@@ -327,7 +327,11 @@ def _by_initials(golds: list[Named], answers: list[Named], leaves: Leaves) -> Fo
 
 
 def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """One value against several."""
+    """One value against several: right only if all are forms of it."""
+    if isinstance(gold, Leaf) and isinstance(answer, Items) and answer.kind == "list":
+        forms = [compare(gold, item, leaves) for item in answer.items]
+        if all(one == CORRECT for one in forms):
+            return CORRECT
     if isinstance(gold, Leaf) and isinstance(answer, Items):
         named = [item for item in answer.items if isinstance(item, Named)]
         if named and len({base(item.name) for item in named}) > 1:
@@ -360,7 +364,8 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
     found = leaves.same(results[0], results[1])
     # z^3 = -1 gives a value, but may also be an equation that nobody solved.
     unsolved = [isinstance(part, Equation) and not _solved(part, leaves) for part in sides]
-    return None if unsolved[0] or (unsolved[1] and found == WRONG) else found
+    curve = any(isinstance(part, Equation) and "^" in part.left for part in sides[1:])
+    return None if unsolved[0] or (unsolved[1] and (found == WRONG or curve)) else found
 
 
 def _result(part: Part, leaves: Leaves) -> str | None:
@@ -368,8 +373,7 @@ def _result(part: Part, leaves: Leaves) -> str | None:
     if isinstance(part, Leaf):
         return part.text
     if isinstance(part, Equation) and leaves.value(part.right) is not None:
-        letters = re.findall("[a-z]", re.sub(r"\\[A-Za-z]+", "", part.left))
-        return part.right if len(set(letters)) < 2 else None  # x^2 + y^2 = 4 is a curve
+        return part.right
     return None
 
 

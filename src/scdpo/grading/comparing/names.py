@@ -30,7 +30,7 @@ def wordy(name: str) -> bool:
 
 def base(name: str) -> str:
     """A name without its number: solutions are called x_1, x_2."""
-    return re.sub(r"_\{?\d+\}?$", "", name.strip())
+    return re.sub(r"_\{?[\d,]+\}?$", "", name.strip())
 
 
 _APPLIED = re.compile(r"([^()]+)\(\s*([A-Za-z])\s*\)")

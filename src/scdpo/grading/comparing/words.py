@@ -22,10 +22,10 @@ _CHOICE = re.compile(
 _CHOICES = re.compile(r"\(?[A-J]\)?(?:(?:,? ?and |,|、|和| )?\(?[A-J]\)?)+")
 _LETTER = re.compile(r"\(?([A-Ja-j])\)?")
 _WITH_CONTENT = re.compile(r"(?:\([A-Ja-j]\)[.: ]? ?|[A-J]\) ?|[A-J]\. )(?![,;)])(.+)", re.DOTALL)
-_WORDY = re.compile(r"[A-Za-z][A-Za-z'’\-, ]*[A-Za-z]")
+_WORDY = re.compile(r"[A-Za-z](?:[A-Za-z'’\-, ]|\. )*[A-Za-z]")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _FUNCTIONS = re.compile("and|sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|pmod|pmatrix|lim|max|min")
-_ARTICLES = re.compile(r"\b(?:a|an|the|is|are|it|of|only|triangle|number)\b")
+_ARTICLES = re.compile(r"\b(?:a|an|the|is|are|it|they|of|only|triangle|number)\b")
 
 _SUFFIXES = frozenset(
     "同学 队 班 车 方案 店 商店 家 组 厂 更 数 函数 方 公司 们 人 先生 老师 号".split()
@@ -144,13 +144,19 @@ def _ordinal(text: str) -> int | None:
     return _ORDINALS.index(text.lower()) + 1 if text.lower() in _ORDINALS else None
 
 
+_NAME = re.compile(r"(?:(?:Mrs?|Ms|Dr)\.? )?[A-Z]\w+")
+_SUBJECT = re.compile(
+    rf"({_NAME.pattern}) (?:has|have|had|wins?|won|is|was|will|can|got|did)\b(?!.*\bnot\b).*"
+)
+
+
 def _english(gold: str, answer: str) -> Verdict | None:
     first, second = (_key_words(text) for text in (gold, answer))
     if first == second:
         return CORRECT
     for whole, name in ((gold, answer), (answer, gold)):
-        subject = re.fullmatch(r"(\w+) (?:has|wins|is|will|can)\b(?!.*\bnot\b).*", whole)
-        if subject is not None and re.fullmatch(r"[A-Z]\w+", name):
+        subject = _SUBJECT.fullmatch(whole)
+        if subject is not None and _NAME.fullmatch(name):
             return CORRECT if subject.group(1) == name else WRONG  # Alice has a winning strategy
     if len(gold) <= 2 or len(answer) <= 2:
         return None if len(first) == len(second) == 1 else WRONG

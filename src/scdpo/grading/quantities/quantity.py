@@ -303,7 +303,7 @@ def numeral(text: str) -> Numeral | None:
     """A numeral such as `1011_2`, `(2F)_{16}`, `101_{two}` or `1011`; None for anything else."""
     if len(text) > MAX_LENGTH:
         return None
-    based = _BASED.fullmatch(text)
+    based = _BASED.fullmatch(text.replace(" _", "_"))
     if based is not None:
         words = based.group(3)
         base = (

@@ -7,17 +7,16 @@ import re
 from scdpo.grading.formulas.notation import FUNCTIONS
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part, Read
-from scdpo.grading.text.canonical import split
+from scdpo.grading.text.canonical import enclosed, split
 
 _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+")
 NAME = re.compile(
     r"(?:m?\\(?:angle|triangle|overrightarrow|overline|vec|mathbf) ?\{? ?)?\\?[A-Za-z]+\}?"
-    r"(?:_(?:\{[\w+\-\\ ]+\}|\w+))?'*(?:\^\{?-1\}?)?"
+    r"(?:_(?:\{[\w+\-\\ ,]+\}|\w+))?'*(?:\^\{?-1\}?)?"
     r"(?:\(\s*\\?[A-Za-z\d]+(?:\s*,\s*[A-Za-z\d]+)*\s*\))?"
 )
-_TUPLE_NAME = re.compile(
-    r"\(\s*\\?[A-Za-z](?:_\{?\w+\}?)?(?:\s*,\s*\\?[A-Za-z](?:_\{?\w+\}?)?)+\s*\)"
-)
+_VARIABLE = r"(?:\\[a-z]+|[A-Za-z])(?:_\{?\w+\}?)?"
+_TUPLE_NAME = re.compile(rf"\(\s*{_VARIABLE}(?:\s*,\s*{_VARIABLE})+\s*\)")
 _WORD_NAME = re.compile(
     r"\\(?:text|mathrm|mathbf|operatorname)\s*\{[^{}]*\}|[A-Za-z][A-Za-z' ]{3,60}"
     r"|[\u4e00-\u9fff]{1,12}"
@@ -56,6 +55,8 @@ def equated(text: str, read: Read) -> Part | None:
     *heads, last = sides
     if _TUPLE_NAME.fullmatch(heads[0]) and len(heads) == 1:
         return _assigned(heads[0], read(last))
+    if enclosed(last) and "," in last and enclosed(heads[-1]):
+        return read(last)  # (6 + 4, 3) = (10, 3)
     if all(NAME.fullmatch(head) and not _known(head) for head in heads):
         value = read(last)
         named = [Named(head, value) for head in heads]

@@ -201,7 +201,10 @@ def related(text: str, read: Read) -> Part | None:
 def _is_variable(text: str) -> bool:
     if text in ("e", "i", "\\pi", "\\infty", "pi"):
         return False
-    return re.fullmatch(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?(?:\([a-z]\))?", text) is not None
+    return (
+        re.fullmatch(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?(?:\([a-z](?: ?, ?[a-z])*\))?", text)
+        is not None
+    )
 
 
 def _half_line(sides: list[str], sign: str, names: list[int]) -> Part | None:

@@ -14,7 +14,9 @@ from scdpo.grading.text.canonical import canonical, enclosed, split
 
 MAX_DEPTH = 12
 _TEXT = re.compile(r"\\(?:text(?:rm|bf|it|normal)?|mathrm|mbox)\s*\{([^{}]*)\}")
-_TUPLE_OF = re.compile(r"\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])+\s*\)\s*(=|∈)\s*")
+_TUPLE_OF = re.compile(
+    r"\(\s*(?:\\[a-z]+|[A-Za-z])(?:\s*,\s*(?:\\[a-z]+|[A-Za-z]))+\s*\)\s*(=|∈)\s*"
+)
 
 
 def read(text: str) -> Part:
