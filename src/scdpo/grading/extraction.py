@@ -41,11 +41,17 @@ _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.])-?[$¥€£]? ?\d+(?:[,.]\d+)*(?:/\d+)?"
     r"(?: ?(?:\\?%|[$€£¥]|[\u4e00-\u9fff]{1,2}(?=[。.,，]|$)))?"
 )
-_PREDICATE = re.compile(
-    r".*(?:\b(?:is|are|equals?|be)\b|为|是|等于)[ :]*([^.。]*(?:\.\d[^.。]*)*)",
-    re.DOTALL | re.IGNORECASE,
+_TRAILER = re.compile(r"\s*I hope (?:it|this) is correct\.?(?:\s*<\|[^|]*\|>\w*)?\s*$")
+_WRAPPED = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{([^{}]*)\}")
+_SENTENCES = re.compile(r"(?<=[.!?。])\$*\s+")
+_VERB = re.compile(r"\b(?:is|are|equals?|be)\b|(?<=[A-Za-z])'s\b|为|是|等于", re.IGNORECASE)
+_PREDICATE = re.compile(r"[ :]*([^.。]*(?:\.\d[^.。]*)*)")
+"""What stands behind the last verb of a sentence."""
+_QUALIFIED = re.compile(
+    r"(?:\b(?:not|less|more|greater|fewer|least|most|than|over|under|about|negative|minus|between|from"
+    r"|to|either|or|out of|in)|不|非|少于|多于|大于|小于|至少|至多|约)\W*$",
+    re.IGNORECASE,
 )
-"""What a sentence says last about its subject."""
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
 
 
@@ -77,20 +83,36 @@ def stated(text: str) -> str:
 
 
 def mentions(text: str) -> list[str]:
-    """What a sentence names last: its last formula and its last number, as far as there are any."""
-    formulas = [
-        (match.end(), match.group(1).strip())
-        for pattern in _DELIMITED
-        for match in pattern.finditer(text)
-    ]
-    found = [max(formulas)[1]] if formulas else []
-    numbers = list(_NUMBER.finditer(text))
-    if numbers and (not formulas or numbers[-1].start() >= max(formulas)[0]):
-        found = [numbers[-1].group().strip()]
-    predicate = _PREDICATE.search(text)
-    if predicate is not None:
-        found.append(predicate.group(1).strip())
+    """What a sentence says last: behind its last verb, or its only formula or number.
+
+    A number that is part of a formula, or that words in front of it qualify (less than 20, 1 out
+    of 20), is none.
+    """
+    text = _WRAPPED.sub(r" \1 ", _TRAILER.sub("", text)).replace("\\$", "$")
+    formulas = list(dict.fromkeys(m.group(1).strip() for p in _DELIMITED for m in p.finditer(text)))
+    found = formulas if len(formulas) == 1 else []
+    verbs = list(_VERB.finditer(text))
+    if verbs and (predicate := _PREDICATE.match(text, verbs[-1].end())) is not None:
+        said = predicate.group(1).strip()
+        found += [said, *(m.group(1).strip() for p in _DELIMITED for m in p.finditer(said))]
+        found += _alone(said)
+    elif not formulas:
+        found += _alone(text)
+    if len(sentences := _SENTENCES.split(text.strip())) > 1:
+        found += _alone(sentences[-1])
     return [one for one in dict.fromkeys(found) if one]
+
+
+def _alone(text: str) -> list[str]:
+    """The number of a text, if it names but one and nothing is said of it."""
+    numbers = list(_NUMBER.finditer(text))
+    if len({match.group().strip() for match in numbers}) != 1:
+        return []
+    match = numbers[-1]
+    before, after = text[: match.start()], text[match.end() :]
+    if _QUALIFIED.search(before) or re.search(r"[\\{}^_/*+=(]\s*$", before):
+        return []
+    return [] if re.match(r"\s*[}^_/*+=!]", after) else [match.group().strip()]
 
 
 def numbers_in(text: str) -> int:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from scdpo.grading.comparing import words
 from scdpo.grading.comparing.leaves import LEAVES
 from scdpo.grading.comparing.matching import NAMES, compare
+from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
 from scdpo.grading.extraction import mentions, numbers_in
 from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
@@ -79,15 +80,19 @@ def _choice_content(gold: str, answer: str) -> Verdict | Pending | None:
     ours, theirs = words.content(gold), words.content(answer)
     if (ours is None) == (theirs is None):
         return None
+    if words.content(ours or theirs or "") is not None:
+        return None  # letter upon letter
     found = decide(ours or gold, theirs or answer)
     return found if found == CORRECT else None
 
 
 def _structured(gold: str, answer: str) -> Verdict | None:
     try:
-        return compare(structure(gold), structure(answer), LEAVES)
+        return compare(structure(gold), structure(answer), limited(LEAVES))
     except RecursionError:
         return undecided("nested too deeply")
+    except TooManyError:
+        return undecided("too many parts to compare")
 
 
 def _doubted(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pending:

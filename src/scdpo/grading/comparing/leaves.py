@@ -11,11 +11,11 @@ from scdpo.grading.comparing import words
 from scdpo.grading.comparing.verdicts import Leaves
 from scdpo.grading.comparing.written import parsed, quantity_of, same_numbers, value
 from scdpo.grading.formulas import families, identities
-from scdpo.grading.formulas.evaluation import real_constant
-from scdpo.grading.formulas.tree import Node, uses, variables
+from scdpo.grading.formulas.evaluation import exact, real_constant
+from scdpo.grading.formulas.tree import Node, number, uses, variables
 from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_numbers, undecided
 from scdpo.grading.quantities.quantity import split_unit
-from scdpo.grading.quantities.rationals import Number
+from scdpo.grading.quantities.rationals import APPROXIMATE, Number
 from scdpo.grading.reading.parts import REAL, Equation, Family, Interval, Reals, Relation
 from scdpo.grading.text.normalise import clean
 from scdpo.records import Verdict
@@ -28,6 +28,8 @@ def same(gold: str, answer: str) -> Verdict | None:
         return CORRECT
     for other in (same_numbers, _with_units, _formulas):
         verdict = other(gold, answer)
+        if verdict == WRONG and other is _formulas and any(map(words.has_words, (gold, answer))):
+            break  # words, read as products of their letters
         if verdict is not None:
             return verdict
     return words.words(first, second)
@@ -61,13 +63,15 @@ def _formulas(gold: str, answer: str) -> Verdict | None:
         return None
     ours, theirs = variables(first), variables(second)
     if not ours and not theirs:
-        return _constants(gold, answer, first, second)
+        return _constants(gold, answer, _mixed(gold, first), _mixed(answer, second))
+    if (ours, theirs).count(frozenset()) == 1 and _perhaps_unit(gold, answer):
+        return undecided("a unit or a variable")
     if ours != theirs and sorted(map(str.lower, ours)) == sorted(map(str.lower, theirs)):
         lower = {name.lower(): name for name in ours}
         second = _relettered(second, {name: lower[name.lower()] for name in theirs})
     equal = identities.equal(first, second)
-    if equal is False and _renamed_constants(first, second):
-        return CORRECT
+    if equal is False and (renamed := _renamed_constants(first, second)) is not None:
+        return renamed
     if not equal and (constant := _integration_constant(gold, answer, ours, theirs)) is not None:
         return CORRECT if identities.differ_by_constant(first, second, constant) else WRONG
     if equal is None:
@@ -75,25 +79,37 @@ def _formulas(gold: str, answer: str) -> Verdict | None:
     return CORRECT if equal else WRONG
 
 
-_ARBITRARY = re.compile(r"[A-DK]|[Cc]_\{?\d\}?|[Cc]")
+_ARBITRARY = re.compile(r"[A-DK]|[Cc]_\{?\d\}?|[ck]")
+_FUNCTIONS = ("sin", "cos", "tan", "exp", "ln", "log", "sinh", "cosh", "e")
 
 
-def _renamed_constants(first: Node, second: Node) -> bool:
-    """Whether formulas are equal under other names for arbitrary constants, C e^x and A e^x."""
-    ours, theirs = sorted(variables(first)), sorted(variables(second))
-    mine = [name for name in ours if _ARBITRARY.fullmatch(name)]
-    other = [name for name in theirs if _ARBITRARY.fullmatch(name)]
-    if not mine or len(mine) != len(other) or len(mine) > 3 or mine == other:
-        return False
-    if not any(name[0] in "CcK" for name in (*mine, *other)):
-        return False
-    return any(
+def _renamed_constants(first: Node, second: Node) -> Verdict | None:
+    """Formulas under other names for arbitrary constants: C e^x and A e^x.
+
+    Correct for what looks like the solution of a differential equation, undecided where the
+    letters may be unknowns of the question, None where renaming does not make them equal.
+    """
+    ours, theirs = variables(first), variables(second)
+    mine, other = sorted(ours - theirs), sorted(theirs - ours)
+    if not mine or len(mine) != len(other) or len(mine) > 3:
+        return None
+    if not all(_ARBITRARY.fullmatch(name) for name in (*mine, *other)):
+        return None
+    if not any(name[0] in "CcKk" for name in (*mine, *other)):
+        return None
+    if not any(name.islower() for name in ours & theirs):
+        return None  # lengths such as AB and AC
+    equal = any(
         identities.equal(first, _relettered(second, dict(zip(other, order, strict=True))))
         for order in itertools.permutations(mine)
     )
+    if not equal:
+        return None
+    solution = uses(first, *_FUNCTIONS) or any("_" in name for name in mine + other)
+    return CORRECT if solution else undecided("another letter, perhaps for a constant")
 
 
-_PLUS_C = re.compile(r"[+-]\s*(?:\\text\s*\{\s*)?(C|c|C_\{?\d\}?|K|const(?:ant)?)\s*\}?\s*$")
+_PLUS_C = re.compile(r"[+-]\s*(?:\\text\s*\{\s*)?(C|C_\{?\d\}?|const(?:ant)?)\s*\}?\s*$")
 
 
 def _integration_constant(
@@ -103,8 +119,8 @@ def _integration_constant(
     both = [_PLUS_C.search(text.strip()) for text in (gold, answer)]
     if both[0] is None or both[1] is None:
         return None
-    names = {name for name in ours | theirs if name[0] in "CcK"}
-    return frozenset(names) if names else None
+    names = {name for name in ours | theirs if name[0] == "C"}
+    return frozenset(names) if any(n.islower() for n in ours & theirs) else None
 
 
 def _relettered(node: Node, names: dict[str, str]) -> Node:
@@ -112,6 +128,23 @@ def _relettered(node: Node, names: dict[str, str]) -> Node:
     if node.op == "variable":
         return Node("variable", name=names.get(node.name, node.name))
     return Node(node.op, tuple(_relettered(n, names) for n in node.args), node.value, node.name)
+
+
+def _mixed(text: str, node: Node) -> Node:
+    """The tree of a constant; `5(1/5)` is the mixed number that numbers are read as."""
+    written = quantity_of(clean(text))
+    if written is None or written.percent or written.unit.dimensions:
+        return node
+    return number(written.value, node.name)
+
+
+def _perhaps_unit(gold: str, answer: str) -> bool:
+    """`5m` for a gold 5: five metres, or five times an m."""
+    pair = [quantity_of(re.sub(r"(?<=\d)(?=[A-Za-z]$)", " ", clean(t))) for t in (gold, answer)]
+    if pair[0] is None or pair[1] is None:
+        return False
+    measured = bool(pair[0].unit.dimensions) != bool(pair[1].unit.dimensions)
+    return measured and pair[0].value == pair[1].value
 
 
 def _constants(gold: str, answer: str, first: Node, second: Node) -> Verdict | None:
@@ -141,8 +174,11 @@ def _as_number(text: str, node: Node, how: dict[str, Any]) -> Number | None:
     written = quantity_of(clean(text))
     if written is not None:
         return Number(written.value, written.number.decimals, written.number.digits)
-    exact = real_constant(node, **how)
-    return None if exact is None else Number(exact)
+    rational = exact(node)
+    if rational is not None:
+        return Number(rational)
+    approximate = real_constant(node, **how)
+    return None if approximate is None else Number(approximate, digits=APPROXIMATE)
 
 
 def _equation(gold: Equation, answer: Equation) -> bool | None:
@@ -202,22 +238,33 @@ def _readable(text: str) -> bool:
 
 
 def _solve(relation: Relation) -> Reals | None:
-    """The solutions of a linear inequality in one variable."""
+    """The solutions of a linear or quadratic inequality, or of one in |…|, in one variable."""
     left, right = parsed(relation.left), parsed(relation.right)
     if left is None or right is None:
         return None
+    # |u| < c says u² < c², and c < |u| the contrary, for a constant c that is not negative.
+    for one, other in ((left, right), (right, left)):
+        bound = real_constant(other) if not variables(other) else None
+        if one.op == "call" and one.name == "abs" and bound is not None and bound >= 0:
+            two = number(2)
+            left, right = (Node("power", (side, two)) for side in (left, right))
+            break
     node = Node("add", (left, Node("negate", (right,))))
-    line = identities.line(node)
-    if line is None:
-        return None
-    name, slope, root = line
-    text = f"({root.numerator})/({root.denominator})"
     closed = relation.op == "≤"
-    if relation.op == "≠":
-        return Reals((Interval(None, None),), (text,), name)
-    if slope > 0:
-        return Reals((Interval(None, text, False, closed),), name=name)
-    return Reals((Interval(text, None, closed, False),), name=name)
+    if (line := identities.line(node)) is not None:
+        name, slope, root = line
+        text = f"({root.numerator})/({root.denominator})"
+        if relation.op == "≠":
+            return Reals((Interval(None, None),), (text,), name)
+        half = Interval(None, text, False, closed) if slope > 0 else Interval(text, None, closed)
+        return Reals((half,), name=name)
+    found = identities.parabola(node)
+    if found is None or relation.op == "≠":
+        return None
+    name, upward, low, high = found
+    if upward:
+        return Reals((Interval(low, high, closed, closed),), name=name)
+    return Reals((Interval(None, low, False, closed), Interval(high, None, closed)), name=name)
 
 
 def _family(

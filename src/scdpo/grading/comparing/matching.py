@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from scdpo.grading.comparing.family_matching import as_family, vectors
 from scdpo.grading.comparing.names import base, key, nouns, same_argument, wordy
+from scdpo.grading.comparing.plain import flat_column, plain, unframed
 from scdpo.grading.comparing.set_matching import compare_sets
 from scdpo.grading.comparing.verdicts import (
     CORRECT,
@@ -34,30 +35,23 @@ from scdpo.grading.reading.parts import (
     Relation,
     rename,
 )
-from scdpo.grading.reading.structure import read
 
 NAMES = "the names differ"
 
 
 def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
     """Whether an answer's parts are those of the gold answer."""
-    gold, answer = _plain(gold), _plain(answer)
+    gold, answer = plain(gold), plain(answer)
     if not (isinstance(gold, Named) and isinstance(answer, Named)):
-        gold, answer = _unframed(gold), _unframed(answer)
+        gold, answer = unframed(gold), unframed(answer)
     if isinstance(gold, Family) or isinstance(answer, Family):
         return _families(gold, answer, leaves)
+    if isinstance(gold, Relation) or isinstance(answer, Relation):
+        return _relations(gold, answer, leaves)
     if isinstance(gold, Reals) or isinstance(answer, Reals):
-        gold, answer = (
-            (leaves.solve(part) or part) if isinstance(part, Relation) else part
-            for part in (gold, answer)
-        )
         return compare_sets(gold, answer, leaves)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         return _equations(gold, answer, leaves)
-    if isinstance(gold, Relation) or isinstance(answer, Relation):
-        if isinstance(gold, Relation) and isinstance(answer, Relation):
-            return told(leaves.relation(gold, answer))
-        return _other_kind(gold, answer, leaves)
     if isinstance(gold, Named) or isinstance(answer, Named):
         return _named(gold, answer, leaves)
     if isinstance(gold, Items) and isinstance(answer, Items):
@@ -67,65 +61,17 @@ def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
     return _one_and_several(gold, answer, leaves)
 
 
-def _plain(part: Part) -> Part:
-    """A part without a list of one around it, its ± written out."""
-    while isinstance(part, Items) and part.kind in ("list", "set", "bracket", "parts"):
-        if len(part.items) != 1:
-            break
-        part = part.items[0]
-    if isinstance(part, Leaf):
-        return _signs(part)
-    if isinstance(part, Equation) and re.search("[±∓]", part.left + part.right):
-        tables = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
-        pair = (Equation(part.left.translate(t), part.right.translate(t)) for t in tables)
-        return Items("list", tuple(pair))
-    if isinstance(part, Named) and isinstance(_signs(part.value), Items):
-        both = _signs(part.value)
-        assert isinstance(both, Items)
-        return Items("list", tuple(Named(part.name, one) for one in both.items))
-    if isinstance(part, Items) and part.kind == "tuple":
-        return _signed_tuple(part)
-    if isinstance(part, Items) and part.kind in ("list", "set"):
-        flat: list[Part] = []
-        for item in part.items:
-            one = _plain(item)
-            inner = isinstance(one, Items) and one.kind == "list"
-            flat.extend(one.items if inner and isinstance(one, Items) else (one,))
-        return Items(part.kind, tuple(flat))
-    return part
-
-
-def _signed_tuple(part: Items) -> Part:
-    """`(\\pm 1, 0)` as its two tuples."""
-    texts = [item.text if isinstance(item, Leaf) else "" for item in part.items]
-    if not any("±" in text or "∓" in text for text in texts):
-        return part
-    signs = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
-    points = []
-    for table in signs:
-        items = [
-            Leaf(item.text.translate(table).lstrip("+ ")) if isinstance(item, Leaf) else item
-            for item in part.items
-        ]
-        points.append(Items("tuple", tuple(items)))
-    return Items("list", tuple(points))
-
-
-def _unframed(part: Part) -> Part:
-    """A part without words that only introduce it: the equation of the line is …"""
-    if isinstance(part, Named) and wordy(part.name) and not isinstance(part.value, Leaf):
-        return _plain(part.value)
-    return part
-
-
-def _signs(part: Part) -> Part:
-    """`1 ± √2` as its two values."""
-    if not isinstance(part, Leaf) or not ("±" in part.text or "∓" in part.text):
-        return part
-    text = part.text
-    first = text.replace("±", "+").replace("∓", "-")
-    second = text.replace("±", "-").replace("∓", "+")
-    return Items("list", tuple(read(one.lstrip("+ ")) for one in (first, second)))
+def _relations(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    """Inequalities: the same one, or with the same solutions where they can be solved."""
+    same: Found = None
+    if isinstance(gold, Relation) and isinstance(answer, Relation):
+        same = told(leaves.relation(gold, answer))
+    if same == CORRECT:
+        return same
+    solved = [leaves.solve(p) if isinstance(p, Relation) else p for p in (gold, answer)]
+    if solved[0] is None or solved[1] is None:
+        return same
+    return compare_sets(solved[0], solved[1], leaves)
 
 
 def _pairwise(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
@@ -175,8 +121,13 @@ def _items(gold: Items, answer: Items, leaves: Leaves) -> Found:
         found = _assignments(gold, answer, leaves)
         if found is not None or "parts" not in kinds:
             return found
-    if "parts" in kinds or "row" in kinds:
+    if kinds & {"parts", "row", "column"}:
+        if "column" in kinds and "bracket" in kinds:
+            gold, answer = (flat_column(part) for part in (gold, answer))
         return _pairwise(gold.items, answer.items, leaves)
+    if kinds == {"bracket", "set"} and len(gold.items) == len(answer.items) == 2:
+        same = _matched(gold.items, answer.items, leaves)
+        return undecided("an interval or its ends") if same == CORRECT else same
     if kinds == {"tuple", "set"} or kinds == {"tuple", "bracket"}:
         same = _pairwise(gold.items, answer.items, leaves)
         if kinds == {"tuple", "bracket"} and same == CORRECT and len(gold.items) > 2:
@@ -282,22 +233,30 @@ def _assignments(gold: Items, answer: Items, leaves: Leaves) -> Found:
         theirs = [item.value if isinstance(item, Named) else item for item in answer.items]
         return _matched(values, theirs, leaves)
     names = [base(item.name) for item in named]
-    if len(set(names)) == 1 or other.kind in _UNORDERED:
+    if len(set(names)) == 1:
         values = [item.value for item in named]
         return (
             _matched(values, other.items, leaves)
             if golds
             else _matched(other.items, values, leaves)
         )
+    return _by_order(named, other, bool(golds), leaves)
+
+
+def _by_order(named: list[Named], other: Items, gold_named: bool, leaves: Leaves) -> Found:
+    """`x = 3, y = 5` and `(3, 5)`: the values in the names' order, or as they are written."""
+    if any(nouns(item) for item in other.items):
+        both = (named, other.items) if gold_named else (other.items, named)
+        return _matched(both[0], both[1], leaves)
+    found: Found = WRONG
     for order in (sorted(named, key=lambda item: key(item.name)), named):
         values = [item.value for item in order]
-        found = (
-            _pairwise(values, other.items, leaves)
-            if golds
-            else _pairwise(other.items, values, leaves)
-        )
+        one, two = (values, other.items) if gold_named else (other.items, values)
+        found = _pairwise(one, two, leaves)
         if found == CORRECT:
             return found
+    if other.kind in _UNORDERED and _matched(one, two, leaves) == CORRECT:
+        return undecided("values without their names")
     return found
 
 
@@ -328,7 +287,7 @@ def _by_initials(golds: list[Named], answers: list[Named], leaves: Leaves) -> Fo
 
 def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
     """One value against several: right only if all are forms of it."""
-    if isinstance(gold, Leaf) and isinstance(answer, Items) and answer.kind == "list":
+    if isinstance(gold, Leaf) and isinstance(answer, Items) and answer.kind in _UNORDERED:
         forms = [compare(gold, item, leaves) for item in answer.items]
         if all(one == CORRECT for one in forms):
             return CORRECT
@@ -358,6 +317,8 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
     first, second = sides
     if isinstance(first, Equation) and isinstance(second, Equation):
         return told(leaves.equation(first, second))
+    if isinstance(first, Equation) and isinstance(second, Items):
+        return None  # x^2 = 4, and its solutions
     results = [_result(part, leaves) for part in (first, second)]
     if results[0] is None or results[1] is None:
         return _other_kind(first, second, leaves)

@@ -15,7 +15,7 @@ def key(name: str) -> str:
     name = re.sub(r"[\s{}\\$]", "", name)
     if name.isupper() and name.isalpha() and len(name) in (2, 3):
         name = min(name, name[::-1])  # the angle CAB is BAC, the segment BA is AB
-    name = re.sub(r"\([A-Za-z]\)$", "", name)
+    name = re.sub(r"\([a-z]\)$", "", name)
     return name if len(name) <= 4 else name.lower()
 
 
@@ -46,6 +46,8 @@ def same_argument(gold: Named, answer: Named) -> Named:
 
 def nouns(part: Part) -> set[str]:
     """The words that a leaf counts by, measures left out."""
+    if isinstance(part, Named) and wordy(part.name):
+        return nouns(Leaf(f"{part.name} ")) | nouns(part.value)
     if not isinstance(part, Leaf):
         return set()
     text = re.sub(r"\\[A-Za-z]+", " ", part.text)

@@ -6,7 +6,14 @@ import re
 from fractions import Fraction
 
 from scdpo.grading.comparing.names import key
-from scdpo.grading.comparing.verdicts import CORRECT, WRONG, Found, Leaves, perfect, together
+from scdpo.grading.comparing.verdicts import (
+    CORRECT,
+    WRONG,
+    Found,
+    Leaves,
+    perfect,
+    together,
+)
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Reals
 
 

@@ -38,6 +38,35 @@ class Leaves:
         self.readable = readable
 
 
+MAX_COST = 1_500
+"""Comparisons of leaves in one pair of answers; comparing equations costs several."""
+_COSTS = {"equation": 60, "relation": 20, "family": 60, "solve": 20}
+
+
+class TooManyError(Exception):
+    """A pair of answers has more parts than are compared."""
+
+
+def limited(leaves: Leaves) -> Leaves:
+    """The same comparisons; TooManyError is raised when a pair takes more than MAX_COST."""
+    spent = 0
+
+    def counted(name: str) -> Callable[..., object]:
+        inner, cost = getattr(leaves, name), _COSTS.get(name, 1)
+
+        def call(*arguments: object) -> object:
+            nonlocal spent
+            spent += cost
+            if spent > MAX_COST:
+                raise TooManyError
+            return inner(*arguments)
+
+        return call
+
+    names = ("same", "value", "equation", "relation", "family", "solve", "readable")
+    return Leaves(*(counted(name) for name in names))  # type: ignore[arg-type]
+
+
 def undecided(reason: str) -> Verdict:
     """The verdict for a pair that cannot be judged, with its reason."""
     return Verdict(name="undecided", reason=reason)

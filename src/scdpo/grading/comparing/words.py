@@ -114,7 +114,9 @@ def words(gold: str, answer: str) -> Verdict | None:
         return _chinese(gold, answer, first, second)
     if not _WORDY.fullmatch(answer) or len(answer) < 2:
         return None
-    if quantity(gold) is not None:
+    if (number := quantity(gold)) is not None:
+        if second in ("none", "no") and not number.value:
+            return undecided("one answer may mean the other")
         return WRONG if second else undecided("cannot parse the answer")
     if not _WORDY.fullmatch(gold):
         return WRONG if second and not _WORDY.fullmatch(gold) and second != "all" else None
@@ -172,6 +174,7 @@ def _english(gold: str, answer: str) -> Verdict | None:
 
 
 def _key_words(text: str) -> list[str]:
+    text = re.sub(r"^\w(?:\(\w\))? is ", "", text)
     found = _ARTICLES.sub(" ", text.lower().replace("-", " ").replace(",", " "))
     return found.split() or text.lower().split()
 

@@ -37,6 +37,8 @@ def _bases(gold: str, answer: str) -> Verdict | None:
     if not any("_" in text or "base" in text or "0x" in text for text in (gold, answer)):
         return None
     first, second = numeral(gold), numeral(answer)
+    if (first is None or second is None) and (pair := _subscripts(gold, answer)) is not None:
+        return pair
     if first is None or second is None:
         based, other = (first, answer) if first is not None else (second, gold)
         number = quantity_of(other)
@@ -53,12 +55,30 @@ def _bases(gold: str, answer: str) -> Verdict | None:
     return WRONG
 
 
+_SUBSCRIPTED = re.compile(r"(-?[0-9A-Fa-f.]+) ?_\{?(\d+)\}?")
+
+
+def _subscripts(gold: str, answer: str) -> Verdict | None:
+    """Numerals with a point, or in a base that does not exist: as they are written."""
+    first, second = _SUBSCRIPTED.fullmatch(gold), _SUBSCRIPTED.fullmatch(answer)
+    if first is None or second is None:
+        return None
+    return CORRECT if first.groups() == second.groups() else WRONG
+
+
 def _stripped(number: Numeral) -> str:
     return number.digits.lstrip("0") or "0"
 
 
+_LETTER_UNIT = re.compile(r"(?<=\d)(?=[A-Za-z]$)")
+
+
 def _quantities(gold: str, answer: str) -> Verdict | None:
     first, second = quantity_of(gold), quantity_of(answer)
+    if first is not None and second is None and first.unit.dimensions:
+        second = quantity_of(_LETTER_UNIT.sub(" ", answer))  # 5kg, and 5000g
+    if second is not None and first is None and second.unit.dimensions:
+        first = quantity_of(_LETTER_UNIT.sub(" ", gold))
     if first is None or second is None:
         return None
     if first.variable and second.variable and first.variable != second.variable:
@@ -121,9 +141,15 @@ def _terms(text: str) -> tuple[Fraction, ...] | None:
     """The terms of a ratio `a:b:c` of constants."""
     if not _RATIO.fullmatch(text):
         return None
-    values = [value(part.strip()) for part in _COLON.split(text)]
+    values = [_scaled(part.strip()) for part in _COLON.split(text)]
     known = tuple(one for one in values if one is not None)
     return known if len(known) == len(values) else None
+
+
+def _scaled(text: str) -> Fraction | None:
+    """A term of a ratio, in base units."""
+    known = quantity_of(clean(text))
+    return known.value * known.unit.scale if known is not None else value(text)
 
 
 _REMAINDER = re.compile(
@@ -189,17 +215,29 @@ def _changes(gold: str, answer: str) -> Verdict | None:
     return equal_quantities(found[0][0], found[1][0])
 
 
+_NOTHING = re.compile(r"none|no|nothing|没有|无", re.IGNORECASE)
+
+
+def _nothing(gold: str, answer: str) -> Verdict | None:
+    """`none` for a gold 0."""
+    for number, word in ((gold, answer), (answer, gold)):
+        if _NOTHING.fullmatch(word) and value(number) == 0:
+            return undecided("none may be meant as 0")
+    return None
+
+
 _TEXT_RULES: tuple[Callable[[str, str], Verdict | None], ...] = (
+    _nothing,
     words.choices,
     words.ordinals,
     _dates,
     _bases,
     _clocks,
+    _changes,
     _quantities,
     _decimal_comma,
     _residues,
     _remainders,
-    _changes,
     _ratios,
 )
 

@@ -11,6 +11,8 @@ from typing import Any
 from scdpo.grading.formulas.tree import Node, variables
 
 DIGITS = 50
+CONSTANT_DIGITS = 160
+"""Digits for formulas without variables, whose small differences count."""
 MAX_MAGNITUDE = 20_000
 """Largest binary exponent of a value on the way; beyond, a formula has no value."""
 Value = Any  # an mpmath number
@@ -23,14 +25,15 @@ class NoValueError(ValueError):
 _contexts = threading.local()
 
 
-def precise() -> Any:
-    """This thread's mpmath context of `DIGITS` digits; a shared one is not safe in threads."""
-    context = getattr(_contexts, "context", None)
+def precise(digits: int = DIGITS) -> Any:
+    """This thread's mpmath context of so many digits; a shared one is not safe in threads."""
+    context = getattr(_contexts, f"of_{digits}", None)
     if context is None:
         from mpmath import MPContext
 
-        context = _contexts.context = MPContext()
-        context.dps = DIGITS
+        context = MPContext()
+        context.dps = digits
+        setattr(_contexts, f"of_{digits}", context)
     return context
 
 
@@ -40,13 +43,14 @@ def evaluate(
     *,
     degree: Value | None = None,
     base_ten: bool = False,
+    digits: int = DIGITS,
 ) -> Value:
-    """The value of a formula, as an mpmath number of `DIGITS` digits.
+    """The value of a formula, as an mpmath number of `digits` digits.
 
     `point` gives the variables' values, `degree` what a degree sign multiplies by (None: π/180);
     `base_ten` reads `log` without a base as the decimal logarithm. Raises NoValueError.
     """
-    mp = precise()
+    mp = precise(digits)
     turn = mp.pi / 180 if degree is None else degree
     try:
         return _value(node, point, turn, base_ten, mp)
@@ -121,19 +125,19 @@ def _call(name: str, a: Sequence[Value], ten: bool, mp: Any) -> Value:
             base = a[1] if len(a) > 1 else mp.mpf(10) if ten else mp.e
             return mp.log(a[0]) / mp.log(base)
         case "factorial":
-            if abs(a[0]) > 2_000:
+            if abs(a[0]) > 2_000 or not real:
                 raise NoValueError("too large")
             return mp.factorial(a[0])
         case "Gamma" | "zeta":
-            if abs(a[0]) > 2_000:
+            if abs(a[0]) > 2_000 or not real:
                 raise NoValueError("too large")
             return mp.gamma(a[0]) if name == "Gamma" else mp.zeta(a[0])
         case "double factorial":
-            if abs(a[0]) > 2_000:
+            if abs(a[0]) > 2_000 or not real:
                 raise NoValueError("too large")
             return mp.fac2(a[0])
         case "binomial":
-            if max(abs(a[0]), abs(a[1])) > 10_000:
+            if max(abs(a[0]), abs(a[1])) > 10_000 or not real:
                 raise NoValueError("too large")
             return mp.binomial(a[0], a[1])
         case "sqrt" | "cbrt":
@@ -181,7 +185,7 @@ def real_constant(node: Node, **how: Any) -> Fraction | None:
     if variables(node):
         return None
     try:
-        value = evaluate(node, {}, **how)
+        value = evaluate(node, {}, digits=CONSTANT_DIGITS, **how)
     except NoValueError:
         return None
     if abs(value.imag) > 1e-30:
@@ -197,3 +201,75 @@ def substituted(node: Node, name: str, value: int) -> Node:
         return Node("number", value=Fraction(value)) if node.name == name else node
     arguments = tuple(substituted(argument, name, value) for argument in node.args)
     return Node(node.op, arguments, node.value, node.name)
+
+
+def real_throughout(node: Node, point: Mapping[str, Value]) -> bool:
+    """Whether roots and logarithms on the way stay real, so that √a·√b is √(ab)."""
+    for inner in node.args:
+        if not real_throughout(inner, point):
+            return False
+    if node.op not in ("power", "call"):
+        return True
+    try:
+        return not evaluate(node, point).imag
+    except NoValueError:
+        return True
+
+
+MAX_EXACT_BITS = 60_000
+
+
+def exact(node: Node) -> Fraction | None:
+    """The rational value of a constant formula of whole powers, factorials and binomials.
+
+    None where roots, functions or variables occur, or a number on the way is too large.
+    """
+    try:
+        return _exact(node)
+    except (_InexactError, ZeroDivisionError, OverflowError):
+        return None
+
+
+class _InexactError(ValueError):
+    """The formula has no exact rational value, or too large a one."""
+
+
+def _exact(node: Node) -> Fraction:
+    if node.op == "number":
+        return node.value
+    if node.op not in ("add", "negate", "multiply", "divide", "power", "call"):
+        raise _InexactError
+    a = [_exact(inner) for inner in node.args]
+    match node.op:
+        case "add":
+            value = a[0] + a[1]
+        case "negate":
+            value = -a[0]
+        case "multiply":
+            value = a[0] * a[1]
+        case "divide":
+            value = a[0] / a[1]
+        case "power":
+            value = _whole_power(a[0], a[1])
+        case _:
+            value = _whole_function(node.name, a)
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_EXACT_BITS:
+        raise _InexactError
+    return value
+
+
+def _whole_power(base: Fraction, exponent: Fraction) -> Fraction:
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if exponent.denominator != 1 or abs(exponent) * bits > MAX_EXACT_BITS:
+        raise _InexactError
+    return base ** int(exponent)
+
+
+def _whole_function(name: str, a: Sequence[Fraction]) -> Fraction:
+    if any(one.denominator != 1 or not 0 <= one <= 5_000 for one in a):
+        raise _InexactError
+    if name == "factorial":
+        return Fraction(math.factorial(int(a[0])))
+    if name == "binomial":
+        return Fraction(math.comb(int(a[0]), int(a[1])))
+    raise _InexactError

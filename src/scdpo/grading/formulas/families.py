@@ -21,6 +21,8 @@ class Member:
 
 SPREAD = 24
 """Values of a family's parameter run from −SPREAD to SPREAD."""
+LARGEST = 1e6
+"""Values beyond it are not told apart well enough by floats."""
 _Point = tuple[float, ...]
 
 
@@ -30,6 +32,9 @@ def same_family(first: Sequence[Member], second: Sequence[Member]) -> bool | Non
     Compared are all values within a window that both must fill. None when a formula has other
     variables or no values.
     """
+    endless = [any(_used(member) for member in family) for family in (first, second)]
+    if endless[0] != endless[1]:
+        return False
     sets = []
     for family in (first, second):
         values = _members(family)
@@ -46,6 +51,11 @@ def same_family(first: Sequence[Member], second: Sequence[Member]) -> bool | Non
     return inside[0] == inside[1] if all(inside) else None
 
 
+def _used(member: Member) -> bool:
+    """Whether a member depends on its parameters."""
+    return bool(frozenset().union(*map(variables, member.nodes)) & member.parameters)
+
+
 def _members(family: Sequence[Member]) -> set[_Point] | None:
     mp = precise()
     values: set[_Point] = set()
@@ -54,7 +64,7 @@ def _members(family: Sequence[Member]) -> set[_Point] | None:
         names = sorted(used & member.parameters)
         if used - member.parameters or len(names) > 2:
             return None
-        reach = SPREAD if len(names) < 2 else 8
+        reach = SPREAD if len(names) < 2 else 5
         steps = range(-reach if member.first is None else member.first, reach + 1)
         for combination in itertools.product(steps, repeat=len(names)):
             point = {name: mp.mpf(value) for name, value in zip(names, combination, strict=True)}
@@ -63,6 +73,8 @@ def _members(family: Sequence[Member]) -> set[_Point] | None:
             except NoValueError:
                 continue
             if any(abs(value.imag) > 1e-20 for value in found):
+                return None
+            if any(abs(value) > LARGEST for value in found):
                 return None
             values.add(tuple(round(float(value.real), 9) + 0.0 for value in found))
     return values

@@ -13,26 +13,42 @@ from fractions import Fraction
 from typing import Any
 
 from scdpo.grading.formulas.evaluation import (
+    CONSTANT_DIGITS,
     NoValueError,
     Value,
     evaluate,
+    exact,
     precise,
     real_constant,
+    real_throughout,
     substituted,
 )
-from scdpo.grading.formulas.tree import Node, uses, variables
+from scdpo.grading.formulas.tree import FLOAT, Node, uses, variables
 
 AGREE = 30
 """Digits in which two values must agree to be the same."""
-INTEGER_NAMES = frozenset("n k m N K M j p q r l a b c t".split())
-"""Letters that may stand for whole numbers, where a formula makes sense only for those."""
+AGREE_CONSTANTS = 120
+AGREE_FLOATS = 6
+"""Digits for formulas with decimals that a floating-point computation printed."""
+INTEGER_NAMES = frozenset("n k m N K M j".split())
+"""Letters that stand for whole numbers, where a formula makes sense only for those."""
 
 
 def same_value(first: Value, second: Value, digits: int = AGREE) -> bool:
-    """Whether two values agree in `digits` digits, relative to the larger, absolute near 0."""
-    mp = precise()
-    size = max(abs(first), abs(second), mp.mpf(10) ** -5)
-    return bool(abs(first - second) <= size * mp.mpf(10) ** -digits)
+    """Whether two values agree in `digits` digits, relative to the larger.
+
+    Near zero that is 1: rounding leaves sin π at 1e-160, but 1e-600 is a number of its own.
+    """
+    mp = precise(CONSTANT_DIGITS)
+    larger = max(abs(first), abs(second))
+    smaller = min(abs(first), abs(second))
+    noise = mp.mpf(10) ** -(digits + 5)
+    if not smaller and larger < noise:
+        return bool(larger >= noise**2) or not larger
+    size = max(larger, noise) if smaller and smaller > noise else larger
+    return bool(abs(first - second) <= size * mp.mpf(10) ** -digits) or (
+        larger < noise and larger > noise**2
+    )
 
 
 def _draw(names: Iterable[str], trial: int, low: Fraction, high: Fraction) -> dict[str, Value]:
@@ -52,6 +68,7 @@ _RANGES = (
     *((Fraction(1, 20), Fraction(19, 20)),) * 2,
     *((Fraction(3), Fraction(9)),) * 1,
     *((Fraction(-5, 2), Fraction(5, 2)),) * 3,
+    *((Fraction(-60), Fraction(-7)), (Fraction(-200), Fraction(-70)), (Fraction(40), Fraction(90))),
 )
 
 
@@ -81,20 +98,36 @@ def equal(first: Node, second: Node) -> bool | None:
 
 def _equal_read(first: Node, second: Node, how: Mapping[str, Any]) -> bool | None:
     names = variables(first) | variables(second)
-    found = _agree(first, second, points(names), how)
-    if found is not False or not names or not names <= INTEGER_NAMES:
+    if not names:
+        return _same_constant(first, second, how)
+    digits = AGREE_FLOATS if uses(first, FLOAT) or uses(second, FLOAT) else AGREE
+    found = _agree(first, second, points(names), how, digits)
+    if found is not False or not names <= INTEGER_NAMES:
         return found
-    if not any(
-        uses(n, "floor", "ceil", "cos", "sin", "power", "double factorial") for n in (first, second)
-    ):
+    if not any(_alternates(node) for node in (first, second)):
         return found
     mp = precise()
     whole = [
-        {name: mp.mpf(trial + 1 + 3 * at) for at, name in enumerate(sorted(names))}
-        for trial in range(7)
+        {name: mp.mpf(value + 3 * at) for at, name in enumerate(sorted(names))}
+        for value in (1, 2, 3, 4, 5, 6, 9, 14, 37, 64, 101)
     ]
-    signs = any(_alternates(node) for node in (first, second))
-    return _agree(first, second, whole, how) if signs else found
+    return _agree(first, second, whole, how, digits)
+
+
+def _same_constant(first: Node, second: Node, how: Mapping[str, Any]) -> bool | None:
+    ours, theirs = exact(first), exact(second)
+    if ours is not None and theirs is not None and not how:
+        return ours == theirs
+    values = []
+    for node in (first, second):
+        try:
+            values.append(evaluate(node, {}, digits=CONSTANT_DIGITS, **how))
+        except NoValueError:
+            continue
+    if len(values) < 2:
+        return False if values else None
+    floats = uses(first, FLOAT) or uses(second, FLOAT)
+    return same_value(values[0], values[1], AGREE_FLOATS if floats else AGREE_CONSTANTS)
 
 
 def _alternates(node: Node) -> bool:
@@ -107,32 +140,30 @@ def _alternates(node: Node) -> bool:
 
 
 def _agree(
-    first: Node, second: Node, at: Sequence[Mapping[str, Value]], how: Mapping[str, Any]
+    first: Node,
+    second: Node,
+    at: Sequence[Mapping[str, Value]],
+    how: Mapping[str, Any],
+    digits: int,
 ) -> bool | None:
     """Whether values agree wherever both are real, or, where they never are, everywhere."""
     real: list[bool] = []
     other: list[bool] = []
-    one_sided = 0
     for point in at:
-        values = []
-        for node in (first, second):
-            try:
-                values.append(evaluate(node, point, **how))
-            except NoValueError:
-                continue
-        if len(values) < 2:
-            one_sided += len(values)
+        try:
+            values = [evaluate(node, point, **how) for node in (first, second)]
+        except NoValueError:
             continue
+        same = same_value(values[0], values[1], digits)
         is_real = not any(abs(value.imag) > 1e-30 for value in values)
-        (real if is_real else other).append(same_value(*values))
-    if len(at) == 1:
-        real += other
-        return real[0] if real else False if one_sided else None
+        if is_real and not same:  # roots of negative numbers on the way prove nothing
+            is_real = real_throughout(first, point) and real_throughout(second, point)
+        (real if is_real else other).append(same)
+        if is_real and not same:
+            return False
     if len(real) < 2:
         real += other
-    if len(real) < 2:
-        return None
-    return all(real)
+    return None if len(real) < 2 else all(real)
 
 
 def differ_by_constant(first: Node, second: Node, constants: Iterable[str]) -> bool:
@@ -248,3 +279,35 @@ def line(node: Node) -> tuple[str, Fraction, Fraction] | None:
     ):
         return None
     return name, slope, -a / slope
+
+
+def parabola(node: Node) -> tuple[str, bool, str, str] | None:
+    """Variable, whether it opens upward, and the two roots of a formula that is quadratic in its
+    only variable, the roots as decimals of thirty digits; None without two real roots."""
+    names = variables(node)
+    if len(names) != 1:
+        return None
+    (name,) = names
+    values = [real_constant(substituted(node, name, at)) for at in range(5)]
+    known = [one for one in values if one is not None]
+    if len(known) < 5:
+        return None
+    a = (known[2] - 2 * known[1] + known[0]) / 2
+    b = known[1] - known[0] - a
+    small = Fraction(1, 10**20)
+    if abs(a) < small or any(
+        abs(a * at * at + b * at + known[0] - known[at]) > small for at in (3, 4)
+    ):
+        return None
+    mp = precise()
+    square = b * b - 4 * a * known[0]
+    if square <= small:
+        return None
+    root = mp.sqrt(mp.mpf(square.numerator) / square.denominator)
+    ends = sorted((-_float(b) + sign * root) / (2 * _float(a)) for sign in (-1, 1))
+    low, high = (mp.nstr(end, 30, min_fixed=-40, max_fixed=40) for end in ends)
+    return name, a > 0, low, high
+
+
+def _float(value: Fraction) -> Value:
+    return precise().mpf(value.numerator) / value.denominator

@@ -65,6 +65,7 @@ _REWRITES = (
     (re.compile(r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])"), "|"),
     (re.compile(r"\\(?:cdot|times|ast)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
+    (re.compile(r"∛"), r"\\uroot[3]"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\\(?:lbrack|lparen)(?![A-Za-z])"), "("),
     (re.compile(r"\\(?:rbrack|rparen)(?![A-Za-z])"), ")"),
@@ -82,8 +83,9 @@ _REWRITES = (
         r"(\\binom{\1\2}{\3\4}\\factorial(\3\4))",
     ),
 )
-_IMAGINARY = re.compile(r"(?<=\d)j(?![A-Za-z])|(?<=[\d)]\*)I(?![A-Za-z])|(?<![A-Za-z)\d])I(?=\*)")
+_IMAGINARY = re.compile(r"(?<=\d)j(?![A-Za-z])|(?<![A-Za-z\\])I(?![A-Za-z(_])")
 """The imaginary unit as Python and sympy print it."""
+_EULER = re.compile(r"(?<![A-Za-z\\])E(?=\*\*|\^)|(?<=\*)E(?![A-Za-z(_])")
 _TOKEN = re.compile(
     r"\s*(?:(?P<repeating>\d*\.\d*\s*\\(?:overline|bar|dot)\s*\{?\d+\}?)"
     r"|(?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,4}(?![\w.]))?)"
@@ -127,6 +129,6 @@ def tokens(text: str) -> list[str]:
     text = text.translate(_UNICODE)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    if "\\" not in text:
-        text = _IMAGINARY.sub("i", text)
+    if "\\" not in text or "sqrt(" in text:
+        text = _EULER.sub("e", _IMAGINARY.sub("i", text))
     return _tokens(text)

@@ -11,11 +11,12 @@ import re
 from fractions import Fraction
 
 from scdpo.grading.formulas.notation import FUNCTIONS, GREEK, tokens
-from scdpo.grading.formulas.tree import Node, NotAFormulaError, number, variable
+from scdpo.grading.formulas.tree import FLOAT, Node, NotAFormulaError, number, variable
 
 MAX_LENGTH = 1_000
 """Longest text read as a formula, in characters."""
 MAX_DEPTH = 60
+FLOAT_DECIMALS = 6
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot"}
 _SEVERAL = frozenset(("max", "min", "gcd", "lcm", "binomial"))
@@ -154,6 +155,8 @@ class _Parser:
             value = Fraction(int(whole + fixed or "0"), shift)
             return number(value + Fraction(int(period), shift * (10 ** len(period) - 1)))
         value = Fraction(token)
+        if len(token.partition(".")[2]) >= FLOAT_DECIMALS:
+            return number(value, FLOAT)
         if token.isdigit() and self.peek() == "\\frac" and (part := self._proper_fraction()):
             return number(value + part)
         return number(value)
@@ -177,6 +180,8 @@ class _Parser:
         if name == "sqrt":
             return self.root()
         if name == "uroot":  # √65 is the root of 65, where \sqrt65 is that of 6, times 5
+            if self.peek() == "[":
+                return self.root()
             inside = self.primary(scripts=False)
             return Node("power", (inside, Node("divide", (number(1), number(2)))))
         if name in ("lfloor", "lceil"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+FLOAT = "float"
+"""The name of a number that was printed with six decimals or more."""
+
 
 class NotAFormulaError(ValueError):
     """The text is no formula that can be evaluated."""
@@ -20,9 +23,9 @@ class Node:
     name: str = ""
 
 
-def number(value: Fraction | int) -> Node:
-    """A constant."""
-    return Node("number", value=Fraction(value))
+def number(value: Fraction | int, name: str = "") -> Node:
+    """A constant; `name` is FLOAT for the output of a floating-point computation."""
+    return Node("number", value=Fraction(value), name=name)
 
 
 def variable(name: str) -> Node:

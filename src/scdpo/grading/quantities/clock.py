@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from scdpo.grading.quantities.number_words import number_in_words
 
 _CLOCK = re.compile(
-    r"(?:at )?(\d{1,2})(?::(\d{2}))?(?::00)? ?(a\.?m\.?|p\.?m\.?|noon|midnight|o'clock)?",
+    r"(?:at )?(\d{1,2})(?::(\d{2}))?(?::(\d{2}))? ?(a\.?m\.?|p\.?m\.?|noon|midnight|o'clock"
+    r"|in the (?:morning|afternoon|evening)|at night)?",
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
@@ -23,9 +24,12 @@ class Clock:
 
     minutes: int
     sure: bool
+    seconds: int = 0
 
     def same(self, other: Clock) -> bool:
         """Whether two times may be the same; one without a half of the day fits both."""
+        if self.seconds != other.seconds:
+            return False
         if self.sure and other.sure:
             return self.minutes == other.minutes
         return self.minutes % 720 == other.minutes % 720
@@ -34,12 +38,14 @@ class Clock:
 def clock(text: str) -> Clock | None:
     """The time of day that a cleaned text is; a bare number is none."""
     match = _CLOCK.fullmatch(text)
-    if match is not None and (match.group(2) or match.group(3)):
+    if match is not None and (match.group(2) or match.group(4)):
         hour, minute = int(match.group(1)), int(match.group(2) or 0)
-        half = (match.group(3) or "").lower().replace(".", "")
+        half = (match.group(4) or "").lower().replace(".", "")
+        half = {"in the morning": "am"}.get(half, "pm" if half[:3] in ("in ", "at ") else half)
         if match.group(1).startswith("0") and half not in ("am", "pm") and hour:
             half = "am"  # written on 24 hours
-        return _clock(hour, minute, half if half in ("am", "pm") else "")
+        seconds = int(match.group(3) or 0)
+        return _clock(hour, minute, half if half in ("am", "pm") else "", seconds)
     chinese = _CHINESE.fullmatch(text)
     if chinese is None:
         return None
@@ -49,7 +55,7 @@ def clock(text: str) -> Clock | None:
     return _clock(int(hour_text), minute, name)
 
 
-def _clock(hour: int, minute: int, half: str) -> Clock | None:
+def _clock(hour: int, minute: int, half: str, seconds: int = 0) -> Clock | None:
     if hour > 24 or minute > 59:
         return None
     if half and hour > 12:
@@ -57,7 +63,7 @@ def _clock(hour: int, minute: int, half: str) -> Clock | None:
     sure = bool(half) or hour > 12 or hour == 0
     if half:
         hour = hour % 12 + (12 if half == "pm" else 0)
-    return Clock(hour * 60 + minute, sure)
+    return Clock(hour * 60 + minute, sure, seconds)
 
 
 _MONTHS = (

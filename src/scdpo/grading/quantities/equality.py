@@ -27,7 +27,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from scdpo.grading.quantities.quantity import Quantity
-from scdpo.grading.quantities.rationals import Number
+from scdpo.grading.quantities.rationals import APPROXIMATE, Number
 from scdpo.records import Verdict
 
 CORRECT = Verdict(name="correct")
@@ -117,7 +117,8 @@ def equal_numbers(gold: Number, answer: Number) -> Verdict:
 
 def _float_fraction(number: Number) -> bool:
     """Whether a fraction is a float in disguise: `476571389139735/846830699163683`."""
-    return number.decimals is None and number.value.denominator > MAX_DENOMINATOR
+    written = number.decimals is None and number.digits != APPROXIMATE
+    return written and MAX_DENOMINATOR < number.value.denominator < MAX_DENOMINATOR**2 * 10**4
 
 
 def rounds_to(exact: Fraction, written: Number) -> bool:

@@ -41,12 +41,13 @@ MAX_ENDS = 12
 """Places at which a number before a unit is looked for the end of."""
 _UNIT_LIKE = re.compile(
     r"(?:(?:square|cubic|sq\.?|cu\.?) )?[A-Za-zμ°℃℉Ω$€£¥][A-Za-zμ°℃℉Ω.'’ /*·\-]*"
-    r"(?:(?:\^\{?-?\d\}?|[²³])[A-Za-z /*·]*)*"
+    r"(?:(?:\^\{?-?\d\}?|[²³]|(?<=[a-z])[23])[A-Za-z /*·]*)*"
 )
 _CHINESE = re.compile(r"(.*?[\d)}!%]) ?([万亿]?)([\u4e00-\u9fff]{0,8}(?:/[\u4e00-\u9fff]{1,3})?)")
 _CHINESE_NUMERALS = frozenset("零〇一二三四五六七八九十百几半分成折又")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+|[\u4e00-\u9fff]{1,3})(?: ?(?:and|,|零|又) ?| ?)")
 _DEGREES = re.compile(r"(\d+) ?° ?(\d+) ?(?:'|\^\\prime|\\prime)(?: ?(\d+) ?(?:''|\"))?")
+_CENTS = re.compile(r"(\d+) (?:dollars? )?and (\d+) cents?")
 _FEET_INCHES = re.compile(r"(\d+)'(\d+)(?:\"|'')")
 _BASED = re.compile(
     r"\(?(-?[0-9A-Fa-f]+)\)?_\{?"
@@ -151,6 +152,9 @@ def _compound(text: str) -> tuple[Number, Unit] | None:
     match = _FEET_INCHES.fullmatch(text)
     if match is not None:
         text = f"{match.group(1)} feet {match.group(2)} inches"
+    match = _CENTS.fullmatch(text)
+    if match is not None:
+        text = f"{match.group(1)} dollars {match.group(2)} cents"
     match = _DEGREES.fullmatch(text)
     if match is not None:
         degrees, minutes, seconds = (Fraction(group or 0) for group in match.groups())

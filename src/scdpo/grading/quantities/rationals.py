@@ -27,12 +27,15 @@ _TIMES = {"*", "\\cdot", "\\times", "×"}
 _OVER = {"/", "\\div", "÷"}
 
 
+APPROXIMATE = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """An exact value and, for a plain decimal, how many decimals it was written with.
 
     `decimals` is None for everything that is not one decimal literal (fractions, products).
-    `digits` counts its significant digits.
+    `digits` counts its significant digits; APPROXIMATE marks the value of a root or of π.
     """
 
     value: Fraction

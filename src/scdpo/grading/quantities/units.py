@@ -123,7 +123,7 @@ for _name, (_over, _under) in _SPEEDS.items():
 SYMBOLS = frozenset(name for name in _UNITS if len(name) <= 3 and name.isascii())
 """Abbreviations, which may as well be variables: m, s, kg."""
 
-_POWER = re.compile(r"(.*?)(?:\^\s*\{?\s*(-?\d)\s*\}?|([²³]))?")
+_POWER = re.compile(r"(.*?)(?:\^\s*\{?\s*(-?\d)\s*\}?|([²³])|(?<=[a-z])([23]))?")
 _SQUARE = re.compile(r"(?:square|sq\.?|平方)\s*(.+)|(.+?)\s+squared")
 _CUBIC = re.compile(r"(?:cubic|cu\.?|立方)\s*(.+)|(.+?)\s+cubed")
 _JOINT = re.compile(r"\s*(?:/|\bper\b|\ban?\b(?= )|每)\s*")
@@ -171,7 +171,9 @@ def _product(text: str) -> Unit | None:
         base = _single(match.group(1))
         if base is None:
             return None
-        power = {"²": 2, "³": 3}.get(match.group(3) or "", int(match.group(2) or 1))
+        power = {"²": 2, "³": 3}.get(
+            match.group(3) or "", int(match.group(2) or match.group(4) or 1)
+        )
         total = total.times(base, power)
     return total
 

@@ -38,7 +38,7 @@ _LABELS = (
 def labelled(text: str) -> list[str] | None:
     """The parts of `(a) …; (b) …`, or None."""
     for labels in _LABELS:
-        if not text.startswith(labels[0]):
+        if not text.startswith(labels[0]) or not _labels(text, labels):
             continue
         parts, rest = [], text[len(labels[0]) :]
         for label in labels[1:]:
@@ -121,7 +121,7 @@ def alternatives(text: str, read: Read) -> Part | None:
             leaves = tuple(Leaf(f"({value})+({modulus})*k") for value in values)
             return Family(leaves, frozenset("k"))
     pieces = split(text, CONJUNCTION)
-    if len(pieces) < 2 or not all(piece.strip() for piece in pieces):
+    if not 2 <= len(pieces) <= MAX_PARTS or not all(piece.strip() for piece in pieces):
         return None
     parts = [read(piece) for piece in pieces]
     reals = [part for part in parts if isinstance(part, Reals)]
@@ -131,13 +131,25 @@ def alternatives(text: str, read: Read) -> Part | None:
     if reals and len(reals) + len(points) == len(parts):  # k < -2 or k = 1
         texts = [p.value.text for p in points if isinstance(p.value, Leaf)]
         return union([*reals, Reals(tuple(Interval(t, t, True, True) for t in texts))])
-    return points_of(parts) or flattened(parts)
+    listed = points_of(parts) or flattened(parts)
+    # 2 or 7 are two values, which no interval from 2 to 7 is.
+    return Items("set", listed.items) if isinstance(listed, Items) else listed
 
 
 _MOD = re.compile(
     r"^(.*?)(?:\\equiv|≡)(.*?)\(?\s*(?:\\pmod\s*\{?|\\mathrm\s*\{\s*mod\s*\}\s*|\\bmod\s*|\\mod\s*\{?"
     r"|\\operatorname\{mod\}\s*|mod\s*)([^{}()]+)\}?\s*\)?$"
 )
+
+
+def _conditioned(part: Part, condition: Reals) -> Part:
+    """A formula with the condition on its variable: a family where that counts from a number."""
+    counts = condition.name in ("k", "n", "m") and len(condition.intervals) == 1
+    low = condition.intervals[0].low if counts else None
+    if low is None or not isinstance(part, Leaf) or not re.fullmatch(r"\d{1,3}", low):
+        return part
+    first = int(low) + (not condition.intervals[0].low_closed)
+    return Family((part,), frozenset((condition.name,)), first)
 
 
 _SIZES = re.compile(r"\s*(?:\\times(?![A-Za-z])|×|\*|(?<![A-Za-z])(?:by|x|X)(?![A-Za-z])|乘)\s*")
@@ -178,7 +190,8 @@ def listed(text: str, read: Read) -> Part | None:
         if all(behind) and any(
             re.search(rf"(?<![A-Za-z\\]){re.escape(n)}", pieces[0]) for n in behind
         ):
-            return parts[0]  # what follows is a condition: y = √x, x > 0
+            # What follows is a condition: y = √x, x > 0; 2k + 1, k ≥ 0.
+            return _conditioned(parts[0], reals[0]) if len(reals) == 1 else parts[0]
     return flattened(parts)
 
 
@@ -187,6 +200,15 @@ _PERMUTED = re.compile(
     r"(?:its|their|the|any)? ?(cyclic )?(?:permutations|orders|rearrangements)"
     r"(?: of (?:it|this|them))? ?\}?|(\(.+\))(?:及|和)其(?:所有)?(循环)?排列"
 )
+
+
+def _labels(text: str, labels: Sequence[str]) -> bool:
+    """Whether what stands behind the first labels shows that they are labels: no operator."""
+    for label in labels[:2]:
+        at = text.find(label)
+        if at < 0 or text[at + len(label) :][:1] in ("", *"+-*/^=<>≤≥)_,!"):
+            return False
+    return True
 
 
 def permuted(text: str, read: Read) -> Part | None:
@@ -215,7 +237,7 @@ def bracketed(text: str, read: Read) -> Part | None:
         text = text[: text.rindex("^")].strip()
     point = _POINT.match(text)
     if point is not None and enclosed(text[point.end() :]) and "," in text:
-        text = text[point.end() :]
+        return Named(point.group().strip(), read(text[point.end() :]))
     if not enclosed(text):
         return None
     opening, inside, closing = text[0], text[1:-1].strip(), text[-1]
@@ -299,5 +321,5 @@ def matrix(text: str, read: Read) -> Part | None:
     if len(cells) == 1:
         return read_rows[0]
     if all(len(row) == 1 for row in cells):
-        return Items("tuple", tuple(row.items[0] for row in read_rows))
+        return Items("column", tuple(row.items[0] for row in read_rows))
     return Items("matrix", tuple(read_rows))

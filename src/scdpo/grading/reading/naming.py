@@ -34,6 +34,7 @@ _EXTREME = re.compile(
     re.IGNORECASE,
 )
 _EXTREMES = {"最大": "max", "最小": "min", "极大": "max", "极小": "min"}
+MAX_SIDES = 12
 _EQUALS = re.compile(r"(?<![:<>!])=")
 _IS = re.compile(r"(?<=[\u4e00-\u9fffA-Za-z})])(?:为|是)|等于")
 
@@ -50,7 +51,7 @@ def equated(text: str, read: Read) -> Part | None:
     sides = [side.strip() for side in split(text, _EQUALS)]
     if len(sides) < 2 and re.search(r"[\u4e00-\u9fff]", text):
         sides = [side.strip() for side in _IS.split(text, maxsplit=1)]
-    if len(sides) < 2 or not all(sides):
+    if not 2 <= len(sides) <= MAX_SIDES or not all(sides):
         return None
     *heads, last = sides
     if _TUPLE_NAME.fullmatch(heads[0]) and len(heads) == 1:

@@ -26,7 +26,7 @@ class Items:
     `row` is `6 4 0`, as sorting problems write it; `parts` are (a), (b), ….
     """
 
-    kind: Literal["list", "set", "tuple", "bracket", "row", "parts", "matrix"]
+    kind: Literal["list", "set", "tuple", "bracket", "row", "column", "parts", "matrix"]
     items: tuple[Part, ...]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from scdpo.grading.quantities.rationals import rational
 from scdpo.grading.reading.naming import NAME
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Read, Reals, Relation
 from scdpo.grading.text.canonical import levels, split
@@ -93,7 +94,7 @@ def reals(text: str, read: Read) -> Part | None:
         everything = Reals((Interval(None, None),))
         return _outside(hole) if base == everything and isinstance(hole, Reals) else None
     pieces = split(text, _JOINS)
-    if len(pieces) < 2:
+    if not 2 <= len(pieces) <= MAX_PARTS:
         return None
     parts = [as_reals(read(piece)) for piece in pieces]
     sets: list[Reals] = []
@@ -146,6 +147,12 @@ def integers(reals: Reals) -> Part | None:
     return Items("set", tuple(Leaf(str(value)) for value in range(low, high + 1)))
 
 
+def _empty(low: Interval, high: Interval) -> bool:
+    """Whether nothing is above `low` and below `high`, as far as their ends are plain numbers."""
+    ends = [rational(end or "") for end in (low.low, high.high)]
+    return ends[0] is not None and ends[1] is not None and ends[0].value > ends[1].value
+
+
 def intersection(parts: Sequence[Reals]) -> Part:
     """`x > 1, x < 3`: half-lines that meet are one interval; excluded points are joined."""
     without = tuple(point for part in parts for point in part.without)
@@ -154,6 +161,8 @@ def intersection(parts: Sequence[Reals]) -> Part:
     simple = all(len(part.intervals) == 1 for part in parts)
     if not simple or len(lows) > 1 or len(highs) > 1:
         return Items("list", tuple(parts))
+    if lows and highs and _empty(lows[0], highs[0]):
+        return union(parts)  # x < 2, x > 3: either
     low = lows[0] if lows else Interval(None, None)
     high = highs[0] if highs else Interval(None, None)
     both = Interval(low.low, high.high, low.low_closed, high.high_closed)

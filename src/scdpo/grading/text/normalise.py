@@ -45,6 +45,10 @@ _APPROXIMATELY = re.compile(
     r"^\s*(?:\\text ?\{ ?(?:approximately|about|roughly)\s*\}|\\approx|≈|\\sim|approximately "
     r"|about |roughly |大?约)\s*"
 )
+_SUBJECT = re.compile(
+    r"^(\$?(?:[A-Za-z](?:\([a-z]\))?|[A-Z]{2,3})\$?) is (?:equal to )?(?![A-Za-z]{2})"
+)
+_NEGATIVE = re.compile(r"^(?:negative|minus|负) ?(?=\d)")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
     *((">=", "\\geq "), ("<=", "\\leq "), ("!=", "\\neq "), ("≥", "\\geq "), ("≤", "\\leq ")),
@@ -79,7 +83,7 @@ _PY_FRACTION = re.compile(
 _PY_SEQUENCE = re.compile(
     r"(?:np\.|numpy\.)?(?:array|list|FiniteSet|set|tuple|Matrix|Point)\((.*)\)", re.DOTALL
 )
-_PY_DICT = re.compile(r"\{\s*['\"]?\w+['\"]?\s*:\s*[^<>]*\}")
+_PY_DICT = re.compile(r"\{\s*['\"]?[A-Za-z_]\w*['\"]?\s*:\s*[^<>]*\}")
 _PY_POWER = re.compile(r"\*\*\s*(?:(-?\w+)|\((-?\w+(?:/\w+)?)\))")
 _PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
 
@@ -100,7 +104,8 @@ def tidy(text: str) -> str:
         text = _unspaced(text)
     text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
     text = _FRAME.sub("", _BOLD.sub(r"\1", _MARKERS.sub("", text)).strip("*").strip())
-    text = _APPROXIMATELY.sub("", text)
+    text = _SUBJECT.sub(r"\1 = ", text)
+    text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
     noun = _NOUN_FRAME.match(text)
     if noun is not None and not re.search("[为是:]", text[noun.end() :]):
         text = text[noun.end() :]
@@ -122,7 +127,7 @@ def _unspaced(text: str) -> str:
 
     Single digits in a formula of spaced tokens are one number; a plain row of digits is not.
     """
-    if not re.search(r"\\[A-Za-z,]|\{ | \. \d|\^ ", text):
+    if not re.search(r"\\(?!text)[A-Za-z,]|\{ | \. \d|\^ ", text):
         return text
     text = _SPACED_WORD.sub(
         lambda m: f"\\{m.group(1)}{{{m.group(2) or ''}{m.group(3).replace(' ', '')}}}", text
@@ -171,6 +176,8 @@ def _undelimited(text: str) -> str:
                 inner = inner.strip()
                 # Braces alone group in TeX, and are not printed.
                 return inner[1:-1] if re.fullmatch(r"\{[^{}]*\}", inner) else inner
+    if re.fullmatch(r"\{\d+:\d[^{},]*\}", text):
+        return text[1:-1]
     if _OPEN_BOX.match(text) and text.count("{") > text.count("}"):
         return _OPEN_BOX.sub("", text)
     box = _BOX.fullmatch(text)
