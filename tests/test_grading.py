@@ -132,12 +132,38 @@ def test_hostile_answers_get_a_verdict() -> None:
         " " * 9_000 + "x",
         "'" * 999,
     ]
+    answers += ["A)" * 500 + "7", "answer " * 9_000, "x=" * 700 + "x", "∪" * 1_300, "(2000i)!!"]
+    answers += [", ".join(f"x^{{{n}}}+y^2=1" for n in range(39)), "a or " * 300, "|x|" * 460]
     answers += ["\ud800", "\x00" * 50, "((((1,2),3),4),[", "\\begin{pmatrix}" * 50, "x" * 1_900]
     with Grader(GradingConfig(deadline=0.5)) as grader:
         verdicts = grader.grade_many([("x^2", answer) for answer in answers])
         assert all(verdict.name in ("wrong", "undecided") for verdict in verdicts)
         assert grader.grade("x^2", "x \\cdot x").name == "correct"
     assert final_answer("\\boxed{" * 20_000) is None
+
+
+def test_many_parts_are_not_compared_one_by_one() -> None:
+    """What runs in the caller's process has no deadline, so that its work has a limit."""
+    equations = [", ".join(f"x^{{{n}}}+{c}y^2=1" for n in range(2, 41)) for c in (1, 2)]
+    start = time.process_time()
+    verdict = decide(*equations)
+    assert isinstance(verdict, Verdict) and verdict.reason == "too many parts to compare"
+    assert time.process_time() - start < 20  # it took minutes before
+
+
+def test_the_gold_side_is_read_once(grader: Grader) -> None:
+    from scdpo.grading.comparing.written import parsed
+    from scdpo.grading.rules import structure
+
+    gold = "\\frac{17x^2+1}{3}, \\sqrt{19}"
+    answers = [f"\\frac{{17x^2+1}}{{3}}, {n}" for n in range(40)]
+    for cached in (structure, parsed):
+        cached.cache_clear()
+    verdicts = grader.grade_many([(gold, answer) for answer in answers])
+    assert {verdict.name for verdict in verdicts} == {"wrong"}
+    # One reading of the gold answer and one of each answer; one tree for each formula.
+    assert structure.cache_info().misses == len(answers) + 1
+    assert parsed.cache_info().misses <= len(answers) + 2
 
 
 def test_no_code_is_evaluated(grader: Grader, tmp_path: Path) -> None:

@@ -121,7 +121,9 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
     if verdict is not None and verdict.name == "undecided" and words.only_words(answer):
         return verdict
     told, behind = unconditional(canonical(answer))
-    named = mentions(told if behind and len(answer) < MAX_CONDITIONED else answer)
+    named = mentions(answer)
+    if behind and len(answer) < MAX_CONDITIONED:
+        named += mentions(told)
     found = [decide(gold, one) for one in named if len(one) < len(answer)]
     if CORRECT in found:
         return undecided(CONDITIONS) if _conditions_differ(gold, answer) else CORRECT

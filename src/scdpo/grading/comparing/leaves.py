@@ -54,7 +54,10 @@ def _with_units(gold: str, answer: str) -> Verdict | None:
     one, two = value(ours), value(theirs)
     if one is None or two is None:
         return undecided("the units differ")
-    return equal_numbers(Number(one * measure.scale), Number(two * other.scale))
+    return equal_numbers(
+        Number(one * measure.scale, digits=APPROXIMATE),
+        Number(two * other.scale, digits=APPROXIMATE),
+    )
 
 
 def _formulas(gold: str, answer: str) -> Verdict | None:

@@ -25,7 +25,7 @@ _WITH_CONTENT = re.compile(r"(?:\([A-Ja-j]\)[.: ]? ?|[A-J]\) ?|[A-J]\. )(?![,;)]
 _WORDY = re.compile(r"[A-Za-z](?:[A-Za-z'’\-, ]|\. )*[A-Za-z]")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _FUNCTIONS = re.compile("and|sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|pmod|pmatrix|lim|max|min")
-_ARTICLES = re.compile(r"\b(?:a|an|the|is|are|it|they|of|only|triangle|number)\b")
+_ARTICLES = re.compile(r"\b(?:a|an|the|is|are|it|they|of|in|on|at|was|only|triangle|number)\b")
 
 _SUFFIXES = frozenset(
     "同学 队 班 车 方案 店 商店 家 组 厂 更 数 函数 方 公司 们 人 先生 老师 号".split()
@@ -146,7 +146,10 @@ def _ordinal(text: str) -> int | None:
     return _ORDINALS.index(text.lower()) + 1 if text.lower() in _ORDINALS else None
 
 
-_NAME = re.compile(r"(?:(?:Mrs?|Ms|Dr)\.? )?[A-Z]\w+")
+_NAME = re.compile(
+    r"(?:(?:Mrs?|Ms|Dr)\.? )?(?!(?:It|There|This|That|The|He|She|They|We|You|An|In|On|At|No|Yes)\b)"
+    r"[A-Z]\w+"
+)
 _SUBJECT = re.compile(
     rf"({_NAME.pattern}) (?:has|have|had|wins?|won|is|was|will|can|got|did)\b(?!.*\bnot\b).*"
 )

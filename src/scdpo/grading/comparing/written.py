@@ -55,7 +55,7 @@ def _bases(gold: str, answer: str) -> Verdict | None:
     return WRONG
 
 
-_SUBSCRIPTED = re.compile(r"(-?[0-9A-Fa-f.]+) ?_\{?(\d+)\}?")
+_SUBSCRIPTED = re.compile(r"\(?(-?[0-9A-Fa-f.]+)\)? ?_\{?(\d+)\}?")
 
 
 def _subscripts(gold: str, answer: str) -> Verdict | None:
@@ -159,11 +159,13 @@ _REMAINDER = re.compile(
 )
 
 
-_MODULO = re.compile(r"(-?\d+)(?: ?\(? ?\\?(?:p|b)?mod(?:ulo)? ?\{?(\d+)\}? ?\)?)?")
+_MODULO = re.compile(
+    r"(?:[A-Za-z] ?(?:\\equiv|≡|=) ?)?(-?\d+)(?: ?\(? ?\\?(?:p|b)?mod(?:ulo)? ?\{?(\d+)\}? ?\)?)?"
+)
 
 
 def _residues(gold: str, answer: str) -> Verdict | None:
-    """`4 (mod 11)` for a gold 4: the residue is what is asked for, in whichever form."""
+    """`n \\equiv 4 \\pmod{11}` for a gold 4: the residue is asked for, in whichever form."""
     found = [_MODULO.fullmatch(text.replace("\\mathrm", "")) for text in (gold, answer)]
     if found[0] is None or found[1] is None:
         return None

@@ -54,8 +54,8 @@ _BASED = re.compile(
     r"(?:(\d{1,2})|(two|three|four|five|six|seven|eight|nine|ten|sixteen))\}?"
 )
 _IN_BASE = re.compile(
-    r"(-?[0-9A-Fa-f]+) ?"
-    r"(?:\(?(?:in )?base[ -]?(\d{1,2})\)?|\(?([二三四五六七八九]|十六?|\d{1,2})进制\)?)"
+    r"(-?[0-9A-Fa-f]+) ?(?:\(?(?:in )?base[ -]?(\d{1,2}|[a-z]{3,7})\)?"
+    r"|\(?([二三四五六七八九]|十六?|\d{1,2})进制\)?)"
 )
 _PLAIN_BASED = re.compile(r"-?[0-9A-Fa-f]+")
 _MIXED = re.compile(r"(?<=\d)又 ?\(?(\d+)(?:/|分之)(\d+)\)?")

@@ -9,7 +9,17 @@ from scdpo.grading.comparing.words import word_class
 from scdpo.grading.reading import lists, naming, sets
 from scdpo.grading.reading.conditions import WHOLE, WHOLE_WORDS, as_family, first_of, unconditional
 from scdpo.grading.reading.lists import ANY_COMMA, BOTH, CONJUNCTION
-from scdpo.grading.reading.parts import REAL, Interval, Items, Leaf, Part, Read, Reals
+from scdpo.grading.reading.parts import (
+    REAL,
+    Interval,
+    Items,
+    Leaf,
+    Named,
+    Part,
+    Read,
+    Reals,
+    rename,
+)
 from scdpo.grading.text.canonical import canonical, enclosed, split
 
 MAX_DEPTH = 12
@@ -50,6 +60,22 @@ def _read(text: str, depth: int) -> Part:
         if found is not None:
             return found
     return Leaf(text)
+
+
+_LISTED_PARAMETER = re.compile(
+    r"\s*[,;(]\s*(?:where|for|with)?\s*([knm])\s*=\s*(\d{1,2}(?:\s*,\s*\d{1,2})+)\)?$"
+)
+
+
+def _enumerated(text: str, read: Read) -> Part | None:
+    """`27 + 36k, k = 0, 1, 2` as the list of its values."""
+    match = _LISTED_PARAMETER.search(text)
+    if match is None or not match.start():
+        return None
+    numbers = re.findall(r"\d+", match.group(2))
+    parts = [rename(read(text[: match.start()]), match.group(1), f"({n})") for n in numbers]
+    values = (part.value if isinstance(part, Named) else part for part in parts)
+    return Items("list", tuple(values))
 
 
 def _of_tuples(text: str, read: Read) -> Part | None:
@@ -94,6 +120,7 @@ _SETS_IN_WORDS: dict[str, Part] = {
     "negative": Reals((Interval(None, "0"),)),
 }
 _RULES: tuple[Callable[[str, Read], Part | None], ...] = (
+    _enumerated,
     _of_tuples,
     _both_signs,
     lists.permuted,

@@ -48,6 +48,11 @@ _APPROXIMATELY = re.compile(
 _SUBJECT = re.compile(
     r"^(\$?(?:[A-Za-z](?:\([a-z]\))?|[A-Z]{2,3})\$?) is (?:equal to )?(?![A-Za-z]{2})"
 )
+_COMPARED = re.compile(
+    r"(?<=[\d})$]) is (?:the )?(?:small|larg|great|bigg|clos|near|less)(?:er|est)?"
+    r"(?: (?:one|value|number))?\.?$"
+)
+"""What a comparison says after the value that was asked for: -3 is smaller."""
 _NEGATIVE = re.compile(r"^(?:negative|minus|负) ?(?=\d)")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
@@ -104,6 +109,7 @@ def tidy(text: str) -> str:
         text = _unspaced(text)
     text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
     text = _FRAME.sub("", _BOLD.sub(r"\1", _MARKERS.sub("", text)).strip("*").strip())
+    text = _COMPARED.sub("", text)
     text = _SUBJECT.sub(r"\1 = ", text)
     text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
     noun = _NOUN_FRAME.match(text)

@@ -15,6 +15,7 @@ _CLASSES: dict[str, str] = {
     r"|(?:the )?(?:limit|it|answer|value) does not exist"
     r"|there (?:does|do) not exist .{0,40}|there (?:is|are) no(?:ne| such) .{0,40}"
     r"|no solutions? exists?|(?:the )?empty set|null set|\{\}|undefined"
+    r"|(?:the )?solution set is empty"
     r"|(?:该|原|此)?(?:方程组?|不等式组?)?(?:无|没有)(?:实数?)?(?:解|根)|不存在|无|没有|空集|不可能",
     "all": r"all reals?(?: numbers?)?|(?:any|every) real(?: number)?|all real values|ℝ|⟦R⟧"
     r"|(?:全体|任意|一切|所有)的?实数|\(-\\infty,\+?\\infty\)|x∈⟦R⟧",
@@ -28,7 +29,7 @@ _CLASSES: dict[str, str] = {
     "infinity": r"\+?\\infty|infinity|∞|正?无穷(?:大)?",
     "yes": r"(?:yes|true|correct|right)(?:,.{0,40})?|是的?|对|正确|√|\\checkmark|成立|可以|能|会",
     "no": r"(?:no|false|incorrect|not true)(?:,.{0,40})?|否|不是|错误?|不对|×|不成立|不正确|不可以"
-    r"|不能|不会|假",
+    r"|不能(?:做到)?|做不到|不会|假",
     "quadrant 1": r"(?:the )?(?:first|1st) quadrant|quadrant (?:i|1|one)|第一象限",
     "quadrant 2": r"(?:the )?(?:second|2nd) quadrant|quadrant (?:ii|2|two)|第二象限",
     "quadrant 3": r"(?:the )?(?:third|3rd) quadrant|quadrant (?:iii|3|three)|第三象限",
