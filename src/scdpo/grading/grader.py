@@ -106,7 +106,7 @@ class Grader:
                 states = ((pair, known[pair]) for pair in pairs)
                 waiting.update((pair, one) for pair, one in states if isinstance(one, Pending))
         found = self._pool.compare_many([(one.gold, one.answer) for one in waiting.values()])
-        compared = dict(zip(waiting, map(_settled, waiting.values(), found), strict=True))
+        compared = dict(zip(waiting, map(_settled, found), strict=True))
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered.update(compared)
@@ -138,11 +138,9 @@ def _as_the_paper(gold: Sequence[str] | str, answer: str | None) -> Verdict:
     return CORRECT if any(paper_equal(one, answer) for one in golds) else WRONG
 
 
-def _settled(pending: Pending, found: Verdict) -> Verdict:
-    """The verdict after a symbolic comparison of two texts, which may be but a hint."""
-    if pending.hint_only and found == WRONG:
-        return undecided("cannot read all of the answer")
-    return found
+def _settled(found: Verdict) -> Verdict:
+    """What a symbolic comparison's verdict is worth (see `Pending`)."""
+    return undecided("cannot read all of the answer") if found == WRONG else found
 
 
 def _verdict(

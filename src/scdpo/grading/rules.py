@@ -34,11 +34,14 @@ _UNREADABLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Two texts for the symbolic comparison; `hint_only`: unequal, they decide nothing."""
+    """Two texts for the symbolic comparison.
+
+    Only its "equal" counts: Math-Verify reads what it can, so that its "unequal" may be about a
+    part of the answer.
+    """
 
     gold: str
     answer: str
-    hint_only: bool = False
 
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
@@ -105,12 +108,11 @@ def _doubted(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pendi
     if all(map(words.only_words, (gold, answer))):
         return verdict or undecided("cannot compare the words")
     if any(map(_UNREADABLE.search, texts)):
-        return Pending(gold, answer, hint_only=True)
+        return Pending(gold, answer)
     if any(map(words.has_words, texts)):
         return undecided("words in the answer")
     if verdict is None:
-        # Math-Verify reads what it can, so that its "unequal" may be about a part of the answer.
-        return Pending(gold, answer, hint_only=True)
+        return Pending(gold, answer)
     return verdict
 
 
@@ -131,7 +133,7 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
     if unequal and numbers_in(answer) == 1 and value(gold) is not None:
         return WRONG
     pending = [one for one in found if isinstance(one, Pending)]
-    return Pending(pending[0].gold, pending[0].answer, hint_only=True) if pending else SENTENCE
+    return Pending(pending[0].gold, pending[0].answer) if pending else SENTENCE
 
 
 @lru_cache(maxsize=8192)
