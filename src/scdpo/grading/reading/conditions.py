@@ -9,6 +9,13 @@ from scdpo.grading.reading.sets import integers
 from scdpo.grading.text.canonical import balanced
 
 _EACH = r"(?:(?:all|any|every|each|some|an?|arbitrary) )*"
+CONSTANTS = re.compile(
+    rf"[\s,;(]+(?:(?:where|for|with)\s*{_EACH}(?:real |arbitrary |fixed )*"
+    r"(?:constants?|parameters?|numbers?) \$?([A-Za-z](?:_\{?\d\}?)?)\$?"
+    rf"|(?:where|with)\s*\$?([A-Za-z](?:_\{{?\d\}}?)?)\$? is {_EACH}(?:real |arbitrary |fixed )*"
+    r"(?:constant|parameter|number))\s*[).]*\s*$"
+)
+"""An arbitrary constant named at the end: `for any real constant c`."""
 _BEFORE = (
     r"(?:\s*[,;(|:]\s*(?:where|for|with|here|其中|当)?|\s+(?:where|for|with|here|其中|当)"
     r"|\s+(?=[A-Za-z] ?∈)|^)"

@@ -7,7 +7,14 @@ from collections.abc import Callable
 
 from scdpo.grading.comparing.words import word_class
 from scdpo.grading.reading import lists, naming, sets
-from scdpo.grading.reading.conditions import WHOLE, WHOLE_WORDS, as_family, first_of, unconditional
+from scdpo.grading.reading.conditions import (
+    CONSTANTS,
+    WHOLE,
+    WHOLE_WORDS,
+    as_family,
+    first_of,
+    unconditional,
+)
 from scdpo.grading.reading.lists import ANY_COMMA, BOTH, CONJUNCTION
 from scdpo.grading.reading.parts import (
     REAL,
@@ -49,6 +56,10 @@ def _read(text: str, depth: int) -> Part:
         head, domain = text[: whole.start()], text[whole.start() :]
         first = REAL if re.search(r"⟦R⟧|∈ ?R", domain) else first_of(domain)
         return as_family(deeper(head), names, first)
+    constant = CONSTANTS.search(text)
+    if constant is not None and constant.start() > 0:
+        name = constant.group(1) or constant.group(2)
+        return as_family(deeper(text[: constant.start()]), frozenset((name,)), REAL)
     if not CONJUNCTION.search(text):
         text, _ = unconditional(text, deep=depth > 0)
     if meaning := word_class(text):
