@@ -64,6 +64,8 @@ def _formulas(gold: str, answer: str) -> Verdict | None:
     first, second = parsed(gold), parsed(answer)
     if first is None or second is None:
         return None
+    if variables(first) ^ variables(second) == {"E"} and uses(first, "e") != uses(second, "e"):
+        first, second = _with_euler(first), _with_euler(second)  # as SymPy prints e
     ours, theirs = variables(first), variables(second)
     if not ours and not theirs:
         return _constants(gold, answer, _mixed(gold, first), _mixed(answer, second))
@@ -124,6 +126,13 @@ def _integration_constant(
         return None
     names = {name for name in ours | theirs if name[0] == "C"}
     return frozenset(names) if any(n.islower() for n in ours & theirs) else None
+
+
+def _with_euler(node: Node) -> Node:
+    """A tree with Euler's number for the variable E."""
+    if node.op == "variable":
+        return Node("constant", name="e") if node.name == "E" else node
+    return Node(node.op, tuple(_with_euler(n) for n in node.args), node.value, node.name)
 
 
 def _relettered(node: Node, names: dict[str, str]) -> Node:

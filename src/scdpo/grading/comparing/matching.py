@@ -325,8 +325,19 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
     found = leaves.same(results[0], results[1])
     # z^3 = -1 gives a value, but may also be an equation that nobody solved.
     unsolved = [isinstance(part, Equation) and not _solved(part, leaves) for part in sides]
+    if unsolved[1] and isinstance(second, Equation) and _of_a_curve(second):
+        return undecided("an equation")
     curve = any(isinstance(part, Equation) and "^" in part.left for part in sides[1:])
     return None if unsolved[0] or (unsolved[1] and (found == WRONG or curve)) else found
+
+
+_NUMBER_TERM = re.compile(r"(?:^|[+-])\s*\d+(?:\.\d+)?\s*(?=$|[+-])")
+
+
+def _of_a_curve(equation: Equation) -> bool:
+    """Whether `… = 0` is the equation of a line or curve and says nothing of a value 0."""
+    left, right = equation.left, equation.right.strip()
+    return right == "0" and ("^" in left or _NUMBER_TERM.search(left) is not None)
 
 
 def _result(part: Part, leaves: Leaves) -> str | None:

@@ -97,6 +97,8 @@ def _clocks(gold: str, answer: str) -> Verdict | None:
         return None
     if first.same(second):
         return CORRECT
+    if first.perhaps(second):
+        return undecided("perhaps not on 24 hours")
     ratios = ":" in gold and ":" in answer and (gold + answer).replace(":", "").isdigit()
     return None if ratios else WRONG
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scdpo.grading.quantities.number_words import number_in_words
 
@@ -20,11 +20,17 @@ _MORNING, _AFTERNOON = frozenset(("上午", "早上", "凌晨")), frozenset(("�
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Minutes since midnight; `sure` is False where 3:30 may be in the afternoon too."""
+    """Minutes since midnight; `sure` is False where 3:30 may be in the afternoon too.
+
+    `padded` is True for 03:30, which is in the morning where all 24 hours are counted, as 15:30
+    tells, and may be in the afternoon where the other answer says 3:30 PM.
+    """
 
     minutes: int
     sure: bool
     seconds: int = 0
+    padded: bool = False
+    halved: bool = False
 
     def same(self, other: Clock) -> bool:
         """Whether two times may be the same; one without a half of the day fits both."""
@@ -34,6 +40,11 @@ class Clock:
             return self.minutes == other.minutes
         return self.minutes % 720 == other.minutes % 720
 
+    def perhaps(self, other: Clock) -> bool:
+        """Whether one is written 03:30 and the other 3:30 with a half of the day."""
+        written = (self.padded and other.halved) or (self.halved and other.padded)
+        return written and replace(self, sure=False).same(other)
+
 
 def clock(text: str) -> Clock | None:
     """The time of day that a cleaned text is; a bare number is none."""
@@ -42,17 +53,19 @@ def clock(text: str) -> Clock | None:
         hour, minute = int(match.group(1)), int(match.group(2) or 0)
         half = (match.group(4) or "").lower().replace(".", "")
         half = {"in the morning": "am"}.get(half, "pm" if half[:3] in ("in ", "at ") else half)
-        if match.group(1).startswith("0") and half not in ("am", "pm") and hour:
-            half = "am"  # written on 24 hours
+        half = half if half in ("am", "pm") else ""
+        padded = not half and match.group(1).startswith("0") and hour > 0
         seconds = int(match.group(3) or 0)
-        return _clock(hour, minute, half if half in ("am", "pm") else "", seconds)
+        found = _clock(hour, minute, "am" if padded else half, seconds)
+        return found and replace(found, padded=padded, halved=bool(half))
     chinese = _CHINESE.fullmatch(text)
     if chinese is None:
         return None
     half, hour_text, minute_text, thirty = chinese.groups()
     minute = 30 if thirty else int(minute_text or 0)
     name = "am" if half in _MORNING else "pm" if half in _AFTERNOON else ""
-    return _clock(int(hour_text), minute, name)
+    found = _clock(int(hour_text), minute, name)
+    return found and replace(found, halved=bool(name))
 
 
 def _clock(hour: int, minute: int, half: str, seconds: int = 0) -> Clock | None:

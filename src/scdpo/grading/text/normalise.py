@@ -6,6 +6,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from scdpo.grading.text.python import without_reprs
+
 _FULL_WIDTH = "".join(map(chr, range(0xFF01, 0xFF5F)))
 _CHARACTERS = str.maketrans(
     {
@@ -78,17 +80,6 @@ _NOUN_FRAME = re.compile(
     r"|(?:点|集合|向量|函数|区间|直线|矩阵|坐标|数列|曲线) ?(?=[A-Z]?[(\[{$\\⟨])"
     r"|the (?:point|set|vector|interval|function|line|matrix) (?=[A-Z]?[(\[{$\\⟨])"
 )
-_WRAPPER = re.compile(
-    r"\b(?:(?:np|numpy|sympy|sp|decimal|fractions)\.)?"
-    r"(?:u?int\d*|float\d*|Integer|Float|Decimal|mpf|str_?)\(\s*['\"]?([^()'\"]*)['\"]?\s*\)"
-)
-_PY_FRACTION = re.compile(
-    r"\b(?:fractions\.|sympy\.)?(?:Fraction|Rational)\(\s*(-?\d+)\s*,\s*(\d+)\s*\)"
-)
-_PY_SEQUENCE = re.compile(
-    r"(?:np\.|numpy\.)?(?:array|list|FiniteSet|set|tuple|Matrix|Point)\((.*)\)", re.DOTALL
-)
-_PY_DICT = re.compile(r"\{\s*['\"]?[A-Za-z_]\w*['\"]?\s*:\s*[^<>]*\}")
 _PY_POWER = re.compile(r"\*\*\s*(?:(-?\w+)|\((-?\w+(?:/\w+)?)\))")
 _PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
 
@@ -118,7 +109,7 @@ def tidy(text: str) -> str:
     while True:
         inner = _undelimited(text)
         if inner == text:
-            return _without_reprs(_balanced(text)).replace("根号", "√")
+            return without_reprs(_balanced(text)).replace("根号", "√")
         text = inner
 
 
@@ -193,19 +184,6 @@ def _undelimited(text: str) -> str:
         return text[1:-1].strip()
     if text.endswith(".") and text[:-1].endswith(("$", "\\)", "\\]")):
         return text[:-1]
-    return text
-
-
-def _without_reprs(text: str) -> str:
-    """What Python prints for numbers and containers, as mathematics writes it."""
-    if "(" in text:
-        text = _WRAPPER.sub(r"\1", _PY_FRACTION.sub(r"(\1/\2)", text))
-        sequence = _PY_SEQUENCE.fullmatch(text)
-        text = sequence.group(1) if sequence is not None else text
-    if text.endswith(",)") and text.startswith("("):
-        text = text[1:-2]
-    if _PY_DICT.fullmatch(text) and "\\" not in text:
-        text = ", ".join(part.replace(":", "=", 1) for part in text[1:-1].split(","))
     return text
 
 
