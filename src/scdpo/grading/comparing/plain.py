@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from scdpo.grading.comparing.names import wordy
-from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part
+from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part, Reals
 from scdpo.grading.reading.structure import read
 
 
 def plain(part: Part) -> Part:
     """A part without a list of one around it, its ± written out."""
     while isinstance(part, Items) and part.kind in ("list", "set", "bracket", "parts"):
-        if len(part.items) != 1:
+        if len(part.items) != 1 or part.items[0] == Reals(()):  # the set of the empty set
             break
         part = part.items[0]
     if isinstance(part, Leaf):

@@ -101,6 +101,21 @@ def content(text: str) -> str | None:
     return match.group(1).strip() if match is not None else None
 
 
+_DOUBTS = re.compile(
+    r"\b(?:not|never|neither|nor|or|and|but|before|after|than|unless|if|cannot|no|false|either"
+    r"|possibly|perhaps|both|except|assum\w*|suppos\w*|would|could|might|may)\b|n't",
+    re.IGNORECASE,
+)
+
+
+def _concluded(gold: str, answer: str) -> bool:
+    """Whether a sentence ends in saying the gold word: `The graph is an ellipse.`"""
+    if not re.fullmatch(r"[A-Za-z]{4,}", gold) or _DOUBTS.search(answer):
+        return False
+    said = rf"[^.;?!]+ (?:is|was|are|on|in)(?: an?| the)? {gold}(?: (?:function|number|curve))?"
+    return re.fullmatch(said, answer, re.IGNORECASE) is not None
+
+
 def words(gold: str, answer: str) -> Verdict | None:
     """Names, weekdays, yes and no, in English and Chinese."""
     first, second = word_class(gold), word_class(answer)
@@ -112,6 +127,8 @@ def words(gold: str, answer: str) -> Verdict | None:
         return CORRECT if first == second else WRONG
     if _CHINESE.search(gold) or _CHINESE.search(answer):
         return _chinese(gold, answer, first, second)
+    if _concluded(gold, answer):
+        return CORRECT
     if not _WORDY.fullmatch(answer) or len(answer) < 2:
         return None
     if (number := quantity(gold)) is not None:

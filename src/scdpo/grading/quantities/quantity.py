@@ -271,7 +271,7 @@ def split_unit(text: str) -> tuple[str, Unit] | None:
         known = unit(words.strip(" ~") + (f"^{power}" if power else ""))
         return None if known is None or words.strip().lower() in _MATHEMATICS else (head, known)
     match = re.fullmatch(
-        r"(.*[\d}\])]) +([A-Za-z]{2,}(?: [A-Za-z]{2,})*(?:\^\d)?)", text, re.DOTALL
+        r"(.*(?:[\d}\])π]|\\pi)) +([A-Za-z]{2,}(?: [A-Za-z]{2,})*(?:\^\d)?)", text, re.DOTALL
     )
     if match is None or any(w.lower() in _MATHEMATICS for w in match.group(2).split()):
         match = re.fullmatch(

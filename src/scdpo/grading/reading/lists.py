@@ -262,6 +262,8 @@ def bracketed(text: str, read: Read) -> Part | None:
     if len(items) > MAX_PARTS or not all(items):
         return None
     if len(items) == 1:
+        if kind == "set" and re.fullmatch(r"\\(?:varnothing|emptyset) ?|∅", inside):
+            return Items("set", (Reals(()),))
         if kind == "tuple" and opening == "(":
             return read(inside) if _COMPOUND.search(inside) else None
         inner = read(inside)

@@ -12,7 +12,7 @@ from scdpo.grading.text.canonical import enclosed, split
 _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+")
 NAME = re.compile(
     r"(?:m?\\(?:angle|triangle|overrightarrow|overline|vec|mathbf) ?\{? ?)?\\?[A-Za-z]+\}?"
-    r"(?:_(?:\{[\w+\-\\ ,]+\}|\w+))?'*(?:\^\{?-1\}?)?"
+    r"(?:_(?:\{[\w+\-\\ ,]+\}|\w+))?'*(?:\^\{?-1\}?|(?<=[A-Z])\^\{?[nk]\}?)?"
     r"(?:\(\s*\\?[A-Za-z\d]+(?:\s*,\s*[A-Za-z\d]+)*\s*\))?"
 )
 _VARIABLE = r"(?:\\[a-z]+|[A-Za-z])(?:_\{?\w+\}?)?"

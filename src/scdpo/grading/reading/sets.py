@@ -127,6 +127,9 @@ def excepted(text: str, read: Read) -> Part | None:
 def built(condition: str, read: Read, whole: bool) -> Part | None:
     """The set of a set-builder's condition, if that is one of reals, values or a family."""
     part = read(condition)
+    named = part.items if isinstance(part, Items) else ()
+    if len({item.name for item in named if isinstance(item, Named)}) > 1:
+        return None  # {x : x = 2n, n ∈ {1, 2}}
     if whole and isinstance(part, Reals):
         return integers(part)
     return part if not isinstance(part, Leaf) else None

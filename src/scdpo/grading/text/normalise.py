@@ -69,6 +69,11 @@ _PRIMES = re.compile(r"\^ ?\{? ?(?:\\prime ?)+\}?")
 _DOLLAR = re.compile(r"\\?\$(?! ?-?[\d.])")
 _MARKERS = re.compile(r"<\|[a-z_]+\|>|</?s>|<eos>|\[/?INST\]|^#### *")
 _BOLD = re.compile(r"(?<![A-Za-z0-9)])\*\*([^*]+)\*\*(?![A-Za-z0-9(])")
+_STARS = re.compile(r"^\*+|(?<![\^{*])\*+$")
+"""Markdown's at both ends, but not the star of N^*."""
+_RECURRING = re.compile(
+    r"(\.\d*)\\dot ?(?:\{(?=\d\})|(?=\d))(\d)\}?(?:(\d*)\\dot ?(?:\{(?=\d\})|(?=\d))(\d)\}?)?$"
+)
 _FRAME = re.compile(
     r"^(?:(?:答案?|解|最终答案|综上所述|综上|所以|因此|故|即|则|于是)[,:]? ?(?:是|为|:)? ?(?=\S))+"
     r"|^(?:\\text ?\{ ?)?(?:so|thus|therefore|hence|we get|we have)\b[,:]? ?\}? ?(?=\S)",
@@ -99,7 +104,8 @@ def tidy(text: str) -> str:
     if " " in text:
         text = _unspaced(text)
     text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
-    text = _FRAME.sub("", _BOLD.sub(r"\1", _MARKERS.sub("", text)).strip("*").strip())
+    text = _STARS.sub("", _BOLD.sub(r"\1", _MARKERS.sub("", text)))
+    text = _RECURRING.sub(r"\1\\overline{\2\3\4}", _FRAME.sub("", text.strip()))
     text = _COMPARED.sub("", text)
     text = _SUBJECT.sub(r"\1 = ", text)
     text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))

@@ -16,7 +16,8 @@ _CLASSES: dict[str, str] = {
     r"|there (?:does|do) not exist .{0,40}|there (?:is|are) no(?:ne| such) .{0,40}"
     r"|no solutions? exists?|(?:the )?empty set|null set|\{\}|undefined"
     r"|(?:the )?solution set is empty"
-    r"|(?:该|原|此)?(?:方程组?|不等式组?)?(?:无|没有)(?:实数?)?(?:解|根)|不存在|无|没有|空集|不可能",
+    r"|(?:该|原|此)?(?:方程组?|不等式组?)?(?:无|没有)(?:实数?)?(?:解|根)(?:,?[即故]?(?:该|原|此)?"
+    r"(?:方程组?|不等式组?)?无(?:实数?)?解)?|不存在|无|没有|空集|不可能",
     "all": r"all reals?(?: numbers?)?|(?:any|every) real(?: number)?|all real values|ℝ|⟦R⟧"
     r"|(?:全体|任意|一切|所有)的?实数|\(-\\infty,\+?\\infty\)|x∈⟦R⟧",
     "nonnegative": r"(?:all |any )?non-?negative real(?: number)?s?|(?:全体|任意|所有)?非负实数",
