@@ -12,23 +12,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import row_files
 import scdpo.execute.run
 import scdpo.rowfiles.source
+from row_files import read, write
 from scdpo.errors import DataError, ScdpoError, StoreError
-from scdpo.execute import Summary, execute, sandbox_config
+from scdpo.execute import Summary, execute
 from scdpo.execute.rows import Executed
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
+from scdpo.store import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 
 Capture = pytest.CaptureFixture[str]
 CONFIG = SandboxConfig(deadline=20, memory_mb=512, parallel=2)
-COMMAND = (sys.executable, "-c", "from scdpo.cli import main; main()", "exec")
+COMMAND = (*row_files.COMMAND, "exec")
+command = partial(row_files.command, "exec")
 
 
 @pytest.fixture(autouse=True)
@@ -37,34 +42,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write(path: str, *rows: dict[str, Any]) -> Path:
-    """Write rows as JSONL."""
-    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Path(path)
-
-
 def sums(n: int, pause: float = 0.0) -> list[dict[str, Any]]:
     """Sessions of two blocks, the second of which shows its row's own number."""
     first = f"import time; time.sleep({pause}); x = "
     return [{"id": i, "blocks": [f"{first}{i}", "print('row', x)"]} for i in range(n)]
 
 
-def read(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a file, every one of them whole."""
-    text = Path(path).read_text()
-    assert text == "" or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def done(file: str, out: str = "out.jsonl", config: SandboxConfig = CONFIG) -> Summary:
     """Run a file's sessions into another."""
     return execute(file, Path(out), config)
-
-
-def command(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """The console script's command in a process of its own."""
-    line = (*COMMAND, *map(str, arguments))
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, **settings)
 
 
 # ---- rows
@@ -528,7 +514,7 @@ def test_the_defaults_in_the_help_are_the_sandboxs(capsys: Capture) -> None:
         assert re.search(
             rf"--{option} [^\[]*\[default: \({value:{'' if option == 'level' else 'g'}}\)\]", text
         )
-    assert sandbox_config(level=None, deadline=None) == config
+    assert settings_from_options(SandboxConfig, level=None, deadline=None) == config
 
 
 def test_progress_and_summary(capfd: Capture) -> None:

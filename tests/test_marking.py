@@ -10,20 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import row_files
+from row_files import read, write
 from scdpo.errors import ScdpoError, StoreError
 from scdpo.grading import GradingConfig
-from scdpo.marking import Summary, grading_config, mark
+from scdpo.marking import Summary, mark
+from scdpo.store import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 
 Capture = pytest.CaptureFixture[str]
 CONFIG = GradingConfig(workers=1)
-COMMAND = (sys.executable, "-c", "from scdpo.cli import main; main()", "grade")
+COMMAND = (*row_files.COMMAND, "grade")
+command = partial(row_files.command, "grade")
 
 
 @pytest.fixture(autouse=True)
@@ -32,34 +37,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write(path: str, *rows: dict[str, Any]) -> Path:
-    """Write rows as JSONL."""
-    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Path(path)
-
-
 def sums(n: int) -> list[dict[str, Any]]:
     """Rows of which every third is right, every third wrong, and every third without answer."""
     predictions = (lambda i: i, lambda i: i + 1, lambda i: None)
     return [{"id": i, "answer": i, "prediction": predictions[i % 3](i)} for i in range(n)]
 
 
-def read(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a file, every one of them whole."""
-    text = Path(path).read_text()
-    assert text == "" or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def done(file: str, out: str = "out.jsonl", config: GradingConfig = CONFIG) -> Summary:
     """Judge a file's rows into another."""
     return mark(file, Path(out), config)
-
-
-def command(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """The console script's command in a process of its own."""
-    line = (*COMMAND, *map(str, arguments))
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, **settings)
 
 
 # ---- rows
@@ -352,7 +338,7 @@ def test_the_defaults_in_the_help_are_the_graders(capsys: Capture) -> None:
     for option in ("workers", "deadline"):
         value = getattr(GradingConfig(), option)
         assert re.search(rf"--{option} [^\[]*\[default: \({value:g}\)\]", text)
-    assert grading_config(workers=None, deadline=None) == GradingConfig()
+    assert settings_from_options(GradingConfig, workers=None, deadline=None) == GradingConfig()
 
 
 def test_a_full_disk(tmp_path: Path, capsys: Capture) -> None:

@@ -44,9 +44,12 @@ def exec_(
     and called again with the same settings, kept in OUT.manifest.json; it goes on after the last
     row.
     """
-    from scdpo.execute import execute, sandbox_config
+    from scdpo.execute import execute
+    from scdpo.sandbox import SandboxConfig
+    from scdpo.store import settings_from_options
 
-    config = sandbox_config(
+    config = settings_from_options(
+        SandboxConfig,
         level=level,
         deadline=deadline,
         memory_mb=memory_mb,
@@ -93,9 +96,11 @@ def grade(
     the same settings, kept in OUT.manifest.json. Under --compat paper nothing is undecided, and a
     solution should be its last step alone, which is all that rule looks at.
     """
-    from scdpo.marking import grading_config, mark
+    from scdpo.grading import GradingConfig
+    from scdpo.marking import mark
+    from scdpo.store import settings_from_options
 
-    config = grading_config(workers=workers, deadline=deadline, compat=compat)
+    config = settings_from_options(GradingConfig, workers=workers, deadline=deadline, compat=compat)
     with Terminal() as terminal:
         try:
             done = mark(file, out, config, terminal.progress if out else None)

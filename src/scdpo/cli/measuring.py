@@ -14,6 +14,8 @@ from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
     from scdpo.evaluation.accuracy import GroupBy
+    from scdpo.problems.places import Place
+    from scdpo.recipe import Recipe
 
 
 @app.command()
@@ -85,26 +87,40 @@ def evaluate(
     elif benchmarks is None:
         raise InputError("a run folder, or --policy and --benchmarks are expected, found neither")
     else:
-        from scdpo.measure import Measurement, measuring_recipe
+        from scdpo.measure import measuring_recipe
         from scdpo.problems.places import places
 
         found = places(benchmarks, data or [])
         settings = measuring_recipe(recipe, policy, form=form, end=end or [], rows=rows)
-        group: GroupBy | None = by.value if by else None
-        source = recipe or ("embedded" if settings.policy == "embedded" else "none")
-        heading = {"policy": settings.policy, "recipe": source}
-        with (
-            Terminal(heading) as terminal,
-            Measurement(settings, found, out, terminal, limit=limit, by=group, redo=redo) as one,
-        ):
-            try:
-                measured = one.run()
-            except KeyboardInterrupt:
-                terminal.note("stopped", "what was done is kept; the same command goes on")
-                raise
-            terminal.settle()
-            show_measured(one, measured, group)
-            terminal.note("rows", f"{one.path / 'evaluations' / '*'}")
+        _measure(settings, found, recipe, out, limit=limit, by=by.value if by else None, redo=redo)
+
+
+def _measure(
+    settings: Recipe,
+    benchmarks: list[Place],
+    recipe: str | None,
+    out: Path | None,
+    *,
+    limit: int | None,
+    by: GroupBy | None,
+    redo: bool,
+) -> None:
+    """A policy without a run on benchmarks, with the settings taken from `recipe`."""
+    from scdpo.measure import Measurement
+
+    source = recipe or ("embedded" if settings.policy == "embedded" else "none")
+    with (
+        Terminal({"policy": settings.policy, "recipe": source}) as terminal,
+        Measurement(settings, benchmarks, out, terminal, limit=limit, by=by, redo=redo) as one,
+    ):
+        try:
+            measured = one.run()
+        except KeyboardInterrupt:
+            terminal.note("stopped", "what was done is kept; the same command goes on")
+            raise
+        terminal.settle()
+        show_measured(one, measured, by)
+        terminal.note("rows", f"{one.path / 'evaluations' / '*'}")
 
 
 def _evaluate_run(run: Path, policy: str, recipe: str | None, redo: bool) -> None:

@@ -5,6 +5,6 @@ session of their own, many sessions side by side, and writes the same rows with 
 `cuts`, in their order.
 """
 
-from scdpo.execute.run import Summary, execute, sandbox_config
+from scdpo.execute.run import Summary, execute
 
-__all__ = ["Summary", "execute", "sandbox_config"]
+__all__ = ["Summary", "execute"]

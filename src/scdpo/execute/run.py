@@ -10,14 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from scdpo.errors import InputError, StoreError
+from scdpo.errors import StoreError
 from scdpo.execute.rows import ExecManifest, Executed, Reason, Row, Tally, row_of, tally_of
 from scdpo.records import Record
 from scdpo.rowfiles import Output, Source, Window, open_output
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.store import validation_line
 
 Progress = Callable[[int, int], None]
 
@@ -66,19 +63,6 @@ class Summary(Record):
 
 def _counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def sandbox_config(**options: object) -> SandboxConfig:
-    """The sandbox's settings from options of the command line; None leaves a default.
-
-    Raises InputError naming the option.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        return SandboxConfig.model_validate(given)
-    except ValidationError as error:
-        name, _, message = validation_line(error).partition(":")
-        raise InputError(f"--{name.replace('_', '-')}:{message}") from error
 
 
 def execute(

@@ -4,6 +4,6 @@
 and `reason` (and `found`, the answer that a solution states), in their order.
 """
 
-from scdpo.marking.run import Summary, grading_config, mark
+from scdpo.marking.run import Summary, mark
 
-__all__ = ["Summary", "grading_config", "mark"]
+__all__ = ["Summary", "mark"]

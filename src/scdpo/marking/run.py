@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from scdpo.errors import InputError, StoreError
+from scdpo.errors import StoreError
 from scdpo.grading import Grader, GradingConfig
 from scdpo.marking.rows import MarkManifest, Row, Tally, row_of, tally_of
 from scdpo.records import Record, Verdict
 from scdpo.rowfiles import Output, Source, Window, open_output
-from scdpo.store import validation_line
 
 Progress = Callable[[int, int], None]
 
@@ -71,19 +68,6 @@ class Summary(Record):
         if others := sum(n for _, n in ranked[_REASONS:]):
             shown.append(f"{others:,} for other reasons")
         return f" ({'; '.join(shown)})" if shown else ""
-
-
-def grading_config(**options: object) -> GradingConfig:
-    """The grader's settings from options of the command line; None leaves a default.
-
-    Raises InputError naming the option.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        return GradingConfig.model_validate(given)
-    except ValidationError as error:
-        name, _, message = validation_line(error).partition(":")
-        raise InputError(f"--{name.replace('_', '-')}:{message}") from error
 
 
 def mark(

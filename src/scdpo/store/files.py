@@ -15,10 +15,11 @@ from typing import IO, Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from scdpo.errors import DataError, StorageFull, StoreError
+from scdpo.errors import DataError, InputError, StorageFull, StoreError
 from scdpo.records import Record
 
 R = TypeVar("R", bound=Record)
+M = TypeVar("M", bound=BaseModel)
 Row = Record | Mapping[str, object]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
@@ -91,6 +92,19 @@ def validation_line(error: ValidationError) -> str:
         found = f", found {short(first['input'])}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return " ".join(f"{where + ': ' if where else ''}{message}{found}{more}".split())
+
+
+def settings_from_options(model: type[M], **options: object) -> M:
+    """Settings from options of the command line by their fields' names; None leaves a default.
+
+    Raises InputError naming the option.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        name, _, message = validation_line(error).partition(":")
+        raise InputError(f"--{name.replace('_', '-')}:{message}") from error
 
 
 def numbered_lines(path: Path, *, torn_tail: bool = False) -> Iterator[tuple[int, bytes]]:
