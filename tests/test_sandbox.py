@@ -559,3 +559,18 @@ def test_lost_zygote_is_an_error() -> None:
         sandbox.close()
 
     run(body())
+
+
+def test_a_sandbox_that_ends_while_a_block_waits_for_its_turn() -> None:
+    # The block that waits must not go on to descriptors that are closed, or another's by then.
+    async def one_at_a_time() -> list[object]:
+        with ProcessSandbox(SandboxConfig(parallel=1)) as sandbox:
+            first, second = await sandbox.session(), await sandbox.session()
+            blocks = [first.run("import time; time.sleep(5)"), second.run("1")]
+            tasks = [asyncio.create_task(block) for block in blocks]
+            await asyncio.sleep(0.3)
+            sandbox.close()
+            return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    ended = asyncio.run(one_at_a_time())
+    assert [type(one) for one in ended] == [SandboxError, SandboxError]

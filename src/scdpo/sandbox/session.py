@@ -51,6 +51,11 @@ class ProcessSession:
         """Run one block. Raises SandboxError when the session is gone or busy."""
         with self._alone():
             async with self._sandbox.running():
+                if not self._live:  # it ended while this waited for its turn
+                    why = self._sandbox.lost
+                    raise SandboxError(
+                        f"the sandbox was lost: {why}" if why else "the sandbox session is gone"
+                    )
                 started = time.perf_counter()
                 collected = _Output(self._output, self._sandbox.config.output_chars)
                 try:
