@@ -51,11 +51,7 @@ class ProcessSession:
         """Run one block. Raises SandboxError when the session is gone or busy."""
         with self._alone():
             async with self._sandbox.running():
-                if not self._live:  # it ended while this waited for its turn
-                    why = self._sandbox.lost
-                    raise SandboxError(
-                        f"the sandbox was lost: {why}" if why else "the sandbox session is gone"
-                    )
+                self._require_live()  # it may have ended while this waited for its turn
                 started = time.perf_counter()
                 collected = _Output(self._output, self._sandbox.config.output_chars)
                 try:
@@ -95,8 +91,7 @@ class ProcessSession:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        if not self._live:
-            raise SandboxError("the sandbox session is gone")
+        self._require_live()
         if self._busy:
             raise SandboxError("the sandbox session is still at work on another block")
         self._busy = True
@@ -104,6 +99,12 @@ class ProcessSession:
             yield
         finally:
             self._busy = False
+
+    def _require_live(self) -> None:
+        if not self._live:
+            why = self._sandbox.lost
+            what = f"sandbox was lost: {why}" if why else "sandbox session is gone"
+            raise SandboxError(f"the {what}")
 
     async def _run(self, code: str, collected: _Output) -> Cut:
         loop = asyncio.get_running_loop()
