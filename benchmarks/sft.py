@@ -23,9 +23,9 @@ from scdpo.formats import get_format
 from scdpo.make_policy import load_make_policy, texts, tokenise
 from scdpo.policies import Policy
 from scdpo.problems.embedded import generate
-from scdpo.training.collate import MaskedIds
 from scdpo.training.fresh import fresh_policy
 from scdpo.training.sft import SFTConfig, SFTReport, train_sft
+from scdpo.training.tree import MaskedIds
 
 RECIPE = Path(__file__).resolve().parents[1] / "src" / "scdpo" / "recipes" / "embedded-policy.yaml"
 SPEED: dict[str, dict[str, object]] = {

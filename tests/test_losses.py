@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from scdpo.training.collate import MaskedIds, pad_sequences, score
 from scdpo.training.losses import dpo_loss, sequence_logps
+from scdpo.training.padding import pad_sequences
+from scdpo.training.scoring import score_padded
+from scdpo.training.tree import MaskedIds
 
 finite = st.floats(-300, 0, width=32)
 
@@ -66,9 +68,9 @@ def test_a_sequence_scores_the_same_alone_padded_and_with_partial_logits() -> No
     model = tiny_model()
     sequences = [sequence(4, 20, 1), sequence(9, 12, 2), sequence(4, 5, 3)]
     with torch.no_grad():
-        together = score(model, pad_sequences(sequences), partial=True)
-        whole = score(model, pad_sequences(sequences), partial=False)
-        alone = torch.cat([score(model, pad_sequences([s]), partial=True) for s in sequences])
+        together = score_padded(model, pad_sequences(sequences))
+        whole = score_padded(model, pad_sequences(sequences))
+        alone = torch.cat([score_padded(model, pad_sequences([s])) for s in sequences])
     torch.testing.assert_close(together, whole)
     torch.testing.assert_close(together, alone)
 
@@ -119,9 +121,9 @@ def test_an_identical_shared_prefix_cancels_in_value_and_gradient() -> None:
     for sequences in ([chosen, rejected], counts_all):
         batch = pad_sequences(sequences)
         with torch.no_grad():
-            ref = score(reference, batch, partial=True)
+            ref = score_padded(reference, batch)
         policy.zero_grad()
-        logps = score(policy, batch, partial=True)
+        logps = score_padded(policy, batch)
         out = dpo_loss(logps[:1], logps[1:], ref[:1], ref[1:], beta=0.1)
         out.loss_B.mean().backward()
         gradient = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])

@@ -20,11 +20,13 @@ from scdpo.formats import get_format
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Finish, Solution, Step, Verdict, VerdictName
 from scdpo.training.batching import EpochOrder, epoch_order
-from scdpo.training.collate import MaskedIds, pad_sequences, score
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
 from scdpo.training.optimizers import MuonWithAdamW, split_parameters
-from scdpo.training.packing import pack, packed_batch
+from scdpo.training.packing import pack
+from scdpo.training.padding import pad_sequences
+from scdpo.training.scoring import score_padded
 from scdpo.training.sft import SFTConfig, examples_from_solutions, sft_policy, train_sft
+from scdpo.training.tree import MaskedIds
 
 SHAPE = FreshPolicyConfig(
     vocab_size=300, hidden_size=32, layers=2, heads=4, kv_heads=2, intermediate_size=48
@@ -152,53 +154,6 @@ def test_rows_hold_every_solution_once_and_no_more_than_fits(
         assert len(rows) <= 2 * sum(lengths) / row_length + 1
 
 
-def test_packed_rows_give_the_loss_and_the_gradient_of_single_rows() -> None:
-    gradients = []
-    for batch in (pad_sequences(EXAMPLES[:6]), packed_batch(EXAMPLES[:6], 32)):
-        model = fresh().model
-        loss = -score(model, batch, partial=True).sum()
-        loss.backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-        gradients[-1] = torch.cat([loss.detach()[None], gradients[-1]])
-    assert len(packed_batch(EXAMPLES[:6], 32)["input_ids"]) < 4
-    assert torch.allclose(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
-
-
-def test_a_packed_solution_does_not_see_its_neighbours() -> None:
-    model = fresh().model
-    changed = [EXAMPLES[0], ([7] * len(EXAMPLES[1][0]), EXAMPLES[1][1]), EXAMPLES[2]]
-    seen = []
-    for examples in (EXAMPLES[:3], changed):
-        batch = packed_batch(examples, 256)
-        assert len(batch["input_ids"]) == 1
-        with torch.no_grad():
-            logits = model(
-                input_ids=batch["input_ids"],
-                position_ids=batch["position_ids"],
-                attention_mask=batch["attention_mask"],
-            ).logits[0]
-        seen.append((batch["input_ids"][0], logits))
-    (ids, before), (_, after) = seen
-    same = ids == seen[1][0]
-    assert (~same).sum() > 5
-    inside = torch.zeros(len(ids), dtype=torch.bool)
-    first, last = (~same).nonzero()[0].item(), (~same).nonzero()[-1].item()
-    inside[first : last + 1] = True
-    assert torch.equal(before[~inside], after[~inside])
-    assert (before[inside] != after[inside]).any(dim=-1).sum() > 5
-
-
-def test_the_first_token_of_a_packed_solution_is_not_predicted() -> None:
-    counting = [(ids, [True] * len(ids)) for ids, _ in EXAMPLES[:5]]
-    batch = packed_batch(counting, 64)
-    row = pack([len(ids) for ids, _ in counting], 64)[0]
-    positions = [t for i in row for t in range(len(counting[i][0]))]
-    assert batch["position_ids"][0, : len(positions)].tolist() == positions
-    assert batch["mask"].sum() == sum(len(ids) - 1 for ids, _ in counting)
-    starts = (batch["position_ids"] == 0) & (batch["input_ids"] > 0)
-    assert not (batch["mask"] & starts).any()
-
-
 # ---- optimizer
 
 
@@ -282,7 +237,7 @@ def test_the_optimizer_calls_a_closure_with_gradients() -> None:
 
     def closure() -> float:
         optimizer.zero_grad()
-        loss = -score(model, batch, partial=True).sum()
+        loss = -score_padded(model, batch).sum()
         loss.backward()
         return loss.item()
 

@@ -20,10 +20,10 @@ from scdpo.recipe import explain, read_yaml
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
 from scdpo.training.checkpoints import Progress
-from scdpo.training.collate import MaskedIds
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
 from scdpo.training.sft import SFTConfig, SFTReport, examples_from_solutions, train_sft
 from scdpo.training.tokens import solution_tokens
+from scdpo.training.tree import MaskedIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -155,11 +155,16 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_policy(
-    name: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None
+    name: str | Path,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    quantization: Any = None,
 ) -> Policy:
     """Load a policy for inference or training; fp32 unless `dtype` says otherwise.
 
-    `device` None takes the GPU where there is one. Raises PolicyError when the folder or hub
+    `device` None takes the GPU where there is one. `quantization` is a quantisation config of
+    transformers. Raises PolicyError when the folder or hub
     name does not hold a whole causal language model with its tokenizer.
     """
     import torch
@@ -175,8 +180,8 @@ def load_policy(
             AutoModelForCausalLM.from_pretrained(
                 policy_path(name),
                 dtype=dtype or torch.float32,
-                attn_implementation="sdpa",
                 output_loading_info=True,
+                quantization_config=quantization,
                 ignore_mismatched_sizes=True,  # reported below, in one line
             ),
         )

@@ -28,7 +28,9 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from scdpo.errors import ScdpoError, StoreError
+from scdpo.policies import Policy
 from scdpo.records import Record
+from scdpo.training.scoring import model_inside
 
 R = TypeVar("R", bound=Record)
 Progress = Callable[[int, int], None]
@@ -79,6 +81,19 @@ class TrainingFolder:
             if step and _is_json(path / "trainer_state.json"):
                 found.append((int(step[1]), path))
         return str(max(found)[1]) if found else None
+
+
+class AtBegin(TrainerCallback):
+    """Calls `begin` when the model is prepared and before the first step, also when resuming."""
+
+    def __init__(self, begin: Callable[[], None]):
+        self.begin = begin
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Call it."""
+        self.begin()
 
 
 class StepLog(TrainerCallback):
@@ -133,12 +148,26 @@ class ReportProgress(TrainerCallback):
 def fit(trainer: Trainer, folder: TrainingFolder, progress: Progress | None) -> int:
     """Train to the end from the last checkpoint; returns the step that it stood at."""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # saving weights would print a bar of its own among ours
-    trainer.add_callback(StepLog(folder.log))
-    if progress is not None:
-        trainer.add_callback(ReportProgress(progress))
+    if trainer.is_world_process_zero():
+        trainer.add_callback(StepLog(folder.log))
+        if progress is not None:
+            trainer.add_callback(ReportProgress(progress))
     checkpoint = folder.last_checkpoint()
+    trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=checkpoint)
     return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+
+
+def save_trained(trainer: Trainer, policy: Policy, path: Path) -> None:
+    """Write the trained model (an adapter alone, where there is one) and the tokenizer.
+
+    Sharded weights are gathered first, so every process has to call it.
+    """
+    wrapped = trainer.model_wrapped
+    weights = trainer.accelerator.get_state_dict(wrapped)
+    if trainer.is_world_process_zero():
+        model_inside(wrapped).save_pretrained(path, state_dict=weights)
+        policy.tokenizer.save_pretrained(path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,11 +11,14 @@ class TrainingConfig(BaseModel):
     """What trainings of every kind are told; an *example* is what one of them trains on.
 
     `batch_size` counts examples per optimizer step and `micro_batch_size` examples that go
-    through the model together; the latter changes speed and memory, not the loss. `max_length`
+    through the model together where each has rows of its own; the latter changes speed and
+    memory, not the loss. `max_length`
     is in tokens; longer examples are dropped, as are those longer than the policy's own
     context. `score_output` lets execution output count, as the released code of
     arXiv 2407.00782 does. `bf16` autocasts the computation on a GPU; the weights stay fp32, as
-    bf16 weights would lose updates at small learning rates.
+    bf16 weights would lose updates at small learning rates. `gradient_checkpointing` computes
+    activations twice to keep fewer of them; `compile` runs the decoder through torch.compile.
+    `report_to` names loggers of the Trainer, such as `tensorboard` or `wandb`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +32,9 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(1.0, ge=0)
     score_output: bool = False
     bf16: bool = True
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    report_to: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")

@@ -5,39 +5,34 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from scdpo.errors import InputError
-from scdpo.policies import Policy, load_policy, save_policy
+from scdpo.errors import InputError, ScdpoError
+from scdpo.policies import Policy, load_policy
 from scdpo.records import Pair
-from scdpo.training.checkpoints import Progress, TrainingFolder, fit
-from scdpo.training.collate import (
-    MaskedIds,
-    PairDataset,
-    SequenceBatch,
-    score,
-    takes_logits_to_keep,
-)
+from scdpo.training.adapters import load_in_four_bits, save_merged, with_adapter
+from scdpo.training.checkpoints import AtBegin, Progress, TrainingFolder, fit, save_trained
 from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingReport
 from scdpo.training.losses import dpo_loss
-from scdpo.training.pair_trainer import PairTrainer
-from scdpo.training.references import (
-    ReferenceCache,
-    policy_key,
-    reference_logps,
-    score_sequences,
-    sequence_key,
-)
+from scdpo.training.preference_trainer import PreferenceTrainer
+from scdpo.training.probe import candidates, find_way
+from scdpo.training.processes import joined, process_count
+from scdpo.training.references import ReferenceCache, policy_key, reference_logps, sequence_key
+from scdpo.training.scoring import attending
+from scdpo.training.steps import by_question
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import PairTokens, Tokenised, tokenise
+from scdpo.training.tree import MaskedIds
 
 __all__ = ["DPOConfig", "PreferenceMetrics", "TrainingReport", "preference_metrics", "train_dpo"]
+
+Note = Callable[[str], None]
+"""Called with one line about how a training computes."""
 
 
 @subnormals_as_zero()
@@ -50,44 +45,43 @@ def train_dpo(
     heldout: Sequence[Pair] = (),
     references: Path | None = None,
     progress: Progress | None = None,
+    note: Note | None = None,
 ) -> TrainingReport:
     """Train `policy` on preference pairs; its initial weights are the reference policy.
 
-    The trained policy is written to `out/policy`. A training that was killed goes on from its
-    last checkpoint when it is called again in the same way; one that is finished returns its
-    report. `references` is the file that keeps reference log-probs, by default in `out`;
-    trainings of the same policy can share it.
-    Raises InputError when no pair can be trained on, StoreError when `out` holds another
-    training, PolicyError for a folder without a policy.
+    The trained policy is written to `out/policy` (with an adapter merged into its weights, and
+    the adapter to `out/adapter`). A training that was killed goes on from its last checkpoint
+    when it is called again in the same way; one that is finished returns its report.
+    `references` is the file that keeps reference log-probs, by default in `out`; trainings of
+    the same policy can share it. Of several launched processes each calls this in the same way.
+    Raises InputError when no pair can be trained on or the model cannot be trained as
+    configured, StoreError when `out` holds another training, PolicyError for a folder without a
+    policy.
     """
     started = time.perf_counter()
-    loaded = load_policy(policy)
-    _no_dropout(loaded.model)
+    processes = joined()
+    loaded = _load(policy, config)
     train = _tokenise(loaded, pairs, config)
     if not train.pairs:
         raise InputError(_nothing_left(len(pairs), train.dropped))
     held = _tokenise(loaded, heldout, config)
-    autocast = config.bf16 and torch.cuda.is_available()
-    weights = policy_key(loaded.model, "bf16 autocast" if autocast else "fp32")
-    folder = TrainingFolder(out, _fingerprint(config, train.pairs, held.pairs, weights))
+    weights = policy_key(loaded.model, _precision(config))
+    with processes.main_process_first():
+        folder = TrainingFolder(out, _fingerprint(config, train.pairs, held.pairs, weights))
     if done := folder.report(TrainingReport):
         return done
 
-    scorer = _scorer(loaded.model, autocast)
-    cache = ReferenceCache(references or out / "references.npz")
-    rows = 2 * config.micro_batch_size
-    reference = reference_logps(scorer, _sequences(train.pairs), weights, cache, rows)
-    held_reference = reference_logps(scorer, _sequences(held.pairs), weights, cache, rows)
-    reference_seconds = time.perf_counter() - started
-
-    trainer = PairTrainer(
-        loaded.model, PairDataset(train.pairs, _by_pair(reference)), config, folder.checkpoints
-    )
-    resumed_at_step = fit(trainer, folder, progress)
-    loaded.model.train(False)
+    model = with_adapter(loaded, config.lora, config.seed) if config.lora else loaded.model
+    trainer = PreferenceTrainer(model, train.pairs, config, folder.checkpoints)
+    beginning = _Beginning(trainer, held.pairs, weights, references or out / "references.npz", note)
+    trainer.add_callback(AtBegin(beginning))
+    with beginning.attention:
+        resumed_at_step = fit(trainer, folder, progress)
+        after = trainer.score_all(*_sequences(held.pairs), initial=False)
+    save_trained(trainer, loaded, folder.path / "adapter" if config.lora else folder.policy)
+    if config.lora and processes.is_main_process:
+        save_merged(policy, folder.path / "adapter", folder.policy)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    after = score_sequences(scorer, _sequences(held.pairs), rows)
-    save_policy(loaded, folder.policy)
     report = TrainingReport(
         policy=str(folder.policy),
         initial_policy=str(policy),
@@ -98,25 +92,93 @@ def train_dpo(
         steps=trainer.state.global_step,
         resumed_at_step=resumed_at_step,
         seconds=time.perf_counter() - started,
-        reference_seconds=reference_seconds,
+        reference_seconds=beginning.seconds,
         first_loss=losses[0],
         final_loss=losses[-1],
         heldout_dropped=held.dropped,
-        heldout_before=preference_metrics(held_reference, held_reference, config.beta),
-        heldout_after=preference_metrics(after, held_reference, config.beta),
+        heldout_before=preference_metrics(beginning.heldout, beginning.heldout, config.beta),
+        heldout_after=preference_metrics(after, beginning.heldout, config.beta),
+        computation=beginning.computation,
+        tokens_saved=trainer.tokens_saved,
     )
-    folder.finish(report)
+    if processes.is_main_process:
+        folder.finish(report)
+    processes.wait_for_everyone()
     return report
+
+
+class _Beginning:
+    """What happens once the model is as it will be trained (sharded, say) and before the first
+    step: how to compute is found out, and the reference log-probs are computed."""
+
+    def __init__(
+        self,
+        trainer: PreferenceTrainer,
+        heldout: Sequence[PairTokens],
+        weights: str,
+        references: Path,
+        note: Note | None,
+    ):
+        self.attention = ExitStack()
+        self.computation = "pairs"
+        self.heldout: list[float] = []
+        self.seconds = 0.0
+        self._trainer = trainer
+        self._held = heldout
+        self._weights = weights
+        self._references = references
+        self._note = note or (lambda text: None)
+
+    def __call__(self) -> None:
+        """Called by the Trainer when training begins or goes on."""
+        started = time.perf_counter()
+        self._choose_computation()
+        if self._trainer.config.compile:
+            self._trainer.compile_decoder()
+        sequences, questions = _sequences([*self._trainer.pairs, *self._held])
+        cache = ReferenceCache(self._references)
+
+        def score(numbers: Sequence[int]) -> list[float]:
+            if self._trainer.state.global_step and not self._trainer.config.lora:
+                raise ScdpoError(
+                    f"{self._references}: log-probs of the initial policy are gone and the"
+                    " training has moved on; delete its folder to begin again"
+                )
+            chosen = [sequences[n] for n in numbers], [questions[n] for n in numbers]
+            return self._trainer.score_all(*chosen, initial=True)
+
+        main = self._trainer.accelerator.is_main_process
+        logps = reference_logps(score, sequences, self._weights, cache, write=main)
+        n_train = 2 * len(self._trainer.pairs)
+        self._trainer.reference = np.asarray(logps[:n_train], dtype=np.float32).reshape(-1, 2)
+        self.heldout = logps[n_train:]
+        self.seconds = time.perf_counter() - started
+
+    def _choose_computation(self) -> None:
+        trainer, config = self._trainer, self._trainer.config
+        if config.computation != "pairs":
+            sequences, questions = _sequences(trainer.pairs)
+            groups = [[sequences[n] for n in group] for group in by_question(questions)]
+            backends = candidates(config.attention, torch.cuda.is_available())
+            trainer.way, reason = find_way(trainer.model_wrapped, groups, backends)
+            if trainer.way is not None:
+                self.computation = f"tree, {trainer.way.backend} attention"
+            elif config.computation == "tree":
+                raise InputError(f"computation: the model cannot score token trees ({reason})")
+            else:
+                self._note(f"every pair by itself: the model cannot score token trees ({reason})")
+        backend = trainer.way.backend if trainer.way else None
+        self.attention.enter_context(attending(trainer.model_wrapped, backend))
 
 
 def preference_metrics(
     policy_logps: Sequence[float], reference: Sequence[float], beta: float
 ) -> PreferenceMetrics | None:
-    """Metrics of n pairs from 2n log-probs (all chosen ones first); None when there are none."""
+    """Metrics of n pairs from 2n log-probs (chosen, rejected, chosen …), None of no pairs."""
     if not policy_logps:
         return None
-    policy_chosen, policy_rejected = torch.tensor(policy_logps).chunk(2)
-    ref_chosen, ref_rejected = torch.tensor(reference).chunk(2)
+    policy_chosen, policy_rejected = torch.tensor(policy_logps).view(-1, 2).unbind(1)
+    ref_chosen, ref_rejected = torch.tensor(reference).view(-1, 2).unbind(1)
     out = dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
     return PreferenceMetrics(
         n_pairs=len(out.loss_B),
@@ -134,6 +196,7 @@ def _tokenise(policy: Policy, pairs: Sequence[Pair], config: DPOConfig) -> Token
         policy.encode,
         max_length=min(config.max_length, context or config.max_length),
         score_output=config.score_output,
+        score_shared=config.score_shared,
     )
     embeddings = policy.model.get_input_embeddings()
     assert isinstance(embeddings, torch.nn.Embedding)
@@ -161,29 +224,25 @@ def _fingerprint(
     weights: str,
 ) -> str:
     digest = hashlib.sha256(config.model_dump_json().encode())
-    for sequence in (*_sequences(train), *_sequences(held)):
+    for sequence in (*_sequences(train)[0], *_sequences(held)[0]):
         digest.update(sequence_key(sequence, weights).encode())
     digest.update(str((len(train), len(held))).encode())
     return digest.hexdigest()
 
 
-def _scorer(model: PreTrainedModel, autocast: bool) -> Callable[[SequenceBatch], Tensor]:
-    """Scores batches with the model as it then is, in the number format of the training."""
-    partial = takes_logits_to_keep(model)
+def _load(policy: str | Path, config: DPOConfig) -> Policy:
+    """The initial policy; one of several processes leaves it to the Trainer to place it."""
+    device = None if process_count() == 1 else "cpu"
+    four_bits = config.lora is not None and config.lora.quantize
+    loaded = load_in_four_bits(policy, device) if four_bits else load_policy(policy, device=device)
+    _no_dropout(loaded.model)
+    return loaded
 
-    def scorer(batch: SequenceBatch) -> Tensor:
-        on_device = SequenceBatch(
-            input_ids=batch["input_ids"].to(model.device),
-            mask=batch["mask"].to(model.device),
-            keep=batch["keep"],
-        )
-        context: AbstractContextManager[Any] = (
-            torch.autocast("cuda", torch.bfloat16) if autocast else nullcontext()
-        )
-        with context:
-            return score(model, on_device, partial=partial)
 
-    return scorer
+def _precision(config: DPOConfig) -> str:
+    """What reference log-probs depend on beside weights and tokens."""
+    precision = "bf16 autocast" if config.bf16 and torch.cuda.is_available() else "fp32"
+    return f"{precision}, nf4" if config.lora and config.lora.quantize else precision
 
 
 def _no_dropout(model: PreTrainedModel) -> None:
@@ -195,11 +254,7 @@ def _no_dropout(model: PreTrainedModel) -> None:
             vars(module)["attention_dropout"] = 0.0
 
 
-def _sequences(pairs: Sequence[PairTokens]) -> Sequence[MaskedIds]:
-    """All chosen sequences, then all rejected ones."""
-    return [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-
-
-def _by_pair(logps: Sequence[float]) -> list[tuple[float, float]]:
-    half = len(logps) // 2
-    return list(zip(logps[:half], logps[half:], strict=True))
+def _sequences(pairs: Sequence[PairTokens]) -> tuple[list[MaskedIds], list[tuple[int, ...]]]:
+    """All sequences (chosen, rejected, chosen …), and the question of each."""
+    sequences: list[MaskedIds] = [side for p in pairs for side in (p.chosen, p.rejected)]
+    return sequences, [pair.prompt_ids for pair in pairs for _ in range(2)]

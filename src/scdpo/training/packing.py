@@ -1,22 +1,39 @@
-"""Several solutions in one row, where they do not see each other."""
+"""Which texts or trees share a row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 
-from scdpo.training.collate import MaskedIds, SequenceBatch, pad_sequences
+def pack(lengths: Sequence[int], row_length: int, multiple: int = 1) -> list[list[int]]:
+    """Indices by row: rows of at most `row_length` tokens, filled evenly.
 
-
-def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Indices by row: first fit, longest first.
-
-    Rows hold at most `row_length` tokens; a solution longer than that has a row of its own.
+    One that is longer than that has a row of its own. The number of rows is a multiple of
+    `multiple` (as each of so many processes takes its share), where there are enough to fill
+    them; none is empty.
     """
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    n_rows = len(_first_fit(longest_first, lengths, row_length))
+    n_rows = min(-(-n_rows // multiple) * multiple, len(lengths))
+    while True:
+        rows: list[list[int]] = [[] for _ in range(n_rows)]
+        sizes = [0] * n_rows
+        for index in longest_first:
+            emptiest = sizes.index(min(sizes))
+            rows[emptiest].append(index)
+            sizes[emptiest] += lengths[index]
+        fits = all(
+            size <= row_length or len(row) == 1 for row, size in zip(rows, sizes, strict=True)
+        )
+        if fits or n_rows == len(lengths):
+            return rows
+        n_rows = min(n_rows + multiple, len(lengths))
+
+
+def _first_fit(order: Sequence[int], lengths: Sequence[int], row_length: int) -> list[list[int]]:
     rows: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for index in order:
         place = next((r for r, free in enumerate(room) if free >= lengths[index]), len(rows))
         if place == len(rows):
             rows.append([])
@@ -24,33 +41,3 @@ def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
         rows[place].append(index)
         room[place] -= lengths[index]
     return rows
-
-
-def packed_batch(sequences: Sequence[MaskedIds], row_length: int) -> SequenceBatch:
-    """A batch of packed rows.
-
-    A token sees the earlier tokens of its own solution alone and positions count from its
-    start; the first token of a solution never counts, as nothing of its own comes before it.
-    """
-    rows = [[sequences[i] for i in row] for row in pack([len(s[0]) for s in sequences], row_length)]
-    batch = pad_sequences([_joined(row) for row in rows])
-    shape_BT = batch["input_ids"].shape
-    segments_BT = torch.full(shape_BT, -1)
-    positions_BT = torch.zeros(shape_BT, dtype=torch.int64)
-    for r, row in enumerate(rows):
-        lengths = torch.tensor([len(ids) for ids, _ in row])
-        size = int(lengths.sum())
-        segments_BT[r, :size] = torch.arange(len(row)).repeat_interleave(lengths)
-        starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-        positions_BT[r, :size] = torch.arange(size) - starts
-    same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
-    causal_TT = torch.ones(shape_BT[1], shape_BT[1], dtype=torch.bool).tril()
-    batch["position_ids"] = positions_BT
-    batch["attention_mask"] = (same_BTT & causal_TT)[:, None]
-    return batch
-
-
-def _joined(row: Sequence[MaskedIds]) -> MaskedIds:
-    ids = tuple(token for sequence, _ in row for token in sequence)
-    mask = tuple(counts and t > 0 for _, marks in row for t, counts in enumerate(marks))
-    return ids, mask

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scdpo.errors import DataError, ScdpoError
-from scdpo.training.collate import MaskedIds, SequenceBatch, pad_sequences
+from scdpo.training.tree import MaskedIds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,9 +74,11 @@ class ReferenceCache:
         """The keys that are not there, each once, in order."""
         return [key for key in dict.fromkeys(keys) if key not in self.logps]
 
-    def add(self, logps: dict[str, float]) -> None:
+    def add(self, logps: dict[str, float], *, write: bool = True) -> None:
         """Add entries and replace the file as a whole, so that it is never half written."""
         self.logps.update(logps)
+        if not write:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         with partial.open("wb") as file:
@@ -89,40 +90,27 @@ class ReferenceCache:
         partial.replace(self.path)
 
 
-def score_sequences(
-    scorer: Callable[[SequenceBatch], Tensor], sequences: Sequence[MaskedIds], rows: int
-) -> list[float]:
-    """Log-probs of sequences, in their order, computed without gradient `rows` at a time."""
-    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index][0]))
-    logps = [0.0] * len(sequences)
-    with torch.no_grad():
-        for start in range(0, len(order), rows):
-            chunk = order[start : start + rows]
-            values = scorer(pad_sequences([sequences[index] for index in chunk])).tolist()
-            for index, value in zip(chunk, values, strict=True):
-                logps[index] = value
-    return logps
-
-
 def reference_logps(
-    scorer: Callable[[SequenceBatch], Tensor],
+    score: Callable[[Sequence[int]], Sequence[float]],
     sequences: Sequence[MaskedIds],
     policy: str,
     cache: ReferenceCache,
-    rows: int,
+    *,
+    write: bool = True,
 ) -> list[float]:
     """Log-prob of every sequence under the reference policy, from the cache where it is there.
 
-    `scorer` computes a batch under the reference policy whose `policy_key` is `policy`; a
-    sequence that occurs several times is computed once. Raises ScdpoError when the policy
-    gives a log-prob that is not finite.
+    `score` computes those of the given numbers under the reference policy whose `policy_key` is
+    `policy`; a sequence that occurs several times is computed once. Without `write` the file is
+    left as it is (another process writes it). Raises ScdpoError when the policy gives a log-prob
+    that is not finite.
     """
     keys = [sequence_key(sequence, policy) for sequence in sequences]
-    by_key = dict(zip(keys, sequences, strict=True))
+    number = dict(zip(keys, range(len(keys)), strict=True))
     missing = cache.missing(keys)
     if missing:
-        logps = score_sequences(scorer, [by_key[key] for key in missing], rows)
+        logps = score([number[key] for key in missing])
         if not np.isfinite(logps).all():
             raise ScdpoError("the reference policy gives log-probs that are not finite")
-        cache.add(dict(zip(missing, logps, strict=True)))
+        cache.add(dict(zip(missing, logps, strict=True)), write=write)
     return [cache.logps[key] for key in keys]

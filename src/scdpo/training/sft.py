@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from scdpo.errors import InputError
-from scdpo.policies import Policy, load_policy, save_policy
+from scdpo.policies import Policy, load_policy
 from scdpo.records import Solution
-from scdpo.training.checkpoints import Progress, TrainingFolder, fit
-from scdpo.training.collate import MaskedIds
+from scdpo.training.checkpoints import AtBegin, Progress, TrainingFolder, fit, save_trained
+from scdpo.training.probe import candidates, find_way
+from scdpo.training.processes import joined
 from scdpo.training.references import policy_key, sequence_key
+from scdpo.training.scoring import Way, attending
 from scdpo.training.sft_config import SFTConfig, SFTReport
 from scdpo.training.sft_trainer import SFTTrainer
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import Encode, solution_tokens
+from scdpo.training.tree import MaskedIds
 
 __all__ = ["SFTConfig", "SFTReport", "examples_from_solutions", "sft_policy", "train_sft"]
 
@@ -81,19 +84,31 @@ def train_sft(
     training.
     """
     started = time.perf_counter()
+    processes = joined()
     kept, dropped = _usable(policy, examples, config)
     if not kept:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n)
         raise InputError(
             f"supervised training: none of {len(examples)} solutions can be used: {reasons}"
         )
-    folder = TrainingFolder(out, _fingerprint(policy, kept, config))
+    with processes.main_process_first():
+        folder = TrainingFolder(out, _fingerprint(policy, kept, config))
     if done := folder.report(SFTReport):
         return done
     trainer = SFTTrainer(policy.model, kept, config, folder.checkpoints)
-    resumed_at_step = fit(trainer, folder, progress)
+    with ExitStack() as attention:
+
+        def begin() -> None:
+            trainer.way = _packed_way(trainer, config)
+            backend = trainer.way.backend if trainer.way else None
+            attention.enter_context(attending(trainer.model_wrapped, backend))
+            if config.compile:
+                trainer.compile_decoder()
+
+        trainer.add_callback(AtBegin(begin))
+        resumed_at_step = fit(trainer, folder, progress)
     policy.model.train(False)
-    save_policy(policy, folder.policy)
+    save_trained(trainer, policy, folder.policy)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     report = SFTReport(
         policy=str(folder.policy),
@@ -106,8 +121,22 @@ def train_sft(
         first_loss=losses[0],
         final_loss=losses[-1],
     )
-    folder.finish(report)
+    if processes.is_main_process:
+        folder.finish(report)
+    processes.wait_for_everyone()
     return report
+
+
+def _packed_way(trainer: SFTTrainer, config: SFTConfig) -> Way | None:
+    """How packed rows are scored. Raises InputError for a model that cannot do it."""
+    if config.pack_length is None:
+        return None
+    backends = candidates("auto", torch.cuda.is_available())
+    model = trainer.model_wrapped
+    way, reason = find_way(model, [[example] for example in trainer.examples], backends)
+    if way is None:
+        raise InputError(f"pack_length: this model's solutions cannot share a row ({reason})")
+    return way
 
 
 def _usable(
@@ -146,8 +175,5 @@ def _fingerprint(policy: Policy, examples: Sequence[MaskedIds], config: SFTConfi
 
 def _tokens(trainer: SFTTrainer) -> int:
     """Tokens of all examples that the finished training saw."""
-    order = trainer.order
-    epochs = range(-(-trainer.state.global_step // order.n_batches))
-    seen = chain.from_iterable(order.indices(epoch) for epoch in epochs)
-    lengths = order.lengths
-    return sum(lengths[i] for i in islice(seen, trainer.state.global_step * order.batch_size))
+    seen = trainer.steps[: trainer.state.global_step]
+    return sum(len(trainer.examples[index][0]) for step in seen for index in step.examples)

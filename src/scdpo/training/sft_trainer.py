@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,18 +12,24 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from scdpo.training.batching import EpochOrder
-from scdpo.training.collate import MaskedIds, SequenceBatch, pad_sequences, score
 from scdpo.training.optimizers import MuonWithAdamW
-from scdpo.training.ordered_trainer import OrderedTrainer, training_arguments
-from scdpo.training.packing import packed_batch
+from scdpo.training.packing import pack
+from scdpo.training.padding import SequenceBatch, pad_sequences
+from scdpo.training.planned_trainer import PlannedTrainer, Work, training_arguments
+from scdpo.training.scoring import Way, score_padded, score_tree
 from scdpo.training.sft_config import SFTConfig
+from scdpo.training.steps import OptimizerStep
+from scdpo.training.tree import MaskedIds, Tree, evened, grow, join
 
 GROUP = 16
 """Batches over which solutions are sorted by length before they are cut into batches."""
 
 
-class SFTTrainer(OrderedTrainer):
-    """The Transformers Trainer with the mean negative log-prob of an optimizer step's tokens."""
+class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
+    """The Transformers Trainer with the mean negative log-prob of an optimizer step's tokens.
+
+    `way`, how packed rows are scored, has to be set before the first step where rows are packed.
+    """
 
     def __init__(
         self,
@@ -32,15 +38,35 @@ class SFTTrainer(OrderedTrainer):
         config: SFTConfig,
         checkpoints: Path,
     ):
-        lengths = [len(ids) for ids, _ in examples]
-        order = EpochOrder(lengths, config.batch_size, config.seed, group=GROUP, drop_last=True)
-        collator: Callable[[Sequence[MaskedIds]], SequenceBatch] = pad_sequences
-        if config.pack_length is not None:
-            collator = partial(packed_batch, row_length=config.pack_length)
-        arguments = _arguments(config, order, checkpoints)
-        super().__init__(model, cast(Any, examples), order, collator, _n_tokens, arguments)
-        self.order = order
+        steps = _plan([len(ids) for ids, _ in examples], config)
+        super().__init__(model, steps, config, _arguments(config, len(steps), checkpoints))
+        self.examples = examples
+        self.way: Way | None = None
         self._config = config
+
+    def work(self, step: OptimizerStep, process: int, processes: int) -> Work[Tree | SequenceBatch]:
+        """A process's share of a step."""
+        examples = [self.examples[index] for index in step.examples]
+        batches = self._packed(examples, processes) if self.way else self._padded(examples)
+        mine = batches[process::processes]
+        idle = -(-len(batches) // processes) - len(mine)
+        n_tokens = sum(_size(batch) for batch in mine)
+        return Work(
+            micro_batches=(*mine, *batches[:idle]),
+            n_items=sum(sum(mask[1:]) for _, mask in examples),
+            idle=idle,
+            n_tokens=n_tokens,
+            n_separate=n_tokens,
+        )
+
+    def loss(
+        self, model: torch.nn.Module, micro_batch: Tree | SequenceBatch, *, counts: bool
+    ) -> Tensor:
+        """The sum of the negative log-probs of a micro-batch's counted tokens."""
+        if isinstance(micro_batch, Tree):
+            assert self.way is not None
+            return -score_tree(model, micro_batch, self.way).sum()
+        return -score_padded(model, micro_batch).sum()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW, or Muon and AdamW."""
@@ -58,42 +84,52 @@ class SFTTrainer(OrderedTrainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The schedule of the whole training, also where `stop_at_step` ends it early."""
-        return super().create_scheduler(_steps(self._config, self.order), optimizer)
+        return super().create_scheduler(len(self.steps), optimizer)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """The micro-batch's share of the mean loss over the optimizer step's counted tokens."""
-        assert num_items_in_batch is not None
-        logps_B = score(model, cast(SequenceBatch, inputs), partial=self.partial)
-        return -logps_B.sum() / num_items_in_batch
+    def _packed(self, examples: Sequence[MaskedIds], processes: int) -> list[Tree | SequenceBatch]:
+        """Rows in which solutions stand side by side and do not see each other."""
+        assert self._config.pack_length is not None
+        trees = [grow([example]) for example in examples]
+        rows = pack([len(tree) for tree in trees], self._config.pack_length, processes)
+        return [*evened([join([trees[index] for index in row]) for row in rows], processes)]
 
-
-def _n_tokens(batch: SequenceBatch) -> int:
-    return int(batch["mask"][:, 1:].sum())
+    def _padded(self, examples: Sequence[MaskedIds]) -> list[Tree | SequenceBatch]:
+        size = self._config.micro_batch_size
+        parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+        return [pad_sequences(part) for part in parts]
 
 
-def _steps(config: SFTConfig, order: EpochOrder) -> int:
-    return max(1, round(config.epochs * order.n_batches))
+def _size(batch: Tree | SequenceBatch) -> int:
+    return len(batch) if isinstance(batch, Tree) else batch["n_tokens"]
 
 
-def _arguments(config: SFTConfig, order: EpochOrder, folder: Path) -> TrainingArguments:
-    steps = _steps(config, order)
-    warmup = min(round(steps * config.warmup_ratio), steps - 1)
-    decay = max(1, round(steps * config.decay_ratio))
+def _plan(lengths: Sequence[int], config: SFTConfig) -> list[OptimizerStep]:
+    """The optimizer steps of `epochs`, which need not be whole."""
+    order = EpochOrder(lengths, config.batch_size, config.seed, group=GROUP, drop_last=True)
+    n_steps = max(1, round(config.epochs * order.n_batches))
+    steps: list[OptimizerStep] = []
+    for epoch in range(math.ceil(n_steps / order.n_batches)):
+        indices, size = order.indices(epoch), order.batch_size
+        steps += [
+            OptimizerStep(
+                tuple(indices[n * size : (n + 1) * size]), epoch + (n + 1) / order.n_batches
+            )
+            for n in range(order.n_batches)
+        ]
+    return steps[:n_steps]
+
+
+def _arguments(config: SFTConfig, n_steps: int, folder: Path) -> TrainingArguments:
+    warmup = min(round(n_steps * config.warmup_ratio), n_steps - 1)
+    decay = max(1, round(n_steps * config.decay_ratio))
     return training_arguments(
         config,
-        order.batch_size,
+        min(n_steps, config.stop_at_step or n_steps),
         folder,
-        max_steps=min(steps, config.stop_at_step or steps),
         warmup_steps=warmup,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={
-            "num_decay_steps": min(decay, steps - warmup),
+            "num_decay_steps": min(decay, n_steps - warmup),
             "decay_type": "cosine" if config.decay_ratio > 0.5 else "linear",
             "min_lr_ratio": 0.0,
         },

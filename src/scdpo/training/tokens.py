@@ -56,6 +56,11 @@ class PairTokens:
         prefix = len(self.prompt_ids) + len(self.shared_ids)
         return prefix + max(len(self.chosen_ids), len(self.rejected_ids))
 
+    @property
+    def n_counted(self) -> tuple[int, int]:
+        """Tokens that count in the chosen and in the rejected sequence."""
+        return sum(self.chosen[1][1:]), sum(self.rejected[1][1:])
+
     def _whole(
         self, ids: tuple[int, ...], mask: tuple[bool, ...]
     ) -> tuple[tuple[int, ...], tuple[bool, ...]]:

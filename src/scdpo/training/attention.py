@@ -1,0 +1,176 @@
+"""Attention over token trees: to ancestors and self, in three ways.
+
+`paths`: chain by chain, each against the tokens on its path. No product is computed that the
+tree forbids, so a row may be as long as memory allows; any device.
+`sdpa`: one masked product over the whole row; any device, quadratic in the row.
+`flex`: FlexAttention, which skips the blocks that the tree forbids; GPU only, as it has no
+backward on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from scdpo.training.tree import Chain, Ints, Tree, visible
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Backend = Literal["paths", "sdpa", "flex"]
+IMPLEMENTATIONS: Mapping[Backend, str] = {
+    "paths": "scdpo_paths",
+    "sdpa": "sdpa",
+    "flex": "flex_attention",
+}
+"""What transformers calls the attention of each way."""
+_REFUSED = ("softcap", "s_aux", "position_bias")
+"""What some models ask of an attention, and `paths` does not compute."""
+
+
+class PathPlan:
+    """How `paths` goes over a row: the keys of each chain are those on the path to it and its own.
+
+    `lengths` of the chains; `key_index` (K,) of all their keys, `key_lengths` of them each. The
+    masks of the chains that need one are made when first needed. (Not a dataclass: wrappers of
+    models look into those.)
+    """
+
+    def __init__(self, tree: Tree, device: torch.device | str = "cpu"):
+        self._tree = tree
+        self._keys = [
+            np.concatenate([np.arange(a, b) for a, b in (*c.before, (c.start, c.stop))])
+            for c in tree.chains
+        ]
+        self.lengths = [chain.stop - chain.start for chain in tree.chains]
+        self.key_index = torch.from_numpy(np.concatenate(self._keys)).to(device)
+        self.key_lengths = [len(keys) for keys in self._keys]
+        self._masks: dict[tuple[int | None, torch.dtype], list[Tensor | None]] = {}
+
+    def masks(self, window: int | None, dtype: torch.dtype) -> list[Tensor | None]:
+        """Additive masks (queries, keys) of all chains; None is causal."""
+        if (window, dtype) not in self._masks:
+            chains = zip(self._tree.chains, self._keys, strict=True)
+            self._masks[window, dtype] = [
+                self._mask(chain, keys, window, dtype) for chain, keys in chains
+            ]
+        return self._masks[window, dtype]
+
+    def _mask(
+        self, chain: Chain, keys: Ints, window: int | None, dtype: torch.dtype
+    ) -> Tensor | None:
+        if window is not None and len(keys) <= window:
+            window = None
+        if window is None and not chain.before:
+            return None
+        position = self._tree.position_N
+        apart = position[chain.start : chain.stop, None] - position[keys][None, :]
+        seen = (apart >= 0) if window is None else (apart >= 0) & (apart < window)
+        mask = torch.zeros(seen.shape, dtype=dtype)
+        mask.masked_fill_(torch.from_numpy(~seen), float("-inf"))
+        return mask.to(self.key_index.device)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def paths_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    *,
+    tree_paths: PathPlan | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one row chain by chain, as transformers calls it.
+
+    `query` (1, heads, N, d), `key` and `value` (1, key/value heads, N, d); returns
+    (1, N, heads, d). Raises NotImplementedError for what it does not compute.
+    """
+    refused = [name for name in _REFUSED if options.get(name) is not None]
+    if tree_paths is None or attention_mask is not None or dropout or refused:
+        raise NotImplementedError(f"paths attention: {', '.join(refused) or 'no tree'}")
+    heads, groups = query.shape[1], query.shape[1] // key.shape[1]
+    keys = torch.split(_gathered(key, tree_paths.key_index), tree_paths.key_lengths)
+    values = torch.split(_gathered(value, tree_paths.key_index), tree_paths.key_lengths)
+    queries = torch.split(query, tree_paths.lengths, dim=2)
+    masks = tree_paths.masks(sliding_window, query.dtype)
+    out: list[Tensor] = []
+    for q, k, v, mask in zip(queries, keys, values, masks, strict=True):
+        attended = F.scaled_dot_product_attention(
+            q,
+            _heads_first(k, groups),
+            _heads_first(v, groups),
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+        )
+        out.append(attended.transpose(1, 2))
+    assert out[0].shape[2] == heads
+    return torch.cat(out, dim=1), None
+
+
+def _gathered(states: Tensor, index: Tensor) -> Tensor:
+    """(1, heads, N, d) → the tokens of `index`, (K, heads, d)."""
+    return states[0].transpose(0, 1).index_select(0, index)
+
+
+def _heads_first(states: Tensor, groups: int) -> Tensor:
+    """(K, heads, d) → (1, heads · groups, K, d)."""
+    if groups > 1:
+        n, heads, d = states.shape
+        states = states[:, :, None, :].expand(n, heads, groups, d).reshape(n, heads * groups, d)
+    return states.transpose(0, 1)[None]
+
+
+def attention_inputs(
+    tree: Tree, backend: Backend, config: PretrainedConfig, device: torch.device | str
+) -> dict[str, Any]:
+    """What a model is called with so that its tokens see their ancestors and themselves alone.
+
+    Layers with a sliding window see that much of their path. Raises NotImplementedError for a
+    kind of layer that is neither full nor sliding attention.
+    """
+    if backend == "paths":
+        return {"tree_paths": PathPlan(tree, device)}
+    make = _dense_mask if backend == "sdpa" else _block_mask
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if unknown := kinds - {"full_attention", "sliding_attention"}:
+        raise NotImplementedError(f"layers of kind {', '.join(sorted(unknown))}")
+    if not kinds:
+        return {"attention_mask": make(tree, window, device)}
+    windows = {"full_attention": None, "sliding_attention": window}
+    return {"attention_mask": {kind: make(tree, windows[kind], device) for kind in kinds}}
+
+
+def _dense_mask(tree: Tree, window: int | None, device: torch.device | str) -> Tensor:
+    return torch.from_numpy(visible(tree, window))[None, None].to(device)
+
+
+def _block_mask(tree: Tree, window: int | None, device: torch.device | str) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    last_N = torch.from_numpy(tree.last_N).to(device)
+    position_N = torch.from_numpy(tree.position_N).to(device)
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        inside = (key <= query) & (query <= last_N[key])
+        if window is not None:
+            inside = inside & (position_N[query] - position_N[key] < window)
+        return inside
+
+    n = len(tree)
+    return create_block_mask(seen, None, None, n, n, device=str(device))
+
+
+AttentionInterface.register(IMPLEMENTATIONS["paths"], paths_attention)

@@ -1,0 +1,225 @@
+"""The Transformers Trainer over optimizer steps that were planned before."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+
+from scdpo.training.config import TrainingConfig
+from scdpo.training.scoring import decoder_of, model_inside
+from scdpo.training.steps import OptimizerStep
+
+W = TypeVar("W")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[W]):
+    """One process's share of an optimizer step.
+
+    `micro_batches` go through the model one after the other; `n_items` (pairs, tokens) are those
+    of the whole step, over which its loss is a mean. Every process has the same number of
+    micro-batches, as sharded models need; `idle` of them, at the end, count for nothing.
+    `n_tokens` are what this process computes, `n_separate` what it would if every sequence were
+    computed by itself.
+    """
+
+    micro_batches: tuple[W, ...]
+    n_items: int
+    idle: int
+    n_tokens: int
+    n_separate: int
+
+
+class _Steps(Dataset[OptimizerStep]):
+    def __init__(self, steps: Sequence[OptimizerStep]):
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> OptimizerStep:
+        return self.steps[index]
+
+
+class PlannedTrainer(Trainer, Generic[W]):
+    """The Transformers Trainer over planned optimizer steps.
+
+    The Trainer sees one batch per optimizer step, the same in every process; what is in it is cut
+    into micro-batches here (`work`), and the loss of a step is a mean over its items however it
+    is cut and on however many processes.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        steps: Sequence[OptimizerStep],
+        config: TrainingConfig,
+        arguments: TrainingArguments,
+    ):
+        super().__init__(model=model, args=arguments, train_dataset=_Steps(steps))
+        self.remove_callback(PrinterCallback)
+        self.steps = steps
+        self.autocast_bf16 = config.bf16 and torch.cuda.is_available()
+        self._metrics: dict[str, Tensor] = {}
+        self._tokens = [0, 0]
+        self._seconds = 0.0
+        self._computed = self._separate = 0.0
+
+    @abstractmethod
+    def work(self, step: OptimizerStep, process: int, processes: int) -> Work[W]:
+        """A process's share of a step."""
+
+    @abstractmethod
+    def loss(self, model: torch.nn.Module, micro_batch: W, *, counts: bool) -> Tensor:
+        """The sum of a micro-batch's loss over its items; add metrics only if it `counts`."""
+
+    def add_metric(self, name: str, total: Tensor) -> None:
+        """Add a micro-batch's sum to a metric that is logged for every optimizer step."""
+        self._metrics[name] = self._metrics.get(name, torch.zeros(())) + total.detach().cpu()
+
+    def step_metrics(self, totals: dict[str, float]) -> dict[str, float]:
+        """What is logged, from the sums over all micro-batches and processes of a step."""
+        return totals
+
+    @property
+    def tokens_saved(self) -> float:
+        """The share of tokens that were not computed, of all steps of this call."""
+        return 1 - self._computed / self._separate if self._separate else 0.0
+
+    def compile_decoder(self) -> None:
+        """Compile the model's decoder; the first steps are slow then."""
+        decoder_of(model_inside(self.model_wrapped)).compile(dynamic=True)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """The number format of all computations with the model."""
+        if not self.autocast_bf16:
+            return nullcontext()
+        return torch.autocast("cuda", torch.bfloat16)
+
+    # ---- what the Trainer calls
+
+    def get_train_dataloader(self) -> DataLoader[OptimizerStep]:
+        """The steps in order, the same ones in every process."""
+        return DataLoader(cast(Any, self.train_dataset), batch_size=1, collate_fn=_the_one)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[OptimizerStep], None]:
+        """The next step; its items are counted in `work`."""
+        return [next(epoch_iterator) for _ in range(num_batches)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted."""
+        return 0
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Forward and backward passes of this process's share of a step; returns its loss,
+        scaled so that the mean over processes is that of the step."""
+        started = time.perf_counter()
+        model.train()
+        processes = self.accelerator.num_processes
+        work = self.work(inputs, self.accelerator.process_index, processes)
+        total = torch.zeros((), device=self.args.device)
+        counted = len(work.micro_batches) - work.idle
+        for number, micro_batch in enumerate(work.micro_batches, 1):
+            with self._synchronised(model, number == len(work.micro_batches)):
+                with self.precision():
+                    loss = self.loss(model, micro_batch, counts=number <= counted)
+                # Gradients are averaged over processes, and the step's loss is a sum over them.
+                loss = loss * (processes / work.n_items if number <= counted else 0.0)
+                self._backward(loss)
+            total += loss.detach()
+        self._tokens[0] += work.n_tokens
+        self._tokens[1] += work.n_separate
+        self._seconds += time.perf_counter() - started
+        return total
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log a step with its metrics, tokens a second and the share of tokens saved."""
+        if "loss" in logs:
+            self.state.epoch = self.steps[self.state.global_step - 1].epochs
+            logs |= self._reduced()
+        super().log(logs, start_time)
+
+    def _reduced(self) -> dict[str, float]:
+        """The metrics of a step over all processes, and the rate of its tokens."""
+        names = sorted(self._metrics)
+        values = [*(self._metrics[name].item() for name in names), *self._tokens]
+        sums = torch.tensor(values, dtype=torch.float64, device=self.args.device)
+        *totals, computed, separate = self.accelerator.reduce(sums, "sum").tolist()
+        rates = {
+            "tokens_per_second": round(computed / max(self._seconds, 1e-9), 1),
+            "tokens_saved": round(1 - computed / separate, 4),
+        }
+        self._computed += computed
+        self._separate += separate
+        self._metrics, self._tokens, self._seconds = {}, [0, 0], 0.0
+        return self.step_metrics(dict(zip(names, totals, strict=True))) | rates
+
+    def _synchronised(self, model: torch.nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Reduce gradients over processes after the last micro-batch alone, where that is cheap."""
+        kind = self.accelerator.distributed_type
+        if kind == DistributedType.DEEPSPEED:
+            self.accelerator.gradient_state._set_sync_gradients(last)
+        # A sharded model keeps whole gradients of every parameter until they are reduced.
+        if last or kind in (DistributedType.DEEPSPEED, DistributedType.FSDP):
+            return nullcontext()
+        return cast("AbstractContextManager[Any]", self.accelerator.no_sync(model))
+
+    def _backward(self, loss: Tensor) -> None:
+        options = {}
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            options["scale_wrt_gas"] = False
+        self.accelerator.backward(loss, **options)
+
+
+def _the_one(batch: list[OptimizerStep]) -> OptimizerStep:
+    return batch[0]
+
+
+def training_arguments(
+    config: TrainingConfig, n_steps: int, folder: Path, **options: Any
+) -> TrainingArguments:
+    """The Trainer's settings for `n_steps` planned steps; `options` are added as they are."""
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        max_steps=n_steps,
+        learning_rate=config.learning_rate,
+        optim="adamw_torch",
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.bf16 and on_gpu,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=False,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        seed=config.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to=list(config.report_to) or "none",
+        disable_tqdm=True,
+        **options,
+    )
+    if arguments.n_gpu > 1:
+        # Otherwise the Trainer would wrap the model in DataParallel; several GPUs are used by
+        # starting one process for each.
+        arguments._n_gpu = 1
+    return arguments

@@ -1,0 +1,77 @@
+"""Whether a model can score token trees, found out by trying.
+
+A model may ignore the mask or the positions it is given, or do more to its logits than its
+output embeddings. Names do not tell; the log-probs do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from scdpo.training.attention import Backend
+from scdpo.training.padding import pad_sequences
+from scdpo.training.scoring import Head, Way, attending, score_padded, score_tree
+from scdpo.training.tree import MaskedIds, grow, join
+
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-7}
+"""Most that a mean log-prob per token may differ, in nats; other formats: `COARSE`."""
+COARSE = 3e-2
+HEADS: tuple[Head, ...] = ("chunked", "own")
+LONGEST = 4
+"""Sequences of the longest question that are tried; more would only take longer."""
+
+
+def candidates(attention: str, on_gpu: bool) -> tuple[Backend, ...]:
+    """Backends in the order of their speed where they run, or the one that a user named."""
+    if attention == "auto":
+        return ("flex", "sdpa", "paths") if on_gpu else ("paths", "sdpa")
+    return (attention,)  # type: ignore[return-value]
+
+
+def find_way(
+    model: nn.Module, questions: Sequence[Sequence[MaskedIds]], backends: Sequence[Backend]
+) -> tuple[Way | None, str]:
+    """The first way to score trees that agrees with sequences scored by themselves, or None.
+
+    Tried on real sequences: those of the question with the longest one, with another question
+    beside it in the row. The text says why ways were not taken, in one line.
+    """
+    by_length = sorted(questions, key=lambda q: -max(len(ids) for ids, _ in q))
+    tried: list[Sequence[MaskedIds]] = [
+        sorted(question, key=lambda s: -len(s[0]))[:LONGEST] for question in by_length[:1]
+    ]
+    tried += [question[:2] for question in by_length[-1:]]
+    tree = join([grow(question) for question in tried])
+    sequences = [s for question in tried for s in question]
+    counted = torch.tensor([float(sum(mask[1:])) for _, mask in sequences])
+    with torch.no_grad(), attending(model, None):
+        expected = torch.cat([score_padded(model, pad_sequences([s])) for s in sequences]).cpu()
+    reasons: dict[str, None] = {}
+    for backend in backends:
+        for head in HEADS:
+            way = Way(backend, head)
+            try:
+                with torch.no_grad(), attending(model, backend):
+                    found = score_tree(model, tree, way).cpu()
+            except Exception as error:  # whatever a model raises that cannot be called so
+                reasons[f"{backend}: {_brief(error)}"] = None
+                continue
+            apart = ((found - expected).abs() / counted.clamp(min=1)).max().item()
+            if apart <= TOLERANCE.get(_precision(model), COARSE):
+                return way, "; ".join(reasons)
+            reasons[f"{backend}: log-probs differ by {apart:.2g} a token"] = None
+    return None, "; ".join(reasons)
+
+
+def _precision(model: nn.Module) -> torch.dtype:
+    """What a model computes in: the coarsest of its parameters' formats."""
+    kinds = {p.dtype for p in model.parameters()}
+    return next(iter(kinds)) if len(kinds) == 1 else torch.bfloat16
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,0 +1,33 @@
+"""Several processes of one training, as `accelerate launch` and `torchrun` start them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+def process_count() -> int:
+    """Processes of this launch; 1 when nothing launched several."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def joined() -> PartialState:
+    """The group of all processes, which this one has joined; on the GPU where there is one."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if process_count() > 1:
+        joined().wait_for_everyone()

@@ -1,0 +1,176 @@
+"""Log-probs that a model gives sequences: over token trees, or each sequence by itself.
+
+The same code scores for training, for the reference and for metrics, whatever the model is
+wrapped in (DistributedDataParallel, FSDP, DeepSpeed, an adapter).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from scdpo.training.attention import IMPLEMENTATIONS, Backend, attention_inputs
+from scdpo.training.losses import sequence_logps
+from scdpo.training.padding import SequenceBatch
+from scdpo.training.tree import Tree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LOGITS_BYTES = 256 * 2**20
+"""Logits are kept for the backward pass up to this many bytes a row; beyond, they are made in
+chunks of a quarter of it and made again in the backward pass."""
+
+Head = Literal["chunked", "own"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How trees are scored with a model.
+
+    `head` is `chunked` (the output embeddings alone, in chunks) or `own` (the model's own
+    logits at the positions that count, for models that do more to them).
+    """
+
+    backend: Backend
+    head: Head = "chunked"
+
+
+def model_inside(model: nn.Module) -> PreTrainedModel:
+    """The transformers or peft model in what the Trainer wrapped."""
+    from accelerate.utils import extract_model_from_parallel
+
+    return cast("PreTrainedModel", extract_model_from_parallel(model))
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The part of a causal model that its output embeddings come after."""
+    return cast(nn.Module, cast(Any, model).get_decoder())
+
+
+def takes_logits_to_keep(model: nn.Module) -> bool:
+    """Whether the model can leave out the logits of leading positions."""
+    inner = getattr(model, "get_base_model", lambda: model)()
+    return "logits_to_keep" in inspect.signature(type(inner).forward).parameters
+
+
+def score_padded(model: nn.Module, batch: SequenceBatch) -> Tensor:
+    """Log-prob (B,) of what counts in each padded sequence, fp32, nats.
+
+    No attention mask is passed: padding is on the right, where no real token attends to it, and
+    without a mask the fused causal attention can be used.
+    """
+    inner = model_inside(model)
+    device = next(inner.parameters()).device
+    ids_BT, mask_BT = batch["input_ids"].to(device), batch["mask"].to(device)
+    inputs: dict[str, Any] = {"input_ids": ids_BT, "use_cache": False}
+    if takes_logits_to_keep(inner):
+        keep = batch["keep"]
+        logits_BTV = model(**inputs, logits_to_keep=keep).logits
+        return sequence_logps(logits_BTV, ids_BT[:, -keep:], mask_BT[:, -keep:])
+    return sequence_logps(model(**inputs).logits, ids_BT, mask_BT)
+
+
+def score_tree(model: nn.Module, tree: Tree, way: Way) -> Tensor:
+    """Log-prob (S,) of what counts in each sequence of a row of trees, fp32, nats.
+
+    The model's attention has to be the one of `way` (see `attending`). Sequences that count
+    nothing have log-prob 0.
+    """
+    inner = model_inside(model)
+    device = next(inner.parameters()).device
+    token_C, slot_E = np.unique(tree.token_E, return_inverse=True)
+    source_C = torch.from_numpy(tree.parent_N[token_C]).to(device)
+    target_C = torch.from_numpy(tree.ids_N[token_C]).to(device)
+    inputs: dict[str, Any] = {
+        "input_ids": torch.from_numpy(tree.ids_N)[None].to(device),
+        "position_ids": torch.from_numpy(tree.position_N)[None].to(device),
+        "use_cache": False,
+        **attention_inputs(tree, way.backend, inner.config, device),
+    }
+    if way.head == "own":
+        logits_CV = model(**inputs, logits_to_keep=source_C).logits[0]
+        logps_C = -F.cross_entropy(logits_CV.float(), target_C, reduction="none")
+    else:
+
+        def logps() -> Tensor:
+            hidden_NH = decoder_of(inner)(**inputs).last_hidden_state[0]
+            head = cast(nn.Module, cast(Any, inner).get_output_embeddings())
+            return token_logps(hidden_NH[source_C], target_C, head, tree.n_scored)
+
+        logps_C = _in_place_of_forward(model, inner, logps)
+    sums_S = torch.zeros(tree.n_sequences, device=device, dtype=torch.float32)
+    sequence_E = torch.from_numpy(tree.sequence_E).to(device)
+    return sums_S.index_add(0, sequence_E, logps_C[torch.from_numpy(slot_E).to(device)])
+
+
+def token_logps(
+    hidden_CH: Tensor, target_C: Tensor, head: nn.Module, n_scored: int | None = None
+) -> Tensor:
+    """Log-prob (C,) of each target token, fp32, from the state that predicts it.
+
+    The logits of all C tokens exist at once only where they are small (`LOGITS_BYTES`). There
+    are as many chunks as for `n_scored` tokens.
+    """
+    vocabulary = getattr(head, "out_features", None) or cast(Tensor, head.weight).shape[0]
+    n_bytes = 4 * int(vocabulary) * (n_scored or len(target_C))
+    if n_bytes <= LOGITS_BYTES:
+        return _logps(hidden_CH, target_C, head)
+    n_chunks = -(-4 * n_bytes // LOGITS_BYTES)
+    chunks = zip(hidden_CH.tensor_split(n_chunks), target_C.tensor_split(n_chunks), strict=True)
+    return torch.cat([checkpoint(_logps, h, t, head, use_reentrant=False) for h, t in chunks])
+
+
+def _logps(hidden_CH: Tensor, target_C: Tensor, head: nn.Module) -> Tensor:
+    return -F.cross_entropy(head(hidden_CH).float(), target_C, reduction="none")
+
+
+def _in_place_of_forward(
+    wrapped: nn.Module, inner: nn.Module, compute: Callable[[], Tensor]
+) -> Tensor:
+    """`compute`, called by the wrapped model where it would call the inner one's forward.
+
+    So what a wrapper does around a forward pass (gathering sharded weights, preparing the
+    reduction of gradients) is done around this one.
+    """
+    own = inner.__dict__.get("forward")
+
+    def forward(*args: Any, **options: Any) -> Tensor:
+        restore()
+        return compute()
+
+    def restore() -> None:
+        inner.__dict__.pop("forward", None)
+        if own is not None:
+            inner.forward = own
+
+    inner.forward = forward
+    try:
+        return cast(Tensor, wrapped())
+    finally:
+        restore()
+
+
+@contextmanager
+def attending(model: nn.Module, backend: Backend | None) -> Iterator[None]:
+    """The model with the attention of a backend (None: its own, for padded sequences)."""
+    inner: Any = model_inside(model)
+    inner = getattr(inner, "get_base_model", lambda: inner)()
+    before = inner.config._attn_implementation
+    wanted = before if backend is None else IMPLEMENTATIONS[backend]
+    try:
+        if wanted != before:
+            inner.set_attn_implementation(wanted)
+        yield
+    finally:
+        if wanted != before:
+            inner.set_attn_implementation(before)
