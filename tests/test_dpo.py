@@ -9,20 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scdpo.errors import DataError, InputError, PolicyError, StoreError
-from scdpo.policies import Policy, load_policy, save_policy
-from scdpo.records import Pair, Step
+from scdpo.policies import load_policy
+from scdpo.records import Step
 from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
 from scdpo.training.padding import pad_sequences
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 from scdpo.training.scoring import score_padded
 from scdpo.training.steps import by_question, plan_epochs
+from tiny_pairs import make_pair, make_policy, text
 
-EOS = "<eos>"
-WORDS = [*(f"w{i}" for i in range(62)), "<unk>", EOS]
 CONFIG = DPOConfig(learning_rate=1e-3, batch_size=4, micro_batch_size=2, checkpoint_steps=2)
 LN2 = math.log(2)
 
@@ -38,55 +35,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama with a tokenizer that makes a token of every word."""
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", eos_token=EOS, pad_token=EOS
-    )
-    torch.manual_seed(5)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(WORDS),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=128,
-            attention_dropout=0.1,
-            eos_token_id=len(WORDS) - 1,
-            pad_token_id=len(WORDS) - 1,
-            bos_token_id=None,
-        )
-    )
-    path = tmp_path_factory.mktemp("policy")
-    save_policy(Policy("tiny", model, tokenizer), path)
-    return path
-
-
-def text(seed: int, n: int) -> str:
-    draw = torch.randint(62, (n,), generator=torch.Generator().manual_seed(seed))
-    return "".join(f"w{i} " for i in draw.tolist())
-
-
-def make_pair(i: int, *, branch: int = 0, **changes: object) -> Pair:
-    """A pair of two solutions of different lengths that end with the end-of-solution token."""
-    fields: dict[str, object] = {
-        "id": f"p{i}",
-        "problem_id": f"q{i}",
-        "dataset": "d",
-        "question": "?",
-        "kind": "step_controlled" if branch else "naive",
-        "format": "plain",
-        "prompt": text(1000 + i, 3 + i % 4),
-        "shared": tuple(Step(kind="text", text=text(50 * i + j, 4)) for j in range(branch)),
-        "chosen": (Step(kind="text", text=text(2000 + i, 5 + i % 7) + EOS),),
-        "rejected": (Step(kind="text", text=text(3000 + i, 6 + i % 3) + EOS),),
-        "branch_step": branch,
-        "chosen_id": f"c{i}",
-        "rejected_id": f"r{i}",
-    }
-    return Pair.model_validate(fields | changes)
+    return make_policy(tmp_path_factory.mktemp("policy"))
 
 
 PAIRS = [make_pair(i, branch=i % 3) for i in range(10)]

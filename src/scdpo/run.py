@@ -28,30 +28,24 @@ from scdpo.provenance import (
     settings,
 )
 from scdpo.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
-from scdpo.records import Evaluation, Pair, Problem, Record, Solution
+from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.report import BreakdownLine, PolicyLine
-from scdpo.results import SFT, breakdown_lines, policy_lines
+from scdpo.results import (
+    SFT,
+    TrainedPolicy,
+    breakdown_lines,
+    policy_lines,
+    trained_policy,
+    training_counts,
+)
 from scdpo.sampling.branch import first_preferred, sample_branches
 from scdpo.sampling.naive import sample_naive
 from scdpo.sampling.recorded import import_recorded
-from scdpo.services import Services, Silent, Watcher
+from scdpo.services import Services, Silent, Watcher, when_needed
 from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
 from scdpo.training.dpo_config import TrainingReport
+from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
-
-
-class TrainedPolicy(Record):
-    """What a training gave: the hash of the trained policy, pairs used, first and last loss
-    (nats)."""
-
-    policy: str
-    weights: str
-    n_pairs: int
-    n_naive: int
-    n_step_controlled: int
-    steps: int
-    first_loss: float
-    final_loss: float
 
 
 class Run:
@@ -180,13 +174,22 @@ class Run:
         return sets[0] if len(sets) == 1 else mixture(sets[0], sets[1], self.recipe.pairs.seed)
 
     def train(self, method: Method) -> None:
-        """Stage 3: train the initial policy on a method's pairs."""
+        """Stage 3: train the initial policy on a method's pairs.
+
+        Of several launched processes only the one that writes opens the stage; the others wait
+        for that and help to train.
+        """
         inputs = [stage.name for stage in self._pair_stages(method)]
-        stage = self._open(f"policies/{method}", inputs, policy=True)
+        stage = self._stage(f"policies/{method}")
+        if self.folder.write:
+            self._open(stage.name, inputs, policy=True)
+        wait_for_all()
         if not stage.done:
             report = self._train(method, stage)
-            stage.append_new([_trained_policy(method, report, stage.path)], "policy")
-            stage.finish(_training_counts(report))
+            if not self.folder.write:
+                return
+            stage.append_new([trained_policy(method, report, stage.path)], "policy")
+            stage.finish(training_counts(report))
 
     def sft(self, out: Path) -> SFTReport:
         """Fine-tune the initial policy on the run's own good solutions, into `out`."""
@@ -314,7 +317,6 @@ class Run:
         return policy_hash(self.recipe.policy)
 
     def _train(self, method: Method, stage: Stage) -> TrainingReport:
-        bar = self._watcher.progress(f"train {method}")
         from scdpo.training.dpo import train_dpo
 
         pairs = self.pairs_of(method)
@@ -324,7 +326,8 @@ class Run:
                 f"{self.path}: {method} has no pairs to train on; "
                 f"`scdpo report {self.path}` shows what became of the solutions"
             )
-        self._record(stage)
+        if self.folder.write:
+            self._record(stage)
         return train_dpo(
             policy_path(self.recipe.policy),
             train,
@@ -332,7 +335,9 @@ class Run:
             stage.path,
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
-            progress=bar,
+            progress=when_needed(self._watcher, f"train {method}"),
+            reference_progress=when_needed(self._watcher, f"reference {method}"),
+            note=lambda text: self._watcher.note("training", text),
         )
 
     def _record(self, stage: Stage) -> None:
@@ -363,29 +368,6 @@ def read_problems(source: ProblemSource) -> list[Problem]:
     if source.path is None:
         return load_embedded(cast("EmbeddedSplit", source.split), source.limit)
     return load_problems(source.source, source.path, split=source.split, limit=source.limit)
-
-
-def _trained_policy(method: str, report: TrainingReport, path: Path) -> TrainedPolicy:
-    return TrainedPolicy(
-        policy=method,
-        weights=policy_hash(path / "policy"),
-        n_pairs=report.n_pairs,
-        n_naive=report.n_naive,
-        n_step_controlled=report.n_step_controlled,
-        steps=report.steps,
-        first_loss=report.first_loss,
-        final_loss=report.final_loss,
-    )
-
-
-def _training_counts(report: TrainingReport) -> dict[str, int | float]:
-    counts: dict[str, int | float] = {
-        "pairs": report.n_pairs,
-        "steps": report.steps,
-        "first_loss": round(report.first_loss, 4),
-        "final_loss": round(report.final_loss, 4),
-    }
-    return counts | {f"dropped:{k}": n for k, n in report.dropped.items()}
 
 
 def _gone(stage: Stage) -> Manifest:

@@ -40,6 +40,18 @@ class Silent:
         return lambda done, total: None
 
 
+def when_needed(watcher: Watcher, name: str) -> Progress:
+    """The watcher's progress of a piece of work, begun when it is first told of."""
+    begun: list[Progress] = []
+
+    def report(done: int, total: int) -> None:
+        if not begun:
+            begun.append(watcher.progress(name))
+        begun[0](done, total)
+
+    return report
+
+
 class Services:
     """The services of a run, each started when first needed; `close` ends them."""
 

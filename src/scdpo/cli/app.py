@@ -51,12 +51,29 @@ MethodOption = Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")]
 
 @contextmanager
 def opened(
-    path: Path, recipe: str | None, *, write: bool = True, redo: str | None = None
+    path: Path,
+    recipe: str | None,
+    *,
+    write: bool = True,
+    redo: str | None = None,
+    several: bool = False,
 ) -> Iterator[tuple[Run, Terminal]]:
     """The run in a folder, and the terminal it reports to; its own recipe is used unless another
-    is given."""
+    is given.
+
+    Commands that can be launched as several processes say so with `several`; only the first of
+    them writes and reports.
+    """
     from scdpo.recipe import load_recipe
     from scdpo.run import Run
+    from scdpo.services import Silent
+    from scdpo.training.processes import is_main_process, process_count
+
+    if process_count() > 1 and not several:
+        raise InputError(
+            "launched as several processes, which is for `scdpo train` and `scdpo sft` alone"
+        )
+    first = is_main_process()
 
     own = path / "recipe.yaml"
     if recipe is None and not own.is_file():
@@ -67,9 +84,10 @@ def opened(
         "recipe": f"{recipe or own}, preset {settings.preset}",
         "policy": settings.policy,
     }
-    with Terminal(heading if write else None) as terminal:
+    with Terminal(heading if write and first else None) as terminal:
+        watcher = terminal if first else Silent()
         try:
-            with Run(settings, path, terminal, write=write, redo=redo) as one:
+            with Run(settings, path, watcher, write=write and first, redo=redo) as one:
                 yield one, terminal
         except KeyboardInterrupt:
             terminal.note("stopped", "what was done is kept; the same command goes on from here")

@@ -77,10 +77,20 @@ def train(
     recipe: RecipeOption = None,
     redo: RedoOption = False,
 ) -> None:
-    """Train the initial policy on the pairs of a method (stage 3)."""
+    """Train the initial policy on the pairs of a method (stage 3).
+
+    Several processes, launched with `accelerate launch -m scdpo` or `torchrun -m scdpo`, share
+    the work.
+    """
+    from scdpo.training.processes import is_main_process, leave
+
     name = known_method(method)
-    with opened(run, recipe, redo=f"policies/{name}" if redo else None) as (one, terminal):
+    redone = f"policies/{name}" if redo else None
+    with opened(run, recipe, redo=redone, several=True) as (one, terminal):
         one.train(name)
+        leave()
+        if not is_main_process():
+            return
         terminal.settle()
         show_stages(one, f"policies/{name}")
         terminal.note("policy", f"{run / 'policies' / name / 'policy'}")
@@ -93,9 +103,17 @@ def sft(
     out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
     recipe: RecipeOption = None,
 ) -> None:
-    """Fine-tune the initial policy on the run's correct solutions (recipe key sft)."""
-    with opened(run, recipe) as (one, terminal):
+    """Fine-tune the initial policy on the run's correct solutions (recipe key sft).
+
+    Several processes can share the work, as for `scdpo train`.
+    """
+    from scdpo.training.processes import is_main_process, leave
+
+    with opened(run, recipe, several=True) as (one, terminal):
         made = one.sft(out)
+        leave()
+        if not is_main_process():
+            return
         terminal.settle()
         terminal.note(
             "policy",

@@ -45,6 +45,7 @@ def train_dpo(
     heldout: Sequence[Pair] = (),
     references: Path | None = None,
     progress: Progress | None = None,
+    reference_progress: Progress | None = None,
     note: Note | None = None,
 ) -> TrainingReport:
     """Train `policy` on preference pairs; its initial weights are the reference policy.
@@ -53,7 +54,9 @@ def train_dpo(
     the adapter to `out/adapter`). A training that was killed goes on from its last checkpoint
     when it is called again in the same way; one that is finished returns its report.
     `references` is the file that keeps reference log-probs, by default in `out`; trainings of
-    the same policy can share it. Of several launched processes each calls this in the same way.
+    the same policy can share it. `progress` is told of optimizer steps, `reference_progress` of
+    sequences scored under the reference policy, `note` of how the training computes where that
+    is not as hoped. Of several launched processes each calls this in the same way.
     Raises InputError when no pair can be trained on or the model cannot be trained as
     configured, StoreError when `out` holds another training, PolicyError for a folder without a
     policy.
@@ -73,7 +76,14 @@ def train_dpo(
 
     model = with_adapter(loaded, config.lora, config.seed) if config.lora else loaded.model
     trainer = PreferenceTrainer(model, train.pairs, config, folder.checkpoints)
-    beginning = _Beginning(trainer, held.pairs, weights, references or out / "references.npz", note)
+    beginning = _Beginning(
+        trainer,
+        held.pairs,
+        weights,
+        references or out / "references.npz",
+        reference_progress if processes.is_main_process else None,
+        note,
+    )
     trainer.add_callback(AtBegin(beginning))
     with beginning.attention:
         resumed_at_step = fit(trainer, folder, progress)
@@ -117,6 +127,7 @@ class _Beginning:
         heldout: Sequence[PairTokens],
         weights: str,
         references: Path,
+        progress: Progress | None,
         note: Note | None,
     ):
         self.attention = ExitStack()
@@ -127,6 +138,7 @@ class _Beginning:
         self._held = heldout
         self._weights = weights
         self._references = references
+        self._progress = progress
         self._note = note or (lambda text: None)
 
     def __call__(self) -> None:
@@ -145,7 +157,7 @@ class _Beginning:
                     " training has moved on; delete its folder to begin again"
                 )
             chosen = [sequences[n] for n in numbers], [questions[n] for n in numbers]
-            return self._trainer.score_all(*chosen, initial=True)
+            return self._trainer.score_all(*chosen, initial=True, progress=self._progress)
 
         main = self._trainer.accelerator.is_main_process
         logps = reference_logps(score, sequences, self._weights, cache, write=main)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from scdpo.training.config import TrainingConfig
+from scdpo.training.processes import on_cpu
 from scdpo.training.scoring import decoder_of, model_inside
 from scdpo.training.steps import OptimizerStep
 
@@ -60,6 +61,9 @@ class PlannedTrainer(Trainer, Generic[W]):
     is cut and on however many processes.
     """
 
+    metric_names: tuple[str, ...] = ()
+    """What `loss` adds up with `add_metric`."""
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -67,13 +71,17 @@ class PlannedTrainer(Trainer, Generic[W]):
         config: TrainingConfig,
         arguments: TrainingArguments,
     ):
+        # Otherwise every backward pass looks for parameters that were not used; without experts
+        # there are none.
+        experts = {"num_experts", "num_local_experts", "n_routed_experts"}
+        arguments.ddp_find_unused_parameters = any(hasattr(model.config, n) for n in experts)
+        if config.gradient_checkpointing:
+            cast(Any, model).gradient_checkpointing_enable({"use_reentrant": False})
         super().__init__(model=model, args=arguments, train_dataset=_Steps(steps))
         self.remove_callback(PrinterCallback)
         self.steps = steps
         self.autocast_bf16 = config.bf16 and torch.cuda.is_available()
-        self._metrics: dict[str, Tensor] = {}
-        self._tokens = [0, 0]
-        self._seconds = 0.0
+        self._forget()
         self._computed = self._separate = 0.0
 
     @abstractmethod
@@ -86,7 +94,7 @@ class PlannedTrainer(Trainer, Generic[W]):
 
     def add_metric(self, name: str, total: Tensor) -> None:
         """Add a micro-batch's sum to a metric that is logged for every optimizer step."""
-        self._metrics[name] = self._metrics.get(name, torch.zeros(())) + total.detach().cpu()
+        self._metrics[name] += total.detach()
 
     def step_metrics(self, totals: dict[str, float]) -> dict[str, float]:
         """What is logged, from the sums over all micro-batches and processes of a step."""
@@ -156,8 +164,7 @@ class PlannedTrainer(Trainer, Generic[W]):
 
     def _reduced(self) -> dict[str, float]:
         """The metrics of a step over all processes, and the rate of its tokens."""
-        names = sorted(self._metrics)
-        values = [*(self._metrics[name].item() for name in names), *self._tokens]
+        values = [*(float(self._metrics[name]) for name in self.metric_names), *self._tokens]
         sums = torch.tensor(values, dtype=torch.float64, device=self.args.device)
         *totals, computed, separate = self.accelerator.reduce(sums, "sum").tolist()
         rates = {
@@ -166,8 +173,14 @@ class PlannedTrainer(Trainer, Generic[W]):
         }
         self._computed += computed
         self._separate += separate
-        self._metrics, self._tokens, self._seconds = {}, [0, 0], 0.0
-        return self.step_metrics(dict(zip(names, totals, strict=True))) | rates
+        self._forget()
+        return self.step_metrics(dict(zip(self.metric_names, totals, strict=True))) | rates
+
+    def _forget(self) -> None:
+        """Begin the metrics of a step: the same ones in every process."""
+        self._metrics: dict[str, Tensor | float] = dict.fromkeys(self.metric_names, 0.0)
+        self._tokens = [0, 0]
+        self._seconds = 0.0
 
     def _synchronised(self, model: torch.nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Reduce gradients over processes after the last micro-batch alone, where that is cheap."""
@@ -194,7 +207,6 @@ def training_arguments(
     config: TrainingConfig, n_steps: int, folder: Path, **options: Any
 ) -> TrainingArguments:
     """The Trainer's settings for `n_steps` planned steps; `options` are added as they are."""
-    on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -203,11 +215,9 @@ def training_arguments(
         optim="adamw_torch",
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        bf16=config.bf16 and on_gpu,
-        use_cpu=not on_gpu,
+        bf16=config.bf16 and torch.cuda.is_available(),
+        use_cpu=on_cpu(),
         dataloader_pin_memory=False,
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         seed=config.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from scdpo.errors import InputError
+from scdpo.training.checkpoints import Progress
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.losses import (
     DPOOutput,
@@ -36,6 +37,8 @@ from scdpo.training.tokens import PairTokens
 from scdpo.training.tree import MaskedIds, Tree, evened, grow, join
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+METRICS = ("margin", "accuracy", "chosen_reward", "rejected_reward", "pairs")
+OF_KIND = ("naive/", "step_controlled/")
 WINDOW = 256
 """Questions whose trees are grown at a time when all of a data set is scored."""
 
@@ -48,6 +51,8 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
     where the reference is cached, `reference`: (n, 2) log-probs of all pairs' chosen and rejected
     sequences.
     """
+
+    metric_names = tuple(f"{kind}{name}" for kind in ("", *OF_KIND) for name in METRICS)
 
     def __init__(
         self,
@@ -99,7 +104,12 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
     # ---- scoring
 
     def score_all(
-        self, sequences: Sequence[MaskedIds], questions: Sequence[Hashable], *, initial: bool
+        self,
+        sequences: Sequence[MaskedIds],
+        questions: Sequence[Hashable],
+        *,
+        initial: bool,
+        progress: Progress | None = None,
     ) -> list[float]:
         """Log-probs of sequences under the model as it is, or under the `initial` policy of an
         adapter; those of equal `questions` share what they have in common.
@@ -117,6 +127,8 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
                 for numbers, batch in self._scoring_share(sequences, questions):
                     logps = self._score(model, batch).tolist()
                     found += zip(numbers, logps, strict=True)
+                    if progress is not None:
+                        progress(len(found), -(-len(sequences) // self.accelerator.num_processes))
         finally:
             model.train(training)
         if self.accelerator.num_processes > 1:
@@ -190,9 +202,9 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         }
         for name, value_B in values.items():
             self.add_metric(name, value_B.sum())
-            for kind in ("naive", "step_controlled"):
-                of_kind = torch.tensor([k == kind for k in kinds], device=value_B.device)
-                self.add_metric(f"{kind}/{name}", (value_B * of_kind).sum())
+            for prefix in OF_KIND:
+                of_kind = torch.tensor([f"{k}/" == prefix for k in kinds], device=value_B.device)
+                self.add_metric(f"{prefix}{name}", (value_B * of_kind).sum())
 
 
 def _without_adapter(model: Any) -> AbstractContextManager[None]:

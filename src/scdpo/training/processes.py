@@ -19,15 +19,31 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def on_cpu() -> bool:
+    """Whether to compute on the CPU: no GPU is there, and DeepSpeed does not choose by itself."""
+    import torch
+
+    by_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    return not torch.cuda.is_available() and not by_deepspeed
+
+
 def joined() -> PartialState:
     """The group of all processes, which this one has joined; on the GPU where there is one."""
-    import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=on_cpu())
 
 
 def wait_for_all() -> None:
     """Wait until every process is here."""
     if process_count() > 1:
         joined().wait_for_everyone()
+
+
+def leave() -> None:
+    """Leave the group in order, when all are done; without it a process may abort at its end."""
+    if process_count() > 1:
+        import torch.distributed
+
+        wait_for_all()
+        torch.distributed.destroy_process_group()

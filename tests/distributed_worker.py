@@ -1,0 +1,79 @@
+"""One process of a training that several launched processes share; see test_distributed.py.
+
+    torchrun --nproc_per_node 2 tests/distributed_worker.py KIND POLICY OUT CONFIG
+
+accelerate does not offer FSDP and DeepSpeed on a CPU, though torch and DeepSpeed do; what stands
+in the way is lifted here, for tests alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+from scdpo.training.dpo import DPOConfig, train_dpo
+from scdpo.training.processes import joined, leave
+from tiny_pairs import question_pairs
+
+PAIRS = [pair for i in range(5) for pair in question_pairs(i, branches=1 + i % 3)]
+
+
+def allow_fsdp() -> None:
+    """Let accelerate keep its FSDP settings in a group of CPU processes."""
+    original = AcceleratorState.__init__
+
+    def init(self: Any, *args: Any, fsdp_plugin: Any = None, **options: Any) -> None:
+        original(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.fsdp_plugin = fsdp_plugin
+            self.distributed_type = DistributedType.FSDP
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = init
+
+
+def allow_deepspeed() -> None:
+    """Tell accelerate of the processes that DeepSpeed has put into a group."""
+    original = PartialState.__init__
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        fresh = PartialState._shared_state == {}
+        original(self, *args, **options)
+        if fresh and self.backend is None and dist.is_initialized():
+            self.backend = dist.get_backend()
+            self.num_processes, self.process_index = dist.get_world_size(), dist.get_rank()
+            self.local_process_index = int(os.environ["LOCAL_RANK"])
+
+    PartialState.__init__ = init
+
+
+def main() -> None:
+    kind, policy, out, config = sys.argv[1:]
+    torch.set_num_threads(1)
+    if kind == "fsdp":
+        allow_fsdp()
+    elif kind == "deepspeed":
+        allow_deepspeed()
+    state = joined()
+    assert state.num_processes == int(os.environ["WORLD_SIZE"]), "not in one group"
+    settings = DPOConfig.model_validate_json(config)
+    kill_at = int(os.environ.get("KILL_AT", "0"))
+
+    def progress(done: int, total: int) -> None:
+        if done == kill_at and kill_at:
+            os._exit(9)
+
+    train_dpo(Path(policy), PAIRS, settings, Path(out), heldout=PAIRS[:3], progress=progress)
+    print(f"{kind} {AcceleratorState().distributed_type.value}", flush=True)
+    leave()
+
+
+if __name__ == "__main__":
+    main()
