@@ -5,14 +5,15 @@
 # Everything lives in .venv of this checkout; no other Python packages are touched.
 
 PYTHON ?= python3
-# Recorded solutions for bench-replay and bench-clones, in the layouts that `scdpo import` reads.
+# Recorded solutions for bench-replay, bench-clones and bench-training, in the layouts that
+# `scdpo import` reads.
 RECORDED ?= ../shared/data/solutions
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup setup-dev demo test attacks check format clean \
         bench-engine bench-sft bench-replay bench-resume \
-        bench-sandbox bench-clones bench-soak bench-grading
+        bench-sandbox bench-clones bench-soak bench-grading bench-training
 
 setup: .venv/base.done
 
@@ -69,6 +70,9 @@ bench-sandbox: .venv/bench.done
 
 bench-clones: setup
 	$(BIN)/python benchmarks/clones.py $(RECORDED)
+
+bench-training: setup-dev
+	$(BIN)/python benchmarks/training.py $(RECORDED)
 
 bench-soak: setup
 	$(BIN)/python benchmarks/soak.py

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 FILES = ("MathCoder-L-7b_GSM8K.jsonl", "MathCoder-L-13b_GSM8K.jsonl")
 MAX_LENGTH = 2048
+"""Tokens of prompt and solution."""
+MAX_CHARACTERS = 4000
+"""Of a solution; with the tokenizers trained here that is within `MAX_LENGTH` tokens."""
 FRESH = FreshPolicyConfig(
     vocab_size=8192,
     hidden_size=384,
@@ -65,14 +68,15 @@ class Figures:
 def read_questions(folder: Path) -> list[Question]:
     """The questions that the files of `folder` answer both right and wrong, in their order.
 
-    Right solutions of fewer than three steps, which two different steps cannot be branched from,
-    are left out.
+    Right solutions of fewer than three steps, which cannot be branched from two different ones,
+    and very long ones are left out.
     """
     right: dict[str, RecordedSolution] = {}
     wrong: dict[str, list[RecordedSolution]] = defaultdict(list)
     for solution in (s for name in FILES for s in read_recorded(folder / name, "mathcoder")):
         answer, gold = _number(solution.recorded_answer or ""), _number(solution.gold)
-        if not solution.finished or answer is None or gold is None:
+        long = len(_text(solution.steps)) > MAX_CHARACTERS
+        if long or not solution.finished or answer is None or gold is None:
             continue
         if answer != gold:
             wrong[solution.question].append(solution)
@@ -107,7 +111,9 @@ def make_pairs(questions: Sequence[Question], n: int, branches: int, seed: int) 
             rejected = next(
                 s
                 for s in (*question.wrong, *others)
-                if len(s.steps) > k and (k, _text(s.steps[k:])) not in taken
+                if len(s.steps) > k
+                and (k, _text(s.steps[k:])) not in taken
+                and len(_text((*question.right.steps[:k], *s.steps[k:]))) <= MAX_CHARACTERS
             )
             taken.add((k, _text(rejected.steps[k:])))
             pairs.append(_pair(question, k, rejected))

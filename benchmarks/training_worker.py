@@ -48,7 +48,7 @@ class Job:
     together, `row_tokens` the rows of trees. `order` is for TRL: `planned` has the rows in the
     order of our plan, `sorted` the longest first within each optimizer step, and `grouped` is
     the Trainer's own `group_by_length`, whose optimizer steps are other ones. `bf16_weights` loads
-    TRL's model in bf16.
+    TRL's model in bf16. Time is measured after `warm_up` optimizer steps.
     """
 
     kind: Kind
@@ -65,19 +65,22 @@ class Job:
     processes: int = 1
     gpu: bool = False
     bf16_weights: bool = False
+    warm_up: int = 0
 
 
 @dataclass(slots=True)
 class Outcome:
     """What a training took.
 
-    `seconds` are those from when training begins, the reference log-probs being there, to the
-    end of the last optimizer step; `reference_seconds` those of the reference log-probs.
+    `seconds` are those from when training begins, the reference log-probs being there, (or from
+    the end of the warm-up) to the end of the last optimizer step, and `tokens` those of all
+    sequences of these steps, each by itself; `reference_seconds` are those of the reference
+    log-probs, with trying how trees can be computed.
     `before_mib` is the memory in use when training begins and `peak_mib` the most of the process
-    until its last step ended: resident memory, or on a GPU that of tensors there. `tokens` are
-    those of all sequences each by itself. `micro_batches` is how many there are of an optimizer
-    step, the fewest. `losses` is one of each optimizer step. `apart` is the relative difference
-    of two gradients (kind `gradient`, whose `losses` are those of trees and of pairs).
+    until its last step ended: resident memory, or on a GPU that of tensors there.
+    `micro_batches` is how many there are of an optimizer step, the fewest. `losses` is one of
+    each optimizer step. `apart` is the relative difference of two gradients (kind `gradient`,
+    whose `losses` are those of trees and of pairs).
     """
 
     seconds: float = 0.0
@@ -92,10 +95,11 @@ class Outcome:
 
 
 class Meter:
-    """Time and memory between the begin of a training and the end of its last step."""
+    """Time and memory of a training up to the end of its last step."""
 
-    def __init__(self) -> None:
+    def __init__(self, warm_up: int) -> None:
         self.outcome = Outcome()
+        self._warm_up = warm_up
         self._started = 0.0
 
     def step(self, done: int, total: int) -> None:
@@ -104,6 +108,7 @@ class Meter:
             torch.cuda.synchronize()
         if not done:
             self.outcome.before_mib = _memory_now()
+        if done == self._warm_up:
             self._started = time.perf_counter()
         elif done == total:
             self.outcome.seconds = time.perf_counter() - self._started
@@ -153,12 +158,12 @@ def tokens_of(pairs: Sequence[Pair], policy: Any) -> tuple[PairTokens, ...]:
 
 def train_ours(job: Job) -> Outcome:
     """With `train_dpo`."""
-    pairs, config, meter = read_pairs(Path(job.pairs)), settings(job), Meter()
+    pairs, config, meter = read_pairs(Path(job.pairs)), settings(job), Meter(job.warm_up)
     report = train_dpo(job.policy, pairs, config, Path(job.out), progress=meter.step)
     outcome = meter.outcome
     assert report.n_pairs == len(pairs)
     tokens = tokens_of(pairs, _encoder(job.policy))
-    outcome.tokens = job.epochs * _n_tokens(tokens)
+    outcome.tokens = _n_tokens(tokens, job)
     outcome.micro_batches = _micro_batches(job, tokens)
     outcome.reference_seconds = report.reference_seconds
     outcome.computation = report.computation
@@ -172,10 +177,6 @@ def _encoder(policy: str) -> Policy:
     return Policy(name="", model=None, tokenizer=load_tokenizer(policy))  # type: ignore[arg-type]
 
 
-def _n_tokens(tokens: Sequence[PairTokens]) -> int:
-    return sum(len(pair.chosen[0]) + len(pair.rejected[0]) for pair in tokens)
-
-
 def _plan(tokens: Sequence[PairTokens], job: Job) -> list[tuple[int, ...]]:
     """The pairs of every optimizer step, as `train_dpo` plans them."""
     groups = by_question([pair.prompt_ids for pair in tokens], job.batch_size)
@@ -183,6 +184,11 @@ def _plan(tokens: Sequence[PairTokens], job: Job) -> list[tuple[int, ...]]:
     steps = [step.examples for step in plan]
     assert {len(step) for step in steps} == {job.batch_size}, "steps have to be full"
     return steps
+
+
+def _n_tokens(tokens: Sequence[PairTokens], job: Job) -> int:
+    measured = [tokens[n] for step in _plan(tokens, job)[job.warm_up :] for n in step]
+    return sum(len(pair.chosen[0]) + len(pair.rejected[0]) for pair in measured)
 
 
 def _micro_batches(job: Job, tokens: Sequence[PairTokens]) -> int:
@@ -203,7 +209,7 @@ def train_trl(job: Job) -> Outcome:
     disable_progress_bar()
     os.environ["TQDM_DISABLE"] = "1"
     torch.set_flush_denormal(True)  # as train_dpo does
-    pairs, meter = read_pairs(Path(job.pairs)), Meter()
+    pairs, meter = read_pairs(Path(job.pairs)), Meter(job.warm_up)
     encoder = _encoder(job.policy)
     tokens = tokens_of(pairs, encoder)
     order = [n for step in _plan(tokens, job) for n in _ordered(step, tokens, job.order)]
@@ -238,7 +244,7 @@ def train_trl(job: Job) -> Outcome:
         assert row["rejected_ids"] == list(tokens[n].rejected_ids)
     trainer.train()
     outcome = meter.outcome
-    outcome.tokens = job.epochs * _n_tokens(tokens)
+    outcome.tokens = _n_tokens(tokens, job)
     outcome.micro_batches = job.batch_size // job.size
     outcome.computation = f"TRL {trl.__version__}"
     outcome.losses = tuple(row["loss"] for row in trainer.state.log_history if "loss" in row)

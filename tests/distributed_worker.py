@@ -18,7 +18,9 @@ import torch.distributed as dist
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
+from scdpo.training import scoring
 from scdpo.training.dpo import DPOConfig, train_dpo
+from scdpo.training.preference_trainer import PreferenceTrainer
 from scdpo.training.processes import joined, leave
 from tiny_pairs import question_pairs
 
@@ -54,6 +56,23 @@ def allow_deepspeed() -> None:
     PartialState.__init__ = init
 
 
+def report_sharding() -> None:
+    """Print at the first step how much of the weights this process holds."""
+    original = PreferenceTrainer.training_step
+
+    def step(self: Any, model: torch.nn.Module, *args: Any, **options: Any) -> torch.Tensor:
+        if self.state.global_step == 0:
+            held = total = 0
+            for p in model.parameters():
+                total += getattr(p, "ds_numel", p.numel())
+                part = getattr(p, "ds_tensor", p.to_local() if hasattr(p, "to_local") else p)
+                held += part.numel()
+            sys.stdout.write(f"holds {held / total:.2f}\n")
+        return original(self, model, *args, **options)
+
+    PreferenceTrainer.training_step = step
+
+
 def main() -> None:
     kind, policy, out, config = sys.argv[1:]
     torch.set_num_threads(1)
@@ -61,6 +80,8 @@ def main() -> None:
         allow_fsdp()
     elif kind == "deepspeed":
         allow_deepspeed()
+    report_sharding()
+    scoring.LOGITS_BYTES = 4 * 64 * 8  # so that the log-probs are made in chunks
     state = joined()
     assert state.num_processes == int(os.environ["WORLD_SIZE"]), "not in one group"
     settings = DPOConfig.model_validate_json(config)
@@ -71,7 +92,7 @@ def main() -> None:
             os._exit(9)
 
     train_dpo(Path(policy), PAIRS, settings, Path(out), heldout=PAIRS[:3], progress=progress)
-    print(f"{kind} {AcceleratorState().distributed_type.value}", flush=True)
+    sys.stdout.write(f"{kind} {AcceleratorState().distributed_type.value}\n")
     leave()
 
 

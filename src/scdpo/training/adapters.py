@@ -71,8 +71,14 @@ def with_adapter(policy: Policy, settings: LoraSettings, seed: int) -> PreTraine
 
 
 def save_merged(policy: str | Path, adapter: Path, out: Path) -> None:
-    """Write the initial policy with a trained adapter merged into its weights, in fp32."""
+    """Write the initial policy with a trained adapter merged into its weights, in fp32.
+
+    One process does it alone, so the weights are loaded whole, whatever the training did.
+    """
     from peft import PeftModel
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]  # it would have all processes load shards
 
     loaded = load_policy(policy, device="cpu")
     merged: Any = PeftModel.from_pretrained(loaded.model, adapter).merge_and_unload()

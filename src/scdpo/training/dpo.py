@@ -21,7 +21,7 @@ from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingRepo
 from scdpo.training.losses import dpo_loss
 from scdpo.training.preference_trainer import PreferenceTrainer
 from scdpo.training.probe import candidates, find_way
-from scdpo.training.processes import joined, process_count
+from scdpo.training.processes import from_main, joined, process_count
 from scdpo.training.references import ReferenceCache, policy_key, reference_logps, sequence_key
 from scdpo.training.scoring import attending
 from scdpo.training.steps import by_question
@@ -68,7 +68,8 @@ def train_dpo(
     if not train.pairs:
         raise InputError(_nothing_left(len(pairs), train.dropped))
     held = _tokenise(loaded, heldout, config)
-    weights = policy_key(loaded.model, _precision(config))
+    # Launchers may have one process alone load the weights, and hand them out later.
+    weights = from_main(policy_key(loaded.model, _precision(config)))
     with processes.main_process_first():
         folder = TrainingFolder(out, _fingerprint(config, train.pairs, held.pairs, weights))
     if done := folder.report(TrainingReport):

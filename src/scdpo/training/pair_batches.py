@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences
-from scdpo.training.planned_trainer import Work
+from scdpo.training.planned_trainer import Work, shared_out
 from scdpo.training.steps import by_question
 from scdpo.training.tokens import PairTokens
 from scdpo.training.tree import MaskedIds, Tree, evened, grow, join
@@ -65,14 +65,14 @@ def share(
     batches: Sequence[PairBatch], n_items: int, process: int = 0, processes: int = 1
 ) -> Work[PairBatch]:
     """A process's share of the batches of an optimizer step with `n_items` pairs."""
-    mine = batches[process::processes]
-    idle = -(-len(batches) // processes) - len(mine)
+    mine, idle = shared_out(batches, process, processes)
+    counted = mine[: len(mine) - idle]
     return Work(
-        micro_batches=(*mine, *batches[:idle]),
+        micro_batches=tuple(mine),
         n_items=n_items,
         idle=idle,
-        n_tokens=sum(batch.n_tokens for batch in mine),
-        n_separate=sum(batch.n_separate for batch in mine),
+        n_tokens=sum(batch.n_tokens for batch in counted),
+        n_separate=sum(batch.n_separate for batch in counted),
     )
 
 

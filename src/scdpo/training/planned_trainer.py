@@ -42,6 +42,17 @@ class Work(Generic[W]):
     n_separate: int
 
 
+def shared_out(batches: Sequence[W], process: int, processes: int) -> tuple[list[W], int]:
+    """A process's share of batches, and how many at its end are idle.
+
+    They are dealt in rounds; one that goes short in the last round is given that round's last
+    batch, to be idle on: as large as those beside it, where `tree.evened` has seen to that.
+    """
+    mine = list(batches[process::processes])
+    idle = -(-len(batches) // processes) - len(mine)
+    return mine + [batches[-1]] * idle, idle
+
+
 class _Steps(Dataset[OptimizerStep]):
     def __init__(self, steps: Sequence[OptimizerStep]):
         self.steps = steps

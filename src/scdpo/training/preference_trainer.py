@@ -30,7 +30,7 @@ from scdpo.training.losses import (
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences
 from scdpo.training.pair_batches import PairBatch, padded_batches, share, tree_batches
-from scdpo.training.planned_trainer import PlannedTrainer, Work, training_arguments
+from scdpo.training.planned_trainer import PlannedTrainer, Work, shared_out, training_arguments
 from scdpo.training.scoring import Way, model_inside, score_padded, score_tree
 from scdpo.training.steps import OptimizerStep, by_question, plan_epochs
 from scdpo.training.tokens import PairTokens
@@ -142,8 +142,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         """This process's rows, with the numbers of their sequences; as many in every process."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         for rows in self._scoring_rows(sequences, questions):
-            mine = rows[process::processes]
-            yield from mine + rows[: -(-len(rows) // processes) - len(mine)]
+            yield from shared_out(rows, process, processes)[0] if rows else []
 
     def _scoring_rows(
         self, sequences: Sequence[MaskedIds], questions: Sequence[Hashable]

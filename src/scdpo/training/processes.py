@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+T = TypeVar("T")
 
 
 def process_count() -> int:
@@ -38,6 +40,15 @@ def wait_for_all() -> None:
     """Wait until every process is here."""
     if process_count() > 1:
         joined().wait_for_everyone()
+
+
+def from_main(value: T) -> T:
+    """The main process's value, in every process."""
+    if process_count() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return cast(T, broadcast_object_list([value])[0])
 
 
 def leave() -> None:

@@ -15,7 +15,7 @@ from scdpo.policies import Policy, load_policy
 from scdpo.records import Solution
 from scdpo.training.checkpoints import AtBegin, Progress, TrainingFolder, fit, save_trained
 from scdpo.training.probe import candidates, find_way
-from scdpo.training.processes import joined
+from scdpo.training.processes import from_main, joined
 from scdpo.training.references import policy_key, sequence_key
 from scdpo.training.scoring import Way, attending
 from scdpo.training.sft_config import SFTConfig, SFTReport
@@ -167,7 +167,7 @@ def _usable(
 
 def _fingerprint(policy: Policy, examples: Sequence[MaskedIds], config: SFTConfig) -> str:
     digest = hashlib.sha256(config.model_dump_json().encode())
-    weights = policy_key(policy.model, "")
+    weights = from_main(policy_key(policy.model, ""))
     for example in examples:
         digest.update(sequence_key(example, weights).encode())
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from scdpo.training.batching import EpochOrder
 from scdpo.training.optimizers import MuonWithAdamW
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences
-from scdpo.training.planned_trainer import PlannedTrainer, Work, training_arguments
+from scdpo.training.planned_trainer import PlannedTrainer, Work, shared_out, training_arguments
 from scdpo.training.scoring import Way, score_padded, score_tree
 from scdpo.training.sft_config import SFTConfig
 from scdpo.training.steps import OptimizerStep
@@ -48,11 +48,10 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
         """A process's share of a step."""
         examples = [self.examples[index] for index in step.examples]
         batches = self._packed(examples, processes) if self.way else self._padded(examples)
-        mine = batches[process::processes]
-        idle = -(-len(batches) // processes) - len(mine)
-        n_tokens = sum(_size(batch) for batch in mine)
+        mine, idle = shared_out(batches, process, processes)
+        n_tokens = sum(_size(batch) for batch in mine[: len(mine) - idle])
         return Work(
-            micro_batches=(*mine, *batches[:idle]),
+            micro_batches=tuple(mine),
             n_items=sum(sum(mask[1:]) for _, mask in examples),
             idle=idle,
             n_tokens=n_tokens,
