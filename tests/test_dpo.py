@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM, TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from scdpo.errors import DataError, InputError, PolicyError, StoreError
-from scdpo.policies import load_policy
+from scdpo.errors import DataError, InputError, PolicyError, ScdpoError, StoreError
+from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Step
 from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
 from scdpo.training.padding import pad_sequences
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 from scdpo.training.scoring import score_padded
 from scdpo.training.steps import by_question, plan_epochs
-from tiny_pairs import make_pair, make_policy, text
+from tiny_pairs import WORDS, make_pair, make_policy, question_pairs, text
 
 CONFIG = DPOConfig(learning_rate=1e-3, batch_size=4, micro_batch_size=2, checkpoint_steps=2)
 LN2 = math.log(2)
@@ -136,6 +138,135 @@ def test_loss_does_not_depend_on_the_micro_batch_size(policy: Path, tmp_path: Pa
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
     assert curves[2] == pytest.approx(curves[0], abs=1e-5)
     assert len(set(curves[0])) > 3
+
+
+QUESTIONS = [pair for i in range(6) for pair in question_pairs(i, branches=i % 4)]
+
+
+def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
+    """Same seed, same order, same loss curve; and the trees compute fewer tokens."""
+    ways = {
+        "pairs": {"computation": "pairs"},
+        "paths": {"computation": "tree", "attention": "paths"},
+        "sdpa": {"computation": "tree", "attention": "sdpa"},
+        "again": {"gradient_checkpointing": True},
+        "online": {"reference": "online"},
+    }
+    reports, curves = {}, {}
+    for name, changes in ways.items():
+        settings = config(learning_rate=3e-3, epochs=3, **changes)
+        reports[name] = train_dpo(policy, QUESTIONS, settings, tmp_path / name)
+        curves[name] = losses(tmp_path / name)
+    for name in ways:
+        assert curves[name] == pytest.approx(curves["pairs"], abs=1e-4), name
+        moved = (weights(tmp_path / name / "policy") - weights(policy)).norm()
+        apart = weights(tmp_path / name / "policy") - weights(tmp_path / "pairs" / "policy")
+        assert apart.norm() < 1e-3 * moved
+    assert max(curves["pairs"]) - min(curves["pairs"]) > 0.1
+    assert reports["pairs"].computation == "pairs"
+    assert reports["pairs"].tokens_saved == 0
+    assert reports["paths"].computation == "tree, paths attention"
+    assert 0.3 < reports["paths"].tokens_saved < 0.7
+
+
+def test_loss_does_not_depend_on_the_rows(policy: Path, tmp_path: Path) -> None:
+    curves = []
+    for size in (16, 64, 4096):  # a row a question (or less), some rows, one row
+        train_dpo(policy, QUESTIONS, config(row_tokens=size), tmp_path / str(size))
+        curves.append(losses(tmp_path / str(size)))
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    assert curves[2] == pytest.approx(curves[0], abs=1e-5)
+    assert len(set(curves[0])) > 3
+
+
+def test_metrics_are_logged_for_each_kind_of_pair(policy: Path, tmp_path: Path) -> None:
+    train_dpo(policy, QUESTIONS, config(learning_rate=3e-3), tmp_path)
+    for row in logged(tmp_path):
+        naive, controlled = row.get("naive/pairs", 0), row.get("step_controlled/pairs", 0)
+        assert naive + controlled == row["pairs"]
+        sums = naive * row.get("naive/margin", 0) + controlled * row.get(
+            "step_controlled/margin", 0
+        )
+        assert sums == pytest.approx(row["margin"] * row["pairs"], abs=1e-5)
+        assert row["chosen_reward"] - row["rejected_reward"] == pytest.approx(
+            row["margin"], abs=1e-5
+        )
+        assert 0 <= row["accuracy"] <= 1
+        assert row["tokens_per_second"] > 0
+        assert row["tokens_saved"] > 0
+    assert [row["epoch"] for row in logged(tmp_path)][-1] == CONFIG.epochs
+
+
+def test_metrics_reach_the_trainers_loggers(policy: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Board(TrainerCallback):
+        def on_log(self, *args: object, logs: dict[str, float], **_: object) -> None:
+            seen.extend(logs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Board)
+        train_dpo(policy, QUESTIONS, config(report_to=["tensorboard"]), tmp_path)
+    assert {"loss", "margin", "naive/accuracy", "tokens_per_second", "tokens_saved"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "ipo"},
+        {"loss": "ipo", "length_normalised": True},
+        {"loss": "dpop", "dpop_penalty": 5},
+        {"label_smoothing": 0.1},
+        {"nll_weight": 0.5},
+        {"length_normalised": True, "score_shared": True},
+    ],
+    ids=str,
+)
+def test_every_loss_is_the_same_for_trees_and_pairs(
+    policy: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    for computation in ("tree", "pairs"):
+        settings = config(epochs=1, computation=computation, **changes)
+        train_dpo(policy, QUESTIONS, settings, tmp_path / computation)
+    # DPOP's penalty begins exactly where the training does, so that the last bit of the first
+    # log-probs decides whether the first step feels it.
+    rel = 1e-2 if settings.loss == "dpop" else 1e-4
+    assert losses(tmp_path / "tree") == pytest.approx(losses(tmp_path / "pairs"), rel=rel)
+
+
+def test_a_model_that_cannot_score_trees_trains_on_pairs_and_says_so(
+    policy: Path, tmp_path: Path
+) -> None:
+    shape = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    mamba = MambaForCausalLM(MambaConfig(**shape))
+    save_policy(Policy("mamba", mamba, load_policy(policy).tokenizer), tmp_path / "mamba")
+    said: list[str] = []
+    report = train_dpo(tmp_path / "mamba", PAIRS, CONFIG, tmp_path / "out", note=said.append)
+    assert report.computation == "pairs"
+    assert report.first_loss == pytest.approx(LN2, abs=1e-5)
+    assert len(said) == 1
+    assert "cannot score token trees (paths: " in said[0]
+    with pytest.raises(InputError, match=r"computation: .* cannot score token trees"):
+        train_dpo(tmp_path / "mamba", PAIRS, config(computation="tree"), tmp_path / "tree")
+
+
+def test_references_survive_another_shuffle_and_are_gone_when_deleted(
+    policy: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Killed):
+        train_dpo(policy, QUESTIONS, CONFIG, tmp_path, progress=kill_at(3))
+    written = (tmp_path / "references.npz").read_bytes()
+    train_dpo(
+        policy,
+        QUESTIONS[::-1],
+        config(seed=9),
+        tmp_path / "other",
+        references=tmp_path / "references.npz",
+    )
+    assert (tmp_path / "references.npz").read_bytes() == written
+    (tmp_path / "references.npz").unlink()
+    with pytest.raises(ScdpoError, match="log-probs of the initial policy are gone"):
+        train_dpo(policy, QUESTIONS, CONFIG, tmp_path)
 
 
 class Killed(Exception):

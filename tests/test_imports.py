@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": RECORDS | SERVICES | {"store", "problems", "sampling", "pairs", "training"},
     "report": RECORDS | {"store"},
     "results": RECORDS | {"evaluation", "report"},
+    "trained": RECORDS | {"policies", "training"},
     "rowfiles": RECORDS | {"store"},
     "execute": RECORDS | {"store", "sandbox", "rowfiles"},
     "marking": RECORDS | {"store", "grading", "rowfiles"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from scdpo.training.losses import dpo_loss, sequence_logps
+from scdpo.training.losses import (
+    SHARED_PREFIX_CANCELS,
+    chosen_nll,
+    dpo_loss,
+    dpop_loss,
+    ipo_loss,
+    per_token,
+    sequence_logps,
+)
 from scdpo.training.padding import pad_sequences
 from scdpo.training.scoring import score_padded
 from scdpo.training.tree import MaskedIds
@@ -133,3 +142,74 @@ def test_an_identical_shared_prefix_cancels_in_value_and_gradient() -> None:
     torch.testing.assert_close(masked_grad, whole_grad, rtol=1e-4, atol=1e-6)
     assert abs(masked - math.log(2)) > 1e-3
     assert abs(masked_reward - whole_reward) > 1e-3
+
+
+def four(*values: float) -> list[torch.Tensor]:
+    return [torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in values]
+
+
+def test_label_smoothing_mixes_the_loss_of_the_flipped_pair() -> None:
+    logps = four(-10, -20, -11, -18)
+    plain, flipped = dpo_loss(*logps, 0.5), dpo_loss(logps[1], logps[0], logps[3], logps[2], 0.5)
+    smooth = dpo_loss(*logps, 0.5, label_smoothing=0.1)
+    expected = 0.9 * plain.loss_B + 0.1 * flipped.loss_B
+    assert smooth.loss_B.item() == pytest.approx(expected.item())
+    assert smooth.margin_B == plain.margin_B
+    assert dpo_loss(*logps, 0.5, label_smoothing=0.0).loss_B == plain.loss_B
+
+
+def test_ipo_pulls_the_log_ratios_to_a_distance() -> None:
+    beta = 0.25
+    out = ipo_loss(*four(-10, -20, -11, -18), beta)
+    assert out.loss_B.item() == pytest.approx((1 - (-2) - 2) ** 2)
+    assert ipo_loss(*four(-10, -20, -11, -19), beta).loss_B.item() == pytest.approx(0)
+    assert out.margin_B.item() == pytest.approx(beta * 3)
+
+
+def test_dpop_penalises_a_chosen_one_that_has_become_less_likely() -> None:
+    likelier, less_likely = four(-10, -20, -11, -18), four(-12, -22, -11, -18)
+    assert dpop_loss(*likelier, 0.5, 5.0).loss_B == dpo_loss(*likelier, 0.5).loss_B
+    margin = 0.5 * ((-12 + 11) - (-22 + 18)) - 0.5 * 5.0 * 1
+    out = dpop_loss(*less_likely, 0.5, 5.0)
+    assert out.loss_B.item() == pytest.approx(math.log1p(math.exp(-margin)))
+    assert out.margin_B == dpo_loss(*less_likely, 0.5).margin_B
+
+
+def test_nll_is_the_mean_over_the_chosen_tokens() -> None:
+    nll = chosen_nll(torch.tensor([-10.0, -3.0]), torch.tensor([5, 2]))
+    assert nll.tolist() == [2.0, 1.5]
+
+
+VARIANTS: dict[str, Callable[..., torch.Tensor]] = {
+    "sigmoid": lambda t, n: dpo_loss(*t, 0.1).loss_B,
+    "sigmoid, label-smoothed (cDPO)": lambda t, n: dpo_loss(*t, 0.1, 0.2).loss_B,
+    "ipo": lambda t, n: ipo_loss(*t, 0.1).loss_B,
+    "dpop": lambda t, n: dpop_loss(*t, 0.1, 5.0).loss_B,
+    "added NLL (RPO)": lambda t, n: dpo_loss(*t, 0.1).loss_B + chosen_nll(t[0], n[0]),
+    "length-normalised": lambda t, n: (
+        dpo_loss(*(per_token(x, n[i % 2]) for i, x in enumerate(t)), 0.1).loss_B
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_table_says_in_which_losses_a_shared_prefix_cancels(name: str) -> None:
+    """A prefix adds the same policy log-prob to both sides, and the same reference log-prob."""
+    lengths = torch.tensor([[7.0], [9.0]], dtype=torch.float64)
+    found = []
+    for policy_prefix, reference_prefix, n_prefix in ((0.0, 0.0, 0), (-6.0, -5.0, 4)):
+        shared = torch.tensor([policy_prefix], dtype=torch.float64, requires_grad=True)
+        chosen, rejected, ref_chosen, ref_rejected = four(-10, -20, -11, -18)
+        terms = (chosen + shared, rejected + shared)
+        references = (ref_chosen + reference_prefix, ref_rejected + reference_prefix)
+        loss = VARIANTS[name]((*terms, *references), lengths + n_prefix)
+        loss.backward()
+        assert shared.grad is not None
+        found.append((loss.item(), shared.grad.item()))
+    without, with_prefix = found
+    cancels = with_prefix == pytest.approx((without[0], 0), abs=1e-12)
+    assert cancels == SHARED_PREFIX_CANCELS[name]
+
+
+def test_the_table_is_complete() -> None:
+    assert VARIANTS.keys() == SHARED_PREFIX_CANCELS.keys()

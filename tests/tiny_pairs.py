@@ -15,7 +15,7 @@ EOS = "<eos>"
 WORDS = [*(f"w{i}" for i in range(62)), "<unk>", EOS]
 
 
-def make_policy(path: Path) -> Path:
+def make_policy(path: Path, **shape: int) -> Path:
     """A random Llama with a tokenizer that makes a token of every word."""
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -26,8 +26,7 @@ def make_policy(path: Path) -> Path:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(WORDS),
-            hidden_size=32,
-            intermediate_size=48,
+            **{"hidden_size": 32, "intermediate_size": 48} | shape,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=128,

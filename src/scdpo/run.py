@@ -30,19 +30,13 @@ from scdpo.provenance import (
 from scdpo.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.report import BreakdownLine, PolicyLine
-from scdpo.results import (
-    SFT,
-    TrainedPolicy,
-    breakdown_lines,
-    policy_lines,
-    trained_policy,
-    training_counts,
-)
+from scdpo.results import SFT, breakdown_lines, policy_lines
 from scdpo.sampling.branch import first_preferred, sample_branches
 from scdpo.sampling.naive import sample_naive
 from scdpo.sampling.recorded import import_recorded
 from scdpo.services import Services, Silent, Watcher, when_needed
 from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
+from scdpo.trained import TrainedPolicy, trained_policy, training_counts
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport

@@ -181,7 +181,8 @@ class _Beginning:
             else:
                 self._note(f"every pair by itself: the model cannot score token trees ({reason})")
         backend = trainer.way.backend if trainer.way else None
-        self.attention.enter_context(attending(trainer.model_wrapped, backend))
+        for model in filter(None, (trainer.model_wrapped, trainer.initial)):
+            self.attention.enter_context(attending(model, backend))
 
 
 def preference_metrics(

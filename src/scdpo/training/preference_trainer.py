@@ -49,7 +49,8 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
     The loss of an optimizer step is the mean over its pairs. `way` says how trees are scored;
     None scores every sequence by itself. It has to be set before the first step, and with it,
     where the reference is cached, `reference`: (n, 2) log-probs of all pairs' chosen and rejected
-    sequences.
+    sequences. `initial` is a copy of the initial policy, where the reference is online and no
+    adapter can be switched off.
     """
 
     metric_names = tuple(f"{kind}{name}" for kind in ("", *OF_KIND) for name in METRICS)
@@ -69,7 +70,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         self.way: Way | None = None
         self.reference: NDArray[np.float32] | None = None
         self._adapted = hasattr(model, "disable_adapter")
-        self._initial = self._frozen_copy(model) if config.reference == "online" else None
+        self.initial = self._frozen_copy(model) if config.reference == "online" else None
 
     def work(self, step: OptimizerStep, process: int, processes: int) -> Work[PairBatch]:
         """A process's share of a step."""
@@ -178,7 +179,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
             return torch.from_numpy(self.reference[list(batch.pairs)].reshape(-1))
         off = _without_adapter(model_inside(model)) if self._adapted else nullcontext()
         with off, torch.no_grad():
-            return self._score(self._initial or model, batch.sequences)
+            return self._score(self.initial or model, batch.sequences)
 
     def _frozen_copy(self, model: PreTrainedModel) -> nn.Module | None:
         """The initial policy, where switching an adapter off does not give it."""

@@ -87,6 +87,7 @@ def score_tree(model: nn.Module, tree: Tree, way: Way) -> Tensor:
     nothing have log-prob 0.
     """
     inner = model_inside(model)
+    assert inner.config._attn_implementation == IMPLEMENTATIONS[way.backend], "not attending so"
     device = next(inner.parameters()).device
     token_C, slot_E = np.unique(tree.token_E, return_inverse=True)
     source_C = torch.from_numpy(tree.parent_N[token_C]).to(device)
