@@ -183,7 +183,7 @@ def _kept(first: Mapping[Setting, Outcome], keep: int) -> list[Setting]:
 
 
 def _medians(found: Sequence[Outcome]) -> Outcome:
-    names = ("seconds", "reference_seconds", "before_mib", "peak_mib")
+    names = ("seconds", "cpu_seconds", "reference_seconds", "before_mib", "peak_mib")
     return replace(found[0], **{n: median(getattr(one, n) for one in found) for n in names})
 
 
@@ -191,14 +191,14 @@ def print_speed(letter: str, workload: Workload, about: Figures, args: argparse.
     """What a workload is, and the head of its table."""
     print(f"\n{letter}  {workload.name} a question, {workload.batch_size} pairs a step")
     print(
-        f"   {about.questions} questions, {about.pairs} pairs; means: question"
-        f" {about.question_tokens:.0f} tokens, preferred solution {about.solution_tokens:.0f} tokens"
-        f" in {about.steps:.1f} steps\n   {about.tokens:,} tokens in all sequences, of which trees"
-        f" save {about.saved:.1%}"
+        f"   {about.questions} questions, {about.pairs} pairs; means: {about.question_tokens:.0f}"
+        f" tokens a question, {about.solution_tokens:.0f} tokens and {about.steps:.1f} steps a"
+        f" preferred solution\n   {about.tokens:,} tokens in all sequences, of which trees save"
+        f" {about.saved:.1%}"
     )
     memory = "GPU" if args.gpu else "RSS"
     print(
-        f"\n   {'':38}{'seconds':>9}{'tokens/s':>10}{'reference':>11}{f'peak {memory}':>10}"
+        f"\n   {'':38}{'seconds':>9}{'CPU s':>8}{'tokens/s':>10}{'reference':>11}{f'peak {memory}':>10}"
         f"{'before':>8}{'passes':>8}"
     )
 
@@ -207,7 +207,7 @@ def print_results(measured: Mapping[Setting, Outcome], workload: Workload) -> No
     """The table and, against TRL's fastest and most frugal settings, the ratios."""
     for setting, o in measured.items():
         print(
-            f"   {setting.name:38}{o.seconds:9.1f}{o.tokens / o.seconds:10.0f}"
+            f"   {setting.name:38}{o.seconds:9.1f}{o.cpu_seconds:8.1f}{o.tokens / o.seconds:10.0f}"
             f"{o.reference_seconds:9.1f} s{o.peak_mib:10.0f}{o.before_mib:8.0f}"
             f"{o.micro_batches:8}"
         )

@@ -74,7 +74,8 @@ class Outcome:
 
     `seconds` are those from when training begins, the reference log-probs being there, (or from
     the end of the warm-up) to the end of the last optimizer step, and `tokens` those of all
-    sequences of these steps, each by itself; `reference_seconds` are those of the reference
+    sequences of these steps, each by itself; `cpu_seconds` is the processor time of these steps,
+    which a busy machine changes less; `reference_seconds` are those of the reference
     log-probs, with trying how trees can be computed.
     `before_mib` is the memory in use when training begins and `peak_mib` the most of the process
     until its last step ended: resident memory, or on a GPU that of tensors there.
@@ -84,6 +85,7 @@ class Outcome:
     """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     reference_seconds: float = 0.0
     before_mib: float = 0.0
     peak_mib: float = 0.0
@@ -100,7 +102,7 @@ class Meter:
     def __init__(self, warm_up: int) -> None:
         self.outcome = Outcome()
         self._warm_up = warm_up
-        self._started = 0.0
+        self._started = self._cpu_started = 0.0
 
     def step(self, done: int, total: int) -> None:
         """To be called with 0 at the begin, and after every step."""
@@ -109,9 +111,10 @@ class Meter:
         if not done:
             self.outcome.before_mib = _memory_now()
         if done == self._warm_up:
-            self._started = time.perf_counter()
+            self._started, self._cpu_started = time.perf_counter(), time.process_time()
         elif done == total:
             self.outcome.seconds = time.perf_counter() - self._started
+            self.outcome.cpu_seconds = time.process_time() - self._cpu_started
             self.outcome.peak_mib = _memory_peak()
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ import torch
 
 from distributed_worker import PAIRS
 from scdpo.policies import load_policy
+from scdpo.recipe import load_recipe
+from scdpo.run import Run
 from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
+from scdpo.training.sft_config import SFTReport
+from small_runs import write_recipe, write_recorded
 from tiny_pairs import make_policy
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -95,7 +100,7 @@ def launched(
         env=os.environ | kinds[kind] | {"OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=120,
         check=False,
     )
 
@@ -167,3 +172,52 @@ def test_one_launched_process_is_one_training(policy: Path, tmp_path: Path) -> N
     done = launched("ddp", policy, tmp_path / "two", config(), processes=1)
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-6)
+
+
+# ---- the command line
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of ours as two processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launch += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "scdpo"]
+    return subprocess.run(
+        [*launch, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_commands_that_train_can_be_launched_as_several_processes(tmp_path: Path) -> None:
+    recorded = write_recorded(tmp_path / "recorded.jsonl", 6)
+    settings = write_recipe(tmp_path / "recipe.yaml", pairs={"heldout_share": 0.0})
+    one, two = tmp_path / "one", tmp_path / "two"
+    with Run(load_recipe(settings), one) as run:
+        run.import_solutions(Path(recorded), "tora", "gsm8k")
+        run.pair()
+    shutil.copytree(one, two)
+    with Run(load_recipe(settings), one) as run:
+        run.train("dpo")
+        alone = run.sft(tmp_path / "sft-one")
+
+    done = torchrun("train", str(two), "--method", "dpo")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("next      scdpo evaluate") == 1
+    logs = [losses(folder / "policies/dpo") for folder in (one, two)]
+    assert logs[1] == pytest.approx(logs[0], abs=1e-5)
+    again = torchrun("train", str(two), "--method", "dpo", "--redo")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert losses(two / "policies/dpo") == logs[1]
+
+    done = torchrun("sft", str(two), "--out", str(tmp_path / "sft-two"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    both = SFTReport.model_validate_json((tmp_path / "sft-two/report.json").read_bytes())
+    assert both.final_loss == pytest.approx(alone.final_loss, abs=1e-5)
+    assert both.tokens == alone.tokens
+
+    refused = torchrun("pair", str(two))
+    assert refused.returncode != 0
+    assert "which is for `scdpo train` and `scdpo sft` alone" in refused.stderr

@@ -91,8 +91,9 @@ def train_sft(
         raise InputError(
             f"supervised training: none of {len(examples)} solutions can be used: {reasons}"
         )
+    fingerprint = _fingerprint(policy, kept, config)
     with processes.main_process_first():
-        folder = TrainingFolder(out, _fingerprint(policy, kept, config))
+        folder = TrainingFolder(out, fingerprint)
     if done := folder.report(SFTReport):
         return done
     trainer = SFTTrainer(policy.model, kept, config, folder.checkpoints)
