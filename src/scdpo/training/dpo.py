@@ -163,7 +163,7 @@ class _Beginning:
         main = self._trainer.accelerator.is_main_process
         logps = reference_logps(score, sequences, self._weights, cache, write=main)
         n_train = 2 * len(self._trainer.pairs)
-        self._trainer.reference = np.asarray(logps[:n_train], dtype=np.float32).reshape(-1, 2)
+        self._trainer.reference = np.asarray(logps[:n_train], dtype=np.float64).reshape(-1, 2)
         self.heldout = logps[n_train:]
         self.seconds = time.perf_counter() - started
 
@@ -191,8 +191,10 @@ def preference_metrics(
     """Metrics of n pairs from 2n log-probs (chosen, rejected, chosen …), None of no pairs."""
     if not policy_logps:
         return None
-    policy_chosen, policy_rejected = torch.tensor(policy_logps).view(-1, 2).unbind(1)
-    ref_chosen, ref_rejected = torch.tensor(reference).view(-1, 2).unbind(1)
+    policy_chosen, policy_rejected = (
+        torch.tensor(policy_logps, dtype=torch.float64).view(-1, 2).unbind(1)
+    )
+    ref_chosen, ref_rejected = torch.tensor(reference, dtype=torch.float64).view(-1, 2).unbind(1)
     out = dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
     return PreferenceMetrics(
         n_pairs=len(out.loss_B),

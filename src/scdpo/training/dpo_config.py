@@ -61,7 +61,7 @@ class DPOConfig(TrainingConfig):
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
     computation: Literal["auto", "tree", "pairs"] = "auto"
-    row_tokens: int = Field(4096, ge=16)
+    row_tokens: int = Field(2048, ge=16)
     attention: Literal["auto", "paths", "sdpa", "flex"] = "auto"
     reference: Literal["cached", "online"] = "cached"
     lora: LoraSettings | None = None

@@ -3,7 +3,8 @@
 Shape suffixes: B rows (sequences, or pairs where said), T tokens, V vocabulary.
 
 Inputs of the losses are summed log-probs (nats) of the tokens that count, of B pairs, under the
-policy and the reference policy. A step-controlled pair counts the steps after k (arXiv
+policy and the reference policy. Sums are in fp64, as losses are made of small differences of
+them: in fp32 a sum of −5,000 is known to 2e-4 only. A step-controlled pair counts the steps after k (arXiv
 2407.00782, Eq. 4). If its shared steps counted too, then with the same token ids on both sides
 they would add the same number to both sums, which cancels in some losses, value and gradient,
 and in others not (`SHARED_PREFIX_CANCELS`). In rewards it never does.
@@ -31,7 +32,7 @@ SHARED_PREFIX_CANCELS = {
 
 
 def sequence_logps(logits_BTV: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Summed log-prob of the tokens that count, per sequence: shape (B,), fp32, nats.
+    """Summed log-prob of the tokens that count, per sequence: shape (B,), fp64, nats.
 
     The logits at position t predict the token at t + 1, so the first token has no prediction
     and never counts. `mask_BT` is boolean, True where a token counts; whatever stands at other
@@ -45,7 +46,7 @@ def sequence_logps(logits_BTV: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Tenso
         ignore_index=_IGNORED,
         reduction="none",
     )
-    return -nll.view_as(ids_BT).sum(dim=1)
+    return -nll.view_as(ids_BT).sum(dim=1, dtype=torch.float64)
 
 
 class DPOOutput(NamedTuple):

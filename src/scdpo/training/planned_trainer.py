@@ -74,6 +74,7 @@ class PlannedTrainer(Trainer, Generic[W]):
 
     metric_names: tuple[str, ...] = ()
     """What `loss` adds up with `add_metric`."""
+    _since: float
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class PlannedTrainer(Trainer, Generic[W]):
     ) -> Tensor:
         """Forward and backward passes of this process's share of a step; returns its loss,
         scaled so that the mean over processes is that of the step."""
-        started = time.perf_counter()
+        self._since = self._since or time.perf_counter()
         model.train()
         processes = self.accelerator.num_processes
         work = self.work(inputs, self.accelerator.process_index, processes)
@@ -163,7 +164,6 @@ class PlannedTrainer(Trainer, Generic[W]):
             total += loss.detach()
         self._tokens[0] += work.n_tokens
         self._tokens[1] += work.n_separate
-        self._seconds += time.perf_counter() - started
         return total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -178,8 +178,9 @@ class PlannedTrainer(Trainer, Generic[W]):
         values = [*(float(self._metrics[name]) for name in self.metric_names), *self._tokens]
         sums = torch.tensor(values, dtype=torch.float64, device=self.args.device)
         *totals, computed, separate = self.accelerator.reduce(sums, "sum").tolist()
+        seconds = time.perf_counter() - self._since
         rates = {
-            "tokens_per_second": round(computed / max(self._seconds, 1e-9), 1),
+            "tokens_per_second": round(computed / max(seconds, 1e-9), 1),
             "tokens_saved": round(1 - computed / separate, 4),
         }
         self._computed += computed
@@ -191,7 +192,7 @@ class PlannedTrainer(Trainer, Generic[W]):
         """Begin the metrics of a step: the same ones in every process."""
         self._metrics: dict[str, Tensor | float] = dict.fromkeys(self.metric_names, 0.0)
         self._tokens = [0, 0]
-        self._seconds = 0.0
+        self._since = 0.0
 
     def _synchronised(self, model: torch.nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Reduce gradients over processes after the last micro-batch alone, where that is cheap."""

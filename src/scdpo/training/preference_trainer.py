@@ -68,7 +68,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         self.pairs = pairs
         self.config = config
         self.way: Way | None = None
-        self.reference: NDArray[np.float32] | None = None
+        self.reference: NDArray[np.float64] | None = None
         self._adapted = hasattr(model, "disable_adapter")
         self.initial = self._frozen_copy(model) if config.reference == "online" else None
 
@@ -90,7 +90,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         out = preference_loss(logps, reference, lengths, self.config)
         if counts:
             self._measure(out, [pair.kind for pair in pairs])
-        return out.loss_B.sum()
+        return out.loss_B.sum().float()
 
     def step_metrics(self, totals: dict[str, float]) -> dict[str, float]:
         """Means over the pairs of the step, over all and over those of each kind."""

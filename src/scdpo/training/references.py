@@ -85,7 +85,7 @@ class ReferenceCache:
             np.savez(
                 file,
                 keys=np.asarray(list(self.logps), dtype=np.str_),
-                logps=np.asarray(list(self.logps.values()), dtype=np.float32),
+                logps=np.asarray(list(self.logps.values()), dtype=np.float64),
             )
         partial.replace(self.path)
 

@@ -64,7 +64,7 @@ def takes_logits_to_keep(model: nn.Module) -> bool:
 
 
 def score_padded(model: nn.Module, batch: SequenceBatch) -> Tensor:
-    """Log-prob (B,) of what counts in each padded sequence, fp32, nats.
+    """Log-prob (B,) of what counts in each padded sequence, fp64, nats.
 
     No attention mask is passed: padding is on the right, where no real token attends to it, and
     without a mask the fused causal attention can be used.
@@ -81,7 +81,7 @@ def score_padded(model: nn.Module, batch: SequenceBatch) -> Tensor:
 
 
 def score_tree(model: nn.Module, tree: Tree, way: Way) -> Tensor:
-    """Log-prob (S,) of what counts in each sequence of a row of trees, fp32, nats.
+    """Log-prob (S,) of what counts in each sequence of a row of trees, fp64, nats.
 
     The model's attention has to be the one of `way` (see `attending`). Sequences that count
     nothing have log-prob 0.
@@ -109,9 +109,9 @@ def score_tree(model: nn.Module, tree: Tree, way: Way) -> Tensor:
             return token_logps(hidden_NH[source_C], target_C, head, tree.n_scored)
 
         logps_C = _in_place_of_forward(model, inner, logps)
-    sums_S = torch.zeros(tree.n_sequences, device=device, dtype=torch.float32)
+    sums_S = torch.zeros(tree.n_sequences, device=device, dtype=torch.float64)
     sequence_E = torch.from_numpy(tree.sequence_E).to(device)
-    return sums_S.index_add(0, sequence_E, logps_C[torch.from_numpy(slot_E).to(device)])
+    return sums_S.index_add(0, sequence_E, logps_C.double()[torch.from_numpy(slot_E).to(device)])
 
 
 def token_logps(

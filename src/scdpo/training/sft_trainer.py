@@ -64,8 +64,8 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
         """The sum of the negative log-probs of a micro-batch's counted tokens."""
         if isinstance(micro_batch, Tree):
             assert self.way is not None
-            return -score_tree(model, micro_batch, self.way).sum()
-        return -score_padded(model, micro_batch).sum()
+            return -score_tree(model, micro_batch, self.way).sum().float()
+        return -score_padded(model, micro_batch).sum().float()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW, or Muon and AdamW."""
