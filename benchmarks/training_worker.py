@@ -75,13 +75,12 @@ class Outcome:
     `seconds` are those from when training begins, the reference log-probs being there, (or from
     the end of the warm-up) to the end of the last optimizer step, and `tokens` those of all
     sequences of these steps, each by itself; `cpu_seconds` is the processor time of these steps,
-    which a busy machine changes less; `reference_seconds` are those of the reference
-    log-probs, with trying how trees can be computed.
-    `before_mib` is the memory in use when training begins and `peak_mib` the most of the process
-    until its last step ended: resident memory, or on a GPU that of tensors there.
-    `micro_batches` is how many there are of an optimizer step, the fewest. `losses` is one of
-    each optimizer step. `apart` is the relative difference of two gradients (kind `gradient`,
-    whose `losses` are those of trees and of pairs).
+    which a busy machine changes less; `reference_seconds` are those of the reference log-probs,
+    with trying how trees can be computed. `before_mib` is the memory in use when training begins
+    and `peak_mib` the most of the process until its last step ended: resident memory, or on a GPU
+    that of tensors there. `micro_batches` is how many there are of an optimizer step, the fewest.
+    `losses` is one of each optimizer step. `apart` is the relative difference of two gradients
+    (kind `gradient`, whose `losses` are those of trees and of pairs).
     """
 
     seconds: float = 0.0
@@ -326,7 +325,7 @@ def compare_gradients(job: Job) -> Outcome:
     sequences = [side for pair in tokens for side in (pair.chosen, pair.rejected)]
     questions = [pair.prompt_ids for pair in tokens for _ in range(2)]
     reference = trainer.score_all(sequences, questions, initial=True)
-    trainer.reference = torch.tensor(reference).view(-1, 2).numpy()
+    trainer.reference = torch.tensor(reference, dtype=torch.float64).view(-1, 2).numpy()
     torch.manual_seed(SEED)
     with torch.no_grad():
         for parameter in policy.model.parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -158,6 +159,7 @@ def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
         reports[name] = train_dpo(policy, QUESTIONS, settings, tmp_path / name)
         curves[name] = losses(tmp_path / name)
     for name in ways:
+        assert curves[name][0] == pytest.approx(LN2, abs=1e-6), name
         assert curves[name] == pytest.approx(curves["pairs"], abs=1e-4), name
         moved = (weights(tmp_path / name / "policy") - weights(policy)).norm()
         apart = weights(tmp_path / name / "policy") - weights(tmp_path / "pairs" / "policy")
@@ -167,6 +169,16 @@ def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
     assert reports["pairs"].tokens_saved == 0
     assert reports["paths"].computation == "tree, paths attention"
     assert 0.3 < reports["paths"].tokens_saved < 0.7
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_decoder_trains_the_same(policy: Path, tmp_path: Path) -> None:
+    for compiled in (False, True):
+        settings = config(epochs=1, compile=compiled, attention="sdpa")
+        train_dpo(policy, QUESTIONS, settings, tmp_path / str(compiled))
+    curves = [losses(tmp_path / str(compiled)) for compiled in (False, True)]
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    assert weights(tmp_path / "True" / "policy").shape == weights(policy).shape
 
 
 def test_loss_does_not_depend_on_the_rows(policy: Path, tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_nothing_is_appended_to_an_unfinished_solution() -> None:
     assert tokens.rejected_ids == tuple(encode("cut of"))
 
 
+def test_the_end_of_a_solution_is_there_once_where_it_is_finished() -> None:
+    finished = (code_step("x", "1"), text_step("so 1#"))
+    tokens = pair_tokens(pair(chosen=finished, rejected=(text_step("so 2#"),)), encode)
+    (end,) = encode("#")
+    for ids, mask in (tokens.chosen, tokens.rejected):
+        assert ids.count(end) == 1
+        assert ids[-1] == end
+        assert mask[-1]
+
+
 def test_shared_steps_count_when_asked_but_never_the_prompt() -> None:
     tokens = pair_tokens(pair(), encode, score_shared=True)
     assert counted(tokens) == (list(encode("sgood")), list(encode("sba")))

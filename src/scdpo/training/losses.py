@@ -4,9 +4,9 @@ Shape suffixes: B rows (sequences, or pairs where said), T tokens, V vocabulary.
 
 Inputs of the losses are summed log-probs (nats) of the tokens that count, of B pairs, under the
 policy and the reference policy. Sums are in fp64, as losses are made of small differences of
-them: in fp32 a sum of −5,000 is known to 2e-4 only. A step-controlled pair counts the steps after k (arXiv
-2407.00782, Eq. 4). If its shared steps counted too, then with the same token ids on both sides
-they would add the same number to both sums, which cancels in some losses, value and gradient,
+them: in fp32 a sum of −5,000 is known to 2e-4 only. A step-controlled pair counts the steps after
+k (arXiv 2407.00782, Eq. 4). If its shared steps counted too, then with the same token ids on both
+sides they would add the same number to both sums, which cancels in some losses, value and gradient,
 and in others not (`SHARED_PREFIX_CANCELS`). In rewards it never does.
 """
 
