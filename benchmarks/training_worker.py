@@ -36,7 +36,7 @@ SEED = 0
 MIB = 2**20
 
 Kind = Literal["tree", "pairs", "trl", "gradient"]
-Order = Literal["planned", "sorted", "grouped"]
+Order = Literal["planned", "sorted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Job:
     `kind` is ours over trees or over padded pairs, TRL's, or the comparison of one batch's
     gradients (`compare_gradients`). `size` is the number of pairs that go through the model
     together, `row_tokens` the rows of trees. `order` is for TRL: `planned` has the rows in the
-    order of our plan, `sorted` the longest first within each optimizer step, and `grouped` is
-    the Trainer's own `group_by_length`, whose optimizer steps are other ones. `bf16_weights` loads
-    TRL's model in bf16. Time is measured after `warm_up` optimizer steps.
+    order of our plan, `sorted` the longest first within each optimizer step. `bf16_weights` loads
+    TRL's model in bf16. `checkpointing` is that of gradients. Time is measured after `warm_up`
+    optimizer steps.
     """
 
     kind: Kind
@@ -62,6 +62,7 @@ class Job:
     row_tokens: int = DPOConfig().row_tokens
     order: Order = "planned"
     threads: int = 2
+    checkpointing: bool | Literal["selective"] = False
     processes: int = 1
     gpu: bool = False
     bf16_weights: bool = False
@@ -147,6 +148,7 @@ def settings(job: Job) -> DPOConfig:
         bf16=job.gpu,
         lora=LoraSettings() if job.gpu else None,
         checkpoint_steps=1_000_000,
+        gradient_checkpointing=job.checkpointing,
         seed=SEED,
     )
 
@@ -267,7 +269,6 @@ def _row(pair: Pair, tokens: PairTokens) -> dict[str, Any]:
 
 
 def _trl_settings(job: Job) -> dict[str, Any]:
-    strategy = "group_by_length" if job.order == "grouped" else "sequential"
     weights = "bfloat16" if job.bf16_weights else "float32"
     return {
         "output_dir": job.out,
@@ -282,9 +283,9 @@ def _trl_settings(job: Job) -> dict[str, Any]:
         "num_train_epochs": 1,
         "per_device_train_batch_size": job.size,
         "gradient_accumulation_steps": job.batch_size // job.size,
-        "train_sampling_strategy": strategy,
+        "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,  # or there would be no lengths to group by
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": job.checkpointing,
         "precompute_ref_log_probs": True,
         # TRL turns off dropout layers but not the attention's own.
         "model_init_kwargs": {"attention_dropout": 0.0, "dtype": weights},

@@ -118,7 +118,21 @@ CASES = [
     pytest.param("ddp", {}, "MULTI_CPU", 1.0, id="ddp"),
     pytest.param("ddp", {"computation": "pairs"}, "MULTI_CPU", 1.0, id="ddp, pairs"),
     pytest.param("fsdp", {}, "FSDP", 0.5, id="fsdp2"),
-    pytest.param("fsdp", {"lora": {"rank": 4}}, "FSDP", 0.5, id="fsdp2, lora"),
+    pytest.param(
+        "fsdp",
+        {"lora": {"rank": 4}, "gradient_checkpointing": "selective"},
+        "FSDP",
+        0.5,
+        id="fsdp2, lora, selective",
+    ),
+    pytest.param(
+        "deepspeed",
+        {"gradient_checkpointing": "selective"},
+        "DEEPSPEED",
+        0.5,
+        id="zero3, selective",
+        marks=needs_deepspeed,
+    ),
     pytest.param("deepspeed", {}, "DEEPSPEED", 0.5, id="zero3", marks=needs_deepspeed),
     pytest.param(
         "deepspeed",

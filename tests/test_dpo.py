@@ -151,6 +151,9 @@ def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
         "paths": {"computation": "tree", "attention": "paths"},
         "sdpa": {"computation": "tree", "attention": "sdpa"},
         "again": {"gradient_checkpointing": True},
+        "selective": {"gradient_checkpointing": "selective"},
+        "selective, mask": {"gradient_checkpointing": "selective", "attention": "sdpa"},
+        "selective, pairs": {"gradient_checkpointing": "selective", "computation": "pairs"},
         "online": {"reference": "online"},
     }
     reports, curves = {}, {}

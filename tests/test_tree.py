@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from scdpo.training.attention import Backend
+from scdpo.training.chain_attention import OPERATOR, chain_attention, pieces_of
 from scdpo.training.packing import pack
 from scdpo.training.padding import pad_sequences
 from scdpo.training.probe import find_way
@@ -208,15 +210,22 @@ def test_trees_give_the_log_probs_and_gradients_of_sequences(
     assert (found - expected).norm() < 1e-5 * expected.norm()
 
 
-def test_chunks_give_the_same_and_never_hold_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "times"), [(2**30, 1), (0, 2)], ids=["kept", "made again"])
+def test_chunks_give_the_same_and_never_hold_all_logits(
+    most: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     model = model_of(LLAMA)
     model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(len(out)))
-    monkeypatch.setattr("scdpo.training.scoring.LOGITS_BYTES", 4 * 50 * 8)
+    monkeypatch.setattr("scdpo.training.scoring.CHUNK_TOKENS", 2)
+    monkeypatch.setattr("scdpo.training.scoring.LOGITS_BYTES", most)
     (alone, expected), (together, found) = both_ways(model, QUESTIONS, Way("paths"))
     assert together.tolist() == pytest.approx(alone.tolist(), rel=1e-5)
     assert (found - expected).norm() < 1e-5 * expected.norm()
-    assert 0 < max(n for n in seen[len(alone) :]) <= 2
+    in_chunks = seen[len(alone) :]
+    assert max(in_chunks) == 2
+    tree = join([grow(question) for question in QUESTIONS])
+    assert sum(in_chunks) == times * tree.n_scored
 
 
 @pytest.mark.parametrize(
@@ -270,6 +279,43 @@ def test_neighbours_and_siblings_are_not_seen(seed: int, backend: Backend) -> No
             scores.append(score_tree(model, join([grow(q) for q in some]), Way(backend)))
     differ = (scores[0] - scores[1]).abs() > 1e-5
     assert differ.nonzero().flatten().tolist() == [6 * at + side]
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(sequences, st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_pieces_of_attention_are_the_whole(
+    dtype: torch.dtype, kv_heads: int, some: list[MaskedIds], seed: int
+) -> None:
+    tree = join([grow(some), grow(some[:1])])
+    generator = torch.Generator().manual_seed(seed)
+    states = [
+        torch.randn(1, heads, len(tree), 8, dtype=dtype, generator=generator, requires_grad=True)
+        for heads in (4, kv_heads, kv_heads)
+    ]
+    found = chain_attention(*states, pieces_of(tree.chains), 0.3)
+    query, *others = states
+    expected = F.scaled_dot_product_attention(
+        query,
+        *(s.repeat_interleave(4 // kv_heads, dim=1) for s in others),
+        attn_mask=torch.from_numpy(visible(tree)),
+        scale=0.3,
+    )
+    weight = torch.randn(found.shape, dtype=dtype, generator=generator)
+    for one, other in zip(
+        (found, *torch.autograd.grad((found * weight).sum(), states)),
+        (expected, *torch.autograd.grad((expected * weight).sum(), states)),
+        strict=True,
+    ):
+        close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
+        torch.testing.assert_close(one, other, **close)
+
+
+def test_the_operator_of_pieces_keeps_torchs_rules() -> None:
+    tree = grow(QUESTIONS[0])
+    states = [torch.randn(1, heads, len(tree), 8, requires_grad=True) for heads in (4, 2, 2)]
+    torch.library.opcheck(OPERATOR, (*states, pieces_of(tree.chains), 0.3))
 
 
 def test_flex_attention_sees_the_same_as_the_dense_mask() -> None:

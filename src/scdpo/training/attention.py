@@ -9,6 +9,7 @@ backward on a CPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from scdpo.training.chain_attention import chain_attention, pieces_of
 from scdpo.training.tree import Chain, Ints, Tree, visible
 
 if TYPE_CHECKING:
@@ -37,13 +39,16 @@ _REFUSED = ("softcap", "s_aux", "position_bias")
 class PathPlan:
     """How `paths` goes over a row: the keys of each chain are those on the path to it and its own.
 
-    `lengths` of the chains; `key_index` (K,) of all their keys, `key_lengths` of them each. The
-    masks of the chains that need one are made when first needed. (Not a dataclass: wrappers of
-    models look into those.)
+    `pieces` are those of `chain_attention`, for which no path may be longer than a layer's window
+    (`longest`). Else: `lengths` of the chains; `key_index` (K,) of all their keys, `key_lengths`
+    of them each. The masks of the chains that need one are made when first needed. (Not a
+    dataclass: wrappers of models look into those.)
     """
 
     def __init__(self, tree: Tree, device: torch.device | str = "cpu"):
         self._tree = tree
+        self.pieces = pieces_of(tree.chains)
+        self.longest = int(tree.position_N.max()) + 1
         self._keys = [
             np.concatenate([np.arange(a, b) for a, b in (*c.before, (c.start, c.stop))])
             for c in tree.chains
@@ -99,6 +104,10 @@ def paths_attention(
     refused = [name for name in _REFUSED if options.get(name) is not None]
     if tree_paths is None or attention_mask is not None or dropout or refused:
         raise NotImplementedError(f"paths attention: {', '.join(refused) or 'no tree'}")
+    if query.device.type == "cpu" and tree_paths.longest <= (sliding_window or math.inf):
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        attended = chain_attention(query, key, value, tree_paths.pieces, scale)
+        return attended.transpose(1, 2), None
     heads, groups = query.shape[1], query.shape[1] // key.shape[1]
     keys = torch.split(_gathered(key, tree_paths.key_index), tree_paths.key_lengths)
     values = torch.split(_gathered(value, tree_paths.key_index), tree_paths.key_lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,8 +17,9 @@ class TrainingConfig(BaseModel):
     context. `score_output` lets execution output count, as the released code of
     arXiv 2407.00782 does. `bf16` autocasts the computation on a GPU; the weights stay fp32, as
     bf16 weights would lose updates at small learning rates. `gradient_checkpointing` computes
-    activations twice to keep fewer of them; `compile` runs the decoder through torch.compile.
-    `report_to` names loggers of the Trainer, such as `tensorboard` or `wandb`.
+    activations twice to keep fewer of them, `selective` all but attention
+    (`training.recomputing`); `compile` runs the decoder through torch.compile. `report_to` names
+    loggers of the Trainer, such as `tensorboard` or `wandb`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,7 +33,7 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(1.0, ge=0)
     score_output: bool = False
     bf16: bool = True
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = False
     compile: bool = False
     report_to: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)

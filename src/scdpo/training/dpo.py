@@ -172,7 +172,9 @@ class _Beginning:
         if config.computation != "pairs":
             sequences, questions = _sequences(trainer.pairs)
             groups = [[sequences[n] for n in group] for group in by_question(questions)]
-            backends = candidates(config.attention, torch.cuda.is_available())
+            backends = candidates(
+                config.attention, config.gradient_checkpointing, torch.cuda.is_available()
+            )
             trainer.way, reason = find_way(trainer.model_wrapped, groups, backends)
             if trainer.way is not None:
                 self.computation = f"tree, {trainer.way.backend} attention"

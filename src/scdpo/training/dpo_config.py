@@ -73,6 +73,12 @@ class DPOConfig(TrainingConfig):
             raise ValueError(f"label_smoothing is for loss sigmoid, not {self.loss}")
         return self
 
+    @model_validator(mode="after")
+    def _selective_knows_the_attention(self) -> Self:
+        if self.attention == "flex" and self.gradient_checkpointing == "selective":
+            raise ValueError("gradient_checkpointing selective is for attention paths and sdpa")
+        return self
+
 
 class PreferenceMetrics(Record):
     """How a policy stands to a set of pairs; means over pairs.

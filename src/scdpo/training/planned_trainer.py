@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from scdpo.training.config import TrainingConfig
 from scdpo.training.processes import on_cpu
+from scdpo.training.recomputing import recompute
 from scdpo.training.scoring import decoder_of, model_inside
 from scdpo.training.steps import OptimizerStep
 
@@ -87,8 +88,7 @@ class PlannedTrainer(Trainer, Generic[W]):
         # there are none.
         experts = {"num_experts", "num_local_experts", "n_routed_experts"}
         arguments.ddp_find_unused_parameters = any(hasattr(model.config, n) for n in experts)
-        if config.gradient_checkpointing:
-            cast(Any, model).gradient_checkpointing_enable({"use_reentrant": False})
+        recompute(model, config.gradient_checkpointing)
         super().__init__(model=model, args=arguments, train_dataset=_Steps(steps))
         self.remove_callback(PrinterCallback)
         self.steps = steps

@@ -24,10 +24,15 @@ LONGEST = 4
 """Sequences of the longest question that are tried; more would only take longer."""
 
 
-def candidates(attention: str, on_gpu: bool) -> tuple[Backend, ...]:
-    """Backends in the order of their speed where they run, or the one that a user named."""
+def candidates(attention: str, checkpointing: bool | str, on_gpu: bool) -> tuple[Backend, ...]:
+    """Backends in the order of their speed where they run, or the one that a user named.
+
+    FlexAttention is not among those whose results selective checkpointing can keep.
+    """
+    if attention == "auto" and on_gpu:
+        return ("sdpa", "paths") if checkpointing == "selective" else ("flex", "sdpa", "paths")
     if attention == "auto":
-        return ("flex", "sdpa", "paths") if on_gpu else ("paths", "sdpa")
+        return ("paths", "sdpa")
     return (attention,)  # type: ignore[return-value]
 
 

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -26,9 +27,10 @@ from scdpo.training.tree import Tree
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+CHUNK_TOKENS = 256
+"""Logits are made for this many tokens at a time."""
 LOGITS_BYTES = 256 * 2**20
-"""Logits are kept for the backward pass up to this many bytes a row; beyond, they are made in
-chunks of a quarter of it and made again in the backward pass."""
+"""Up to this many bytes a row they are kept for the backward pass; beyond, they are made again."""
 
 Head = Literal["chunked", "own"]
 
@@ -119,16 +121,16 @@ def token_logps(
 ) -> Tensor:
     """Log-prob (C,) of each target token, fp32, from the state that predicts it.
 
-    The logits of all C tokens exist at once only where they are small (`LOGITS_BYTES`). There
-    are as many chunks as for `n_scored` tokens.
+    Computed in chunks (`CHUNK_TOKENS`), as many as for `n_scored` tokens; the logits of all C
+    tokens are kept only where they are small (`LOGITS_BYTES`).
     """
     vocabulary = getattr(head, "out_features", None) or cast(Tensor, head.weight).shape[0]
-    n_bytes = 4 * int(vocabulary) * (n_scored or len(target_C))
-    if n_bytes <= LOGITS_BYTES:
-        return _logps(hidden_CH, target_C, head)
-    n_chunks = -(-4 * n_bytes // LOGITS_BYTES)
+    n_tokens = n_scored or len(target_C)
+    n_chunks = max(-(-n_tokens // CHUNK_TOKENS), 1)
+    again = 4 * int(vocabulary) * n_tokens > LOGITS_BYTES
+    score = partial(checkpoint, _logps, use_reentrant=False) if again else _logps
     chunks = zip(hidden_CH.tensor_split(n_chunks), target_C.tensor_split(n_chunks), strict=True)
-    return torch.cat([checkpoint(_logps, h, t, head, use_reentrant=False) for h, t in chunks])
+    return torch.cat([score(h, t, head) for h, t in chunks])
 
 
 def _logps(hidden_CH: Tensor, target_C: Tensor, head: nn.Module) -> Tensor:

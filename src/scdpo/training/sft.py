@@ -132,7 +132,7 @@ def _packed_way(trainer: SFTTrainer, config: SFTConfig) -> Way | None:
     """How packed rows are scored. Raises InputError for a model that cannot do it."""
     if config.pack_length is None:
         return None
-    backends = candidates("auto", torch.cuda.is_available())
+    backends = candidates("auto", config.gradient_checkpointing, torch.cuda.is_available())
     model = trainer.model_wrapped
     way, reason = find_way(model, [[example] for example in trainer.examples], backends)
     if way is None:
