@@ -125,14 +125,6 @@ CASES = [
         0.5,
         id="fsdp2, lora, selective",
     ),
-    pytest.param(
-        "deepspeed",
-        {"gradient_checkpointing": "selective"},
-        "DEEPSPEED",
-        0.5,
-        id="zero3, selective",
-        marks=needs_deepspeed,
-    ),
     pytest.param("deepspeed", {}, "DEEPSPEED", 0.5, id="zero3", marks=needs_deepspeed),
     pytest.param(
         "deepspeed",
@@ -164,6 +156,16 @@ def test_two_processes_train_what_one_does(
     assert two.heldout_after is not None
     assert one.heldout_after is not None
     assert two.heldout_after.margin == pytest.approx(one.heldout_after.margin, abs=1e-5)
+
+
+@needs_deepspeed
+def test_selective_checkpointing_is_refused_where_it_would_fail(
+    policy: Path, tmp_path: Path
+) -> None:
+    settings = config(gradient_checkpointing="selective")
+    done = launched("deepspeed", policy, tmp_path / "two", settings)
+    assert done.returncode != 0
+    assert "gradient_checkpointing: selective does not go with DeepSpeed" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp", pytest.param("deepspeed", marks=needs_deepspeed)])

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
+from scdpo.errors import InputError
 from scdpo.training.config import TrainingConfig
 from scdpo.training.processes import on_cpu
 from scdpo.training.recomputing import recompute
@@ -91,6 +92,11 @@ class PlannedTrainer(Trainer, Generic[W]):
         recompute(model, config.gradient_checkpointing)
         super().__init__(model=model, args=arguments, train_dataset=_Steps(steps))
         self.remove_callback(PrinterCallback)
+        deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        if config.gradient_checkpointing == "selective" and deepspeed:
+            raise InputError(
+                "gradient_checkpointing: selective does not go with DeepSpeed; take true"
+            )
         self.steps = steps
         self.autocast_bf16 = config.bf16 and torch.cuda.is_available()
         self._forget()
