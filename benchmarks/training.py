@@ -63,7 +63,7 @@ class Workload:
 WORKLOADS = {
     "a": Workload("1 naive + 2 step-controlled pairs", 2, 16, 24, (1, 2, 4), 2.5),
     "b": Workload("1 naive + 6 step-controlled pairs", 6, 8, 28, (1, 2, 4), 4.0),
-    "c": Workload("1 naive pair", 0, 24, 24, (1, 2, 4), 1.0),
+    "c": Workload("1 naive pair", 0, 24, 12, (1, 2, 4), 1.0),
 }
 
 

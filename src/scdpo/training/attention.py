@@ -1,7 +1,7 @@
 """Attention over token trees: to ancestors and self, in three ways.
 
-`paths`: chain by chain, each against the tokens on its path. No product is computed that the
-tree forbids, so a row may be as long as memory allows; any device.
+`paths`: chain by chain, each against the tokens on its path (on a CPU `chain_attention`). Little
+is computed that the tree forbids, so a row may be as long as memory allows; any device.
 `sdpa`: one masked product over the whole row; any device, quadratic in the row.
 `flex`: FlexAttention, which skips the blocks that the tree forbids; GPU only, as it has no
 backward on a CPU.
@@ -104,17 +104,29 @@ def paths_attention(
     refused = [name for name in _REFUSED if options.get(name) is not None]
     if tree_paths is None or attention_mask is not None or dropout or refused:
         raise NotImplementedError(f"paths attention: {', '.join(refused) or 'no tree'}")
-    if query.device.type == "cpu" and tree_paths.longest <= (sliding_window or math.inf):
+    whole = tree_paths.longest <= (sliding_window or math.inf)
+    if whole and query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         attended = chain_attention(query, key, value, tree_paths.pieces, scale)
         return attended.transpose(1, 2), None
-    heads, groups = query.shape[1], query.shape[1] // key.shape[1]
-    keys = torch.split(_gathered(key, tree_paths.key_index), tree_paths.key_lengths)
-    values = torch.split(_gathered(value, tree_paths.key_index), tree_paths.key_lengths)
-    queries = torch.split(query, tree_paths.lengths, dim=2)
-    masks = tree_paths.masks(sliding_window, query.dtype)
+    return _gathered_attention(query, key, value, tree_paths, sliding_window, scaling), None
+
+
+def _gathered_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: PathPlan,
+    window: int | None,
+    scaling: float | None,
+) -> Tensor:
+    """Each chain against a copy of the keys on its path, masked."""
+    groups = query.shape[1] // key.shape[1]
+    keys = torch.split(_gathered(key, plan.key_index), plan.key_lengths)
+    values = torch.split(_gathered(value, plan.key_index), plan.key_lengths)
+    queries = torch.split(query, plan.lengths, dim=2)
     out: list[Tensor] = []
-    for q, k, v, mask in zip(queries, keys, values, masks, strict=True):
+    for q, k, v, mask in zip(queries, keys, values, plan.masks(window, query.dtype), strict=True):
         attended = F.scaled_dot_product_attention(
             q,
             _heads_first(k, groups),
@@ -124,8 +136,7 @@ def paths_attention(
             scale=scaling,
         )
         out.append(attended.transpose(1, 2))
-    assert out[0].shape[2] == heads
-    return torch.cat(out, dim=1), None
+    return torch.cat(out, dim=1)
 
 
 def _gathered(states: Tensor, index: Tensor) -> Tensor:
