@@ -21,7 +21,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from scdpo.training.attention import Backend
+from scdpo.training.attention import Backend, PathPlan, _gathered_attention
 from scdpo.training.chain_attention import OPERATOR, chain_attention, pieces_of
 from scdpo.training.packing import pack
 from scdpo.training.padding import pad_sequences
@@ -285,7 +285,7 @@ def test_neighbours_and_siblings_are_not_seen(seed: int, backend: Backend) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(sequences, st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
-def test_pieces_of_attention_are_the_whole(
+def test_chain_by_chain_attention_is_that_of_the_whole_row(
     dtype: torch.dtype, kv_heads: int, some: list[MaskedIds], seed: int
 ) -> None:
     tree = join([grow(some), grow(some[:1])])
@@ -295,6 +295,7 @@ def test_pieces_of_attention_are_the_whole(
         for heads in (4, kv_heads, kv_heads)
     ]
     found = chain_attention(*states, pieces_of(tree.chains), 0.3)
+    gathered = _gathered_attention(*states, PathPlan(tree), None, 0.3).transpose(1, 2)
     query, *others = states
     expected = F.scaled_dot_product_attention(
         query,
@@ -303,13 +304,12 @@ def test_pieces_of_attention_are_the_whole(
         scale=0.3,
     )
     weight = torch.randn(found.shape, dtype=dtype, generator=generator)
-    for one, other in zip(
-        (found, *torch.autograd.grad((found * weight).sum(), states)),
-        (expected, *torch.autograd.grad((expected * weight).sum(), states)),
-        strict=True,
-    ):
-        close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
-        torch.testing.assert_close(one, other, **close)
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}
+    wanted = (expected, *torch.autograd.grad((expected * weight).sum(), states))
+    for way in (found, gathered):
+        got = (way, *torch.autograd.grad((way * weight).sum(), states))
+        for one, other in zip(got, wanted, strict=True):
+            torch.testing.assert_close(one, other, **close)
 
 
 def test_the_operator_of_pieces_keeps_torchs_rules() -> None:
