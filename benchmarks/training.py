@@ -50,7 +50,7 @@ CURVE_QUESTIONS = 4
 @dataclass(frozen=True, slots=True)
 class Workload:
     """`questions` with a naive pair and `branches` step-controlled ones each; `target` is the
-    least ratio of TRL's seconds to ours."""
+    least ratio of TRL's seconds to ours. Rows of `row_tokens` hold the questions' trees whole."""
 
     name: str
     branches: int
@@ -58,11 +58,12 @@ class Workload:
     batch_size: int
     sizes: tuple[int, ...]
     target: float
+    row_tokens: int = DPOConfig().row_tokens
 
 
 WORKLOADS = {
     "a": Workload("1 naive + 2 step-controlled pairs", 2, 16, 24, (1, 2, 4), 2.5),
-    "b": Workload("1 naive + 6 step-controlled pairs", 6, 8, 28, (1, 2, 4), 4.0),
+    "b": Workload("1 naive + 6 step-controlled pairs", 6, 8, 28, (1, 2), 4.0, 4096),
     "c": Workload("1 naive pair", 0, 24, 12, (1, 2, 4), 1.0),
 }
 
@@ -146,7 +147,7 @@ class Bench:
 def settings_of(workload: Workload, args: argparse.Namespace) -> list[Setting]:
     """Ours first; `checkpointing` of gradients is TRL's default."""
     ours: list[Setting] = []
-    for n in args.row_tokens:
+    for n in args.row_tokens or [workload.row_tokens]:
         plain = Setting(f"ours, trees in rows of {n}", "tree", row_tokens=n)
         ours += [plain, replace(plain, name=f"{plain.name}, selective", checkpointing="selective")]
     ours.append(Setting("ours, a pair at a time", "pairs", 1))
@@ -288,8 +289,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=0.0, help="times as many questions")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=int, default=2, help="settings of TRL after round 1")
-    rows = [DPOConfig().row_tokens]
-    parser.add_argument("--row-tokens", type=int, nargs="+", default=rows, metavar="N")
+    parser.add_argument("--row-tokens", type=int, nargs="+", metavar="N")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-checks", action="store_true", help="measure time and memory alone")
     parser.add_argument("--gpu", action="store_true", help="Mistral 7B's shape, LoRA, bf16")
