@@ -110,9 +110,10 @@ def test_full_and_adapter_trainings_share_reference_log_probs(policy: Path, tmp_
     assert cache.stat().st_mtime_ns == written
 
 
-def test_four_bit_weights_carry_an_adapter(policy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True, "selective"])
+def test_four_bit_weights_carry_an_adapter(again: bool | str, policy: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is an extra")
-    settings = config(lora={"rank": 4, "quantize": True}, epochs=4)
+    settings = config(lora={"rank": 4, "quantize": True}, epochs=4, gradient_checkpointing=again)
     report: TrainingReport = train_dpo(policy, PAIRS, settings, tmp_path, heldout=PAIRS[:4])
     assert report.first_loss == pytest.approx(math.log(2), abs=1e-5)
     assert report.final_loss < report.first_loss - 0.05
