@@ -37,8 +37,8 @@ from recorded_pairs import (
 from training_worker import Job, Kind, Order, Outcome, tokens_of
 
 from scdpo.policies import Policy, save_policy
+from scdpo.training.config import Checkpointing
 from scdpo.training.dpo_config import DPOConfig
-from scdpo.training.recomputing import Checkpointing
 
 WORKER = Path(__file__).with_name("training_worker.py")
 SEED = 0

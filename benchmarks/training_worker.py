@@ -23,6 +23,7 @@ from recorded_pairs import MAX_LENGTH, read_pairs
 
 from scdpo.policies import Policy, load_policy, load_tokenizer
 from scdpo.records import Pair
+from scdpo.training.config import Checkpointing
 from scdpo.training.dpo import train_dpo
 from scdpo.training.dpo_config import DPOConfig, LoraSettings
 from scdpo.training.pair_batches import tree_batches
@@ -62,7 +63,7 @@ class Job:
     row_tokens: int = DPOConfig().row_tokens
     order: Order = "planned"
     threads: int = 2
-    checkpointing: bool | Literal["selective"] = False
+    checkpointing: Checkpointing = False
     processes: int = 1
     gpu: bool = False
     bf16_weights: bool = False

@@ -175,9 +175,15 @@ def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_decoder_trains_the_same(policy: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, which it hides elsewhere
+@pytest.mark.parametrize("again", [False, "selective"])
+@pytest.mark.parametrize("attention", ["paths", "sdpa"])
+def test_a_compiled_decoder_trains_the_same(
+    attention: str, again: bool | str, policy: Path, tmp_path: Path
+) -> None:
+    options = {"epochs": 1, "attention": attention, "gradient_checkpointing": again}
     for compiled in (False, True):
-        settings = config(epochs=1, compile=compiled, attention="sdpa")
+        settings = config(compile=compiled, **options)
         train_dpo(policy, QUESTIONS, settings, tmp_path / str(compiled))
     curves = [losses(tmp_path / str(compiled)) for compiled in (False, True)]
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)

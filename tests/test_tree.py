@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
+    CTRLConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
@@ -21,11 +22,14 @@ from transformers import (
     Qwen2Config,
 )
 
+from scdpo.errors import InputError
 from scdpo.training.attention import Backend, PathPlan, _gathered_attention
 from scdpo.training.chain_attention import OPERATOR, chain_attention, pieces_of
+from scdpo.training.config import Checkpointing
 from scdpo.training.packing import pack
 from scdpo.training.padding import pad_sequences
-from scdpo.training.probe import find_way
+from scdpo.training.probe import candidates, find_way
+from scdpo.training.recomputing import recompute
 from scdpo.training.scoring import Way, attending, score_padded, score_tree
 from scdpo.training.tree import MaskedIds, Tree, evened, grow, join, visible
 
@@ -310,6 +314,29 @@ def test_chain_by_chain_attention_is_that_of_the_whole_row(
         got = (way, *torch.autograd.grad((way * weight).sum(), states))
         for one, other in zip(got, wanted, strict=True):
             torch.testing.assert_close(one, other, **close)
+
+
+@pytest.mark.parametrize(
+    ("attention", "checkpointing", "on_gpu", "expected"),
+    [
+        ("auto", False, False, ("paths", "sdpa")),
+        ("auto", "selective", False, ("paths", "sdpa")),
+        ("auto", True, True, ("flex", "sdpa", "paths")),
+        ("auto", "selective", True, ("sdpa", "paths")),
+        ("sdpa", "selective", True, ("sdpa",)),
+    ],
+)
+def test_attention_is_tried_where_it_runs_and_can_be_kept(
+    attention: str, checkpointing: Checkpointing, on_gpu: bool, expected: tuple[str, ...]
+) -> None:
+    assert candidates(attention, checkpointing, on_gpu) == expected
+
+
+@pytest.mark.parametrize("what", [True, "selective"])
+def test_a_model_that_cannot_compute_its_layers_again_is_one_line(what: Checkpointing) -> None:
+    model = model_of(CTRLConfig(vocab_size=50, n_embd=32, dff=48, n_layer=2, n_head=4))
+    with pytest.raises(InputError, match=r"gradient_checkpointing: CTRL.* does not support"):
+        recompute(model, what)
 
 
 def test_the_operator_of_pieces_keeps_torchs_rules() -> None:

@@ -130,16 +130,7 @@ def _attend_backward(
 
 
 @_attend_backward.register_fake
-def _(
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    pieces: list[int],
-    scale: float,
-) -> Any:
+def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_others: Any) -> Any:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Checkpointing: TypeAlias = bool | Literal["selective"]
+"""Gradient checkpointing; `training.recomputing` says what each keeps."""
 
 
 class TrainingConfig(BaseModel):
@@ -33,7 +36,7 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = Field(1.0, ge=0)
     score_output: bool = False
     bf16: bool = True
-    gradient_checkpointing: bool | Literal["selective"] = False
+    gradient_checkpointing: Checkpointing = False
     compile: bool = False
     report_to: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**31)

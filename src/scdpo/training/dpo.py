@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,25 +93,15 @@ def train_dpo(
     save_trained(trainer, loaded, folder.path / "adapter" if config.lora else folder.policy)
     if config.lora and processes.is_main_process:
         save_merged(policy, folder.path / "adapter", folder.policy)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     report = TrainingReport(
         policy=str(folder.policy),
         initial_policy=str(policy),
-        n_pairs=len(train.pairs),
-        n_naive=sum(pair.kind == "naive" for pair in train.pairs),
-        n_step_controlled=sum(pair.kind == "step_controlled" for pair in train.pairs),
         dropped=train.dropped,
-        steps=trainer.state.global_step,
         resumed_at_step=resumed_at_step,
         seconds=time.perf_counter() - started,
-        reference_seconds=beginning.seconds,
-        first_loss=losses[0],
-        final_loss=losses[-1],
         heldout_dropped=held.dropped,
-        heldout_before=preference_metrics(beginning.heldout, beginning.heldout, config.beta),
         heldout_after=preference_metrics(after, beginning.heldout, config.beta),
-        computation=beginning.computation,
-        tokens_saved=trainer.tokens_saved,
+        **_figures(trainer, beginning),
     )
     if processes.is_main_process:
         folder.finish(report)
@@ -172,9 +163,8 @@ class _Beginning:
         if config.computation != "pairs":
             sequences, questions = _sequences(trainer.pairs)
             groups = [[sequences[n] for n in group] for group in by_question(questions)]
-            backends = candidates(
-                config.attention, config.gradient_checkpointing, torch.cuda.is_available()
-            )
+            again, on_gpu = config.gradient_checkpointing, torch.cuda.is_available()
+            backends = candidates(config.attention, again, on_gpu)
             trainer.way, reason = find_way(trainer.model_wrapped, groups, backends)
             if trainer.way is not None:
                 self.computation = f"tree, {trainer.way.backend} attention"
@@ -185,6 +175,25 @@ class _Beginning:
         backend = trainer.way.backend if trainer.way else None
         for model in filter(None, (trainer.model_wrapped, trainer.initial)):
             self.attention.enter_context(attending(model, backend))
+
+
+def _figures(trainer: PreferenceTrainer, beginning: _Beginning) -> dict[str, Any]:
+    """What a report says of the training itself."""
+    kinds = [pair.kind for pair in trainer.pairs]
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    before = beginning.heldout
+    return {
+        "n_pairs": len(kinds),
+        "n_naive": kinds.count("naive"),
+        "n_step_controlled": kinds.count("step_controlled"),
+        "steps": trainer.state.global_step,
+        "reference_seconds": beginning.seconds,
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+        "heldout_before": preference_metrics(before, before, trainer.config.beta),
+        "computation": beginning.computation,
+        "tokens_saved": trainer.tokens_saved,
+    }
 
 
 def preference_metrics(

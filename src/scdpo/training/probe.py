@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from scdpo.training.attention import Backend
+from scdpo.training.config import Checkpointing
 from scdpo.training.padding import pad_sequences
 from scdpo.training.scoring import Head, Way, attending, score_padded, score_tree
 from scdpo.training.tree import MaskedIds, grow, join
@@ -24,16 +25,16 @@ LONGEST = 4
 """Sequences of the longest question that are tried; more would only take longer."""
 
 
-def candidates(attention: str, checkpointing: bool | str, on_gpu: bool) -> tuple[Backend, ...]:
+def candidates(attention: str, checkpointing: Checkpointing, on_gpu: bool) -> tuple[Backend, ...]:
     """Backends in the order of their speed where they run, or the one that a user named.
 
     FlexAttention is not among those whose results selective checkpointing can keep.
     """
-    if attention == "auto" and on_gpu:
-        return ("sdpa", "paths") if checkpointing == "selective" else ("flex", "sdpa", "paths")
-    if attention == "auto":
+    if attention != "auto":
+        return (attention,)  # type: ignore[return-value]
+    if not on_gpu:
         return ("paths", "sdpa")
-    return (attention,)  # type: ignore[return-value]
+    return ("sdpa", "paths") if checkpointing == "selective" else ("flex", "sdpa", "paths")
 
 
 def find_way(

@@ -8,7 +8,7 @@ backward pass needs is computed again from them.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
@@ -16,8 +16,7 @@ from transformers import PreTrainedModel
 
 from scdpo.errors import InputError
 from scdpo.training.chain_attention import OPERATOR
-
-Checkpointing: TypeAlias = bool | Literal["selective"]
+from scdpo.training.config import Checkpointing
 
 _aten = torch.ops.aten
 KEPT = (
