@@ -352,6 +352,8 @@ def test_wrong_input_is_one_line(policy: Path, tmp_path: Path) -> None:
         train_dpo(tmp_path / "nowhere", PAIRS, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match="batch_size 4 is not a multiple of micro_batch_size 3"):
         config(micro_batch_size=3)
+    with pytest.raises(ValueError, match="should be False, True or 'selective'"):
+        config(gradient_checkpointing="selectiv")
     with pytest.raises(ValueError, match="selective is for attention paths and sdpa"):
         config(attention="flex", gradient_checkpointing="selective")
     not_a_cache = tmp_path / "references.npz"

@@ -6,7 +6,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Checkpointing: TypeAlias = bool | Literal["selective"]
+Checkpointing: TypeAlias = Literal[False, True, "selective"]
 """Gradient checkpointing; `training.recomputing` says what each keeps."""
 
 
