@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scdpo.provenance import in_order
+from scdpo.pipeline.provenance import in_order
 from scdpo.store import Manifest, RunFolder
 
 GONE_SECONDS = 5.0

@@ -20,7 +20,7 @@ from statistics import mean
 import torch
 
 from scdpo.formats import get_format
-from scdpo.make_policy import load_make_policy, texts, tokenise
+from scdpo.pipeline.make_policy import load_make_policy, texts, tokenise
 from scdpo.policies import Policy
 from scdpo.problems.embedded import generate
 from scdpo.training.fresh import fresh_policy

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from distributed_worker import PAIRS
+from scdpo.pipeline.recipe import load_recipe
+from scdpo.pipeline.run import Run
 from scdpo.policies import load_policy
-from scdpo.recipe import load_recipe
-from scdpo.run import Run
 from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
 from scdpo.training.sft_config import SFTReport
 from small_runs import write_recipe, write_recorded

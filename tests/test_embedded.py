@@ -18,7 +18,7 @@ from scdpo.errors import InputError, RecipeError
 from scdpo.formats import get_format
 from scdpo.formats.compose import compose
 from scdpo.grading import Grader, final_answer
-from scdpo.make_policy import load_make_policy, make_policy, texts, tokenise
+from scdpo.pipeline.make_policy import load_make_policy, make_policy, texts, tokenise
 from scdpo.policies import load_policy
 from scdpo.problems.embedded import (
     DRAWS,

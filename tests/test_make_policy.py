@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from scdpo.errors import RecipeError
-from scdpo.make_policy import MakePolicyConfig, load_make_policy, make_policy
+from scdpo.pipeline.make_policy import MakePolicyConfig, load_make_policy, make_policy
 from scdpo.policies import load_policy, policy_hash
 from small_runs import fail, succeed, write_recipe, write_recorded
 

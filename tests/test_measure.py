@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from scdpo.errors import DataError, InputError, RecipeError
-from scdpo.measure import measuring_recipe, policy_name
+from scdpo.pipeline.measure import measuring_recipe, policy_name
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.places import PAPER, places
 from scdpo.records import Evaluation

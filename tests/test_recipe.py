@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from scdpo.errors import RecipeError
-from scdpo.recipe import PRESETS, Recipe, dump_recipe, load_recipe, make_recipe
+from scdpo.pipeline.recipe import PRESETS, Recipe, dump_recipe, load_recipe, make_recipe
 from small_runs import recipe
 
 PACKAGED = ("embedded", "smoke", "import")

@@ -12,9 +12,9 @@ import pytest
 
 from scdpo.errors import InputError
 from scdpo.full_disk import is_full_disk
-from scdpo.provenance import SHAPED_BY, settings
-from scdpo.recipe import Recipe, make_recipe
-from scdpo.run import Run
+from scdpo.pipeline.provenance import SHAPED_BY, settings
+from scdpo.pipeline.recipe import Recipe, make_recipe
+from scdpo.pipeline.run import Run
 from small_runs import LIMITS, recipe, write_recipe, write_recorded
 
 

@@ -14,8 +14,8 @@ from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
-    from scdpo.recipe import Method
-    from scdpo.run import Run
+    from scdpo.pipeline.recipe import Method
+    from scdpo.pipeline.run import Run
 
 app = typer.Typer(
     help="Step-Controlled DPO: sample, branch, pair, train and measure (arXiv 2407.00782).\n\n"
@@ -64,9 +64,9 @@ def opened(
     Commands that can be launched as several processes say so with `several`; only the first of
     them writes and reports.
     """
-    from scdpo.recipe import load_recipe
-    from scdpo.run import Run
-    from scdpo.services import Silent
+    from scdpo.pipeline.recipe import load_recipe
+    from scdpo.pipeline.run import Run
+    from scdpo.pipeline.services import Silent
     from scdpo.training.processes import is_main_process, process_count
 
     if process_count() > 1 and not several:
@@ -96,7 +96,7 @@ def opened(
 
 def known_method(method: str) -> Method:
     """The method of this name. Raises InputError."""
-    from scdpo.recipe import METHODS
+    from scdpo.pipeline.recipe import METHODS
 
     for known in METHODS:
         if method == known:

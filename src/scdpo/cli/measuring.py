@@ -9,13 +9,13 @@ import typer
 
 from scdpo.cli.app import Group, RecipeOption, RedoOption, app, opened
 from scdpo.errors import InputError
-from scdpo.tables import show, show_compared, show_measured
+from scdpo.pipeline.tables import show, show_compared, show_measured
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
     from scdpo.evaluation.accuracy import GroupBy
+    from scdpo.pipeline.recipe import Recipe
     from scdpo.problems.places import Place
-    from scdpo.recipe import Recipe
 
 
 @app.command()
@@ -87,7 +87,7 @@ def evaluate(
     elif benchmarks is None:
         raise InputError("a run folder, or --policy and --benchmarks are expected, found neither")
     else:
-        from scdpo.measure import measuring_recipe
+        from scdpo.pipeline.measure import measuring_recipe
         from scdpo.problems.places import places
 
         found = places(benchmarks, data or [])
@@ -106,7 +106,7 @@ def _measure(
     redo: bool,
 ) -> None:
     """A policy without a run on benchmarks, with the settings taken from `recipe`."""
-    from scdpo.measure import Measurement
+    from scdpo.pipeline.measure import Measurement
 
     source = recipe or ("embedded" if settings.policy == "embedded" else "none")
     with (
@@ -124,7 +124,7 @@ def _measure(
 
 
 def _evaluate_run(run: Path, policy: str, recipe: str | None, redo: bool) -> None:
-    from scdpo.recipe import METHODS
+    from scdpo.pipeline.recipe import METHODS
 
     if policy not in ("sft", *METHODS):
         raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")

@@ -17,7 +17,7 @@ from scdpo.cli.app import (
     known_method,
     opened,
 )
-from scdpo.tables import show, show_stages
+from scdpo.pipeline.tables import show, show_stages
 from scdpo.terminal import Terminal
 
 
@@ -180,7 +180,7 @@ def make_policy_(
     out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
 ) -> None:
     """Make a small policy from nothing, as the embedded one was made."""
-    from scdpo.make_policy import load_make_policy, make_policy
+    from scdpo.pipeline.make_policy import load_make_policy, make_policy
 
     config = load_make_policy(Path(recipe))
     with Terminal() as terminal:

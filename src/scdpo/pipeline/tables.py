@@ -12,10 +12,10 @@ from scdpo.errors import InputError
 
 if TYPE_CHECKING:
     from scdpo.evaluation.accuracy import GroupBy
-    from scdpo.measure import Measurement
+    from scdpo.pipeline.measure import Measurement
+    from scdpo.pipeline.run import Run
     from scdpo.report import BreakdownLine, ComparisonLine, Grid
     from scdpo.results import Evaluations
-    from scdpo.run import Run
 
 MOST_LEVELS = 10
 """Levels are listed without being asked for when there are at most this many."""

@@ -9,8 +9,8 @@ from typing import Protocol
 from scdpo.engines import open_engine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
-from scdpo.provenance import Environment, environment
-from scdpo.recipe import Recipe
+from scdpo.pipeline.provenance import Environment, environment
+from scdpo.pipeline.recipe import Recipe
 from scdpo.sampling.solutions import Workshop
 from scdpo.sandbox import ProcessSandbox
 

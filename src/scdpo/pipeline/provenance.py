@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from scdpo.recipe import METHODS, Recipe
+from scdpo.pipeline.recipe import METHODS, Recipe
 from scdpo.records import Record
 from scdpo.results import SFT
 from scdpo.store import Manifest, Stage, read_jsonl, versions, write_jsonl

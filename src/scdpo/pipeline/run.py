@@ -15,10 +15,7 @@ from scdpo.evaluation.greedy import evaluate_greedy
 from scdpo.formats import LAYOUTS
 from scdpo.full_disk import is_full_disk
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
-from scdpo.policies import policy_hash, policy_path
-from scdpo.problems.benchmarks import load_problems
-from scdpo.problems.embedded import EmbeddedSplit, load_embedded
-from scdpo.provenance import (
+from scdpo.pipeline.provenance import (
     Environment,
     changed_settings,
     environments,
@@ -27,14 +24,17 @@ from scdpo.provenance import (
     made_anything,
     settings,
 )
-from scdpo.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
+from scdpo.pipeline.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
+from scdpo.pipeline.services import Services, Silent, Watcher, when_needed
+from scdpo.policies import policy_hash, policy_path
+from scdpo.problems.benchmarks import load_problems
+from scdpo.problems.embedded import EmbeddedSplit, load_embedded
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.report import BreakdownLine, PolicyLine
 from scdpo.results import SFT, breakdown_lines, policy_lines
 from scdpo.sampling.branch import first_preferred, sample_branches
 from scdpo.sampling.naive import sample_naive
 from scdpo.sampling.recorded import import_recorded
-from scdpo.services import Services, Silent, Watcher, when_needed
 from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
 from scdpo.trained import TrainedPolicy, trained_policy, training_counts
 from scdpo.training.dpo_config import TrainingReport

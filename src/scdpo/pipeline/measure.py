@@ -16,13 +16,13 @@ from typing import Any, Self
 from scdpo.errors import InputError
 from scdpo.evaluation.accuracy import GroupBy
 from scdpo.evaluation.greedy import evaluate_greedy
+from scdpo.pipeline.provenance import keep_environment, made_anything, settings
+from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
+from scdpo.pipeline.services import Services, Silent, Watcher
 from scdpo.policies import EMBEDDED, policy_hash
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.places import Place
-from scdpo.provenance import keep_environment, made_anything, settings
-from scdpo.recipe import Recipe, make_recipe, read_yaml
 from scdpo.records import Evaluation, Problem
-from scdpo.services import Services, Silent, Watcher
 from scdpo.store import RunFolder, Stage
 
 _NO_PROBLEMS = {"train": {"source": EMBEDDED}, "test": {"source": EMBEDDED}}
