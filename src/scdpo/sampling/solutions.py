@@ -11,7 +11,7 @@ from scdpo.engines.base import EngineProtocol
 from scdpo.formats import Format, get_format
 from scdpo.grading import Claim, Grader, judge
 from scdpo.progress import Progress, silent
-from scdpo.records import Problem, Solution, Step, Verdict
+from scdpo.records import Problem, Solution, Step, Verdict, undecided
 from scdpo.sampling.config import Limits, Schedule
 from scdpo.sampling.driver import drive
 from scdpo.sampling.flags import solution_flags
@@ -141,7 +141,7 @@ def sampler_for(
 
 def unfinished(finish: str) -> Verdict:
     """The verdict on a solution that a limit cut: undecided, never wrong."""
-    return Verdict(name="undecided", reason=f"unfinished: {finish}")
+    return undecided(f"unfinished: {finish}")
 
 
 def claim_of(
@@ -165,7 +165,7 @@ def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
         counts[solution.verdict.name] += 1
         if solution.finish != "finished":
             counts[f"cut:{solution.finish}"] += 1
-        elif solution.verdict.name == "undecided":
+        elif solution.verdict.undecided:
             counts[f"undecided:{solution.verdict.reason.split(':')[0][:40]}"] += 1
         for flag in solution.flags:
             counts[flag] += 1
