@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from scdpo.sandbox.compare import normalise_output, same_output
 
 if TYPE_CHECKING:
-    from scdpo.sandbox.base import Cut, Execution, Sandbox, Session
+    from scdpo.sandbox.base import SESSION_ENDING_CUTS, Cut, Execution, Sandbox, Session
     from scdpo.sandbox.client import ProcessSandbox
     from scdpo.sandbox.config import SandboxConfig
     from scdpo.sandbox.session import ProcessSession
 
 __all__ = [
+    "SESSION_ENDING_CUTS",
     "Cut",
     "Execution",
     "ProcessSandbox",
