@@ -26,7 +26,7 @@ from scdpo.errors import DataError, ScdpoError, StoreError
 from scdpo.execute import Summary, execute
 from scdpo.execute.rows import Executed
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.store import settings_from_options
+from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 

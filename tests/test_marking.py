@@ -21,7 +21,7 @@ from row_files import read, write
 from scdpo.errors import ScdpoError, StoreError
 from scdpo.grading import GradingConfig
 from scdpo.marking import Summary, mark
-from scdpo.store import settings_from_options
+from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 

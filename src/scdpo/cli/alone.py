@@ -46,7 +46,7 @@ def exec_(
     """
     from scdpo.execute import execute
     from scdpo.sandbox import SandboxConfig
-    from scdpo.store import settings_from_options
+    from scdpo.validation import settings_from_options
 
     config = settings_from_options(
         SandboxConfig,
@@ -98,7 +98,7 @@ def grade(
     """
     from scdpo.grading import GradingConfig
     from scdpo.marking import mark
-    from scdpo.store import settings_from_options
+    from scdpo.validation import settings_from_options
 
     config = settings_from_options(GradingConfig, workers=workers, deadline=deadline, compat=compat)
     with Terminal() as terminal:

@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from scdpo.errors import DataError
+from scdpo.errors import DataError, short
 from scdpo.records import Record
 from scdpo.rowfiles import Number, OutputManifest, without
-from scdpo.store.files import object_of, short
+from scdpo.store import object_of
 
 Reason = Literal["", "deadline", "memory", "output", "died", "not run"]
 """What became of a block: `sandbox.Cut`, or `not run` after one that ended the session."""

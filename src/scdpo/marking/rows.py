@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from scdpo.errors import DataError
+from scdpo.errors import DataError, short
 from scdpo.records import Verdict, VerdictName
 from scdpo.rowfiles import Number, OutputManifest, compact, without
-from scdpo.store.files import object_of, short
+from scdpo.store import object_of
 
 _ADDED = ("verdict", "reason")
 _FOUND = "found"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,9 +24,7 @@ from scdpo.sampling.config import BranchConfig, SampleConfig
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.sft_config import SFTConfig
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from scdpo.validation import explain
 
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
@@ -189,22 +186,6 @@ def read_yaml(name: str | Path) -> tuple[dict[str, Any], str]:
     return data, where
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing wrong in one line: the key, what was found, what is accepted."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]  # a mistyped key, where there is one: others may follow from it
-    key = _key(first["loc"]) or "(top)"
-    if first["type"] == "extra_forbidden":
-        known = _list(_known_keys(model, first["loc"][:-1]))
-        return f"unknown key {key!r}; known here: {known}"
-    if first["type"] == "missing":
-        return f"key {key!r} is missing"
-    # A value that may be of several types has an error for each.
-    messages = dict.fromkeys(e["msg"] for e in errors if _key(e["loc"]) == _key(first["loc"]))
-    text = " or ".join(_decapitalised(message) for message in messages)
-    return f"{key}: {text}" if first["type"] == "value_error" else f"{key}: {text}{_found(first)}"
-
-
 class _UniqueKeys(yaml.SafeLoader):
     """A section that is given twice would lose the first one's settings without a word."""
 
@@ -215,32 +196,6 @@ class _UniqueKeys(yaml.SafeLoader):
             problem = f"key {twice!r} is given twice"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)
-
-
-def _key(path: tuple[int | str, ...]) -> str:
-    """A dotted key, without the types that a value of several types was tried as."""
-    return ".".join(
-        str(part) for part in path if not re.search(r"^(int|float)$|-int$|\[", str(part))
-    )
-
-
-def _found(error: ErrorDetails) -> str:
-    text = repr(error["input"])
-    return f" (found {text if len(text) <= 60 else text[:59] + '…'})"
-
-
-def _decapitalised(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
-
-
-def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    for part in path:
-        inner = _section(model, str(part))
-        if inner is None:
-            return []
-        model = inner
-    return sorted(model.model_fields)
 
 
 def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:

@@ -13,7 +13,6 @@ from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
 from scdpo.evaluation.accuracy import GroupBy
 from scdpo.evaluation.greedy import evaluate_greedy
 from scdpo.formats import LAYOUTS
-from scdpo.full_disk import is_full_disk
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.pipeline.provenance import (
     Environment,
@@ -35,7 +34,15 @@ from scdpo.results import SFT, breakdown_lines, policy_lines
 from scdpo.sampling.branch import first_preferred, sample_branches
 from scdpo.sampling.naive import sample_naive
 from scdpo.sampling.recorded import import_recorded
-from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
+from scdpo.store import (
+    Manifest,
+    RunFolder,
+    Stage,
+    file_hash,
+    is_full_disk,
+    write_atomic,
+    write_jsonl,
+)
 from scdpo.trained import TrainedPolicy, trained_policy, training_counts
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all

@@ -18,9 +18,8 @@ from pydantic import Field, ValidationError
 from scdpo.errors import DataError, InputError, RunLocked, StoreError
 from scdpo.records import Record
 from scdpo.rowfiles.source import Source, ready
-from scdpo.store import validation_line, versions, write_atomic
-from scdpo.store.files import reason, storage_errors
-from scdpo.store.manifest import changed_keys
+from scdpo.store import changed_keys, reason, storage_errors, versions, write_atomic
+from scdpo.validation import explain
 
 
 class Tally(Protocol):
@@ -302,7 +301,7 @@ class OutputFile(Generic[T]):
         except OSError as error:
             raise StoreError(f"{self._manifest_path}: {reason(error)}") from error
         except ValidationError as error:
-            raise DataError(validation_line(error), self._manifest_path) from error
+            raise DataError(explain(error, type(wanted)), self._manifest_path) from error
         if changed := changed_keys(manifest.settings, wanted.settings):
             raise StoreError(
                 f"{self.path} was begun with other settings: {', '.join(changed)}; "

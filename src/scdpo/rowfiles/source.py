@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar, cast
 
 from scdpo.errors import DataError, InputError
-from scdpo.store.files import reason
+from scdpo.store import reason
 
 MAX_ROW_BYTES = 256 * 2**20
 """A longer line is an error: a file without line ends would otherwise fill the memory."""
