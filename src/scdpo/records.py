@@ -66,10 +66,41 @@ class Demonstration(Record):
 
 
 class Verdict(Record):
-    """Whether an answer equals the gold one; `undecided` always has a reason."""
+    """Whether an answer equals the gold answer; `undecided` always has a reason.
+
+    A verdict has no truth value, since `if verdict` would take wrong ones for correct:
+    TypeError is raised.
+    """
 
     name: VerdictName
     reason: str = ""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer equals the gold answer."""
+        return self.name == "correct"
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the answer was understood and differs from the gold answer."""
+        return self.name == "wrong"
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the answer could not be judged; `reason` says why."""
+        return self.name == "undecided"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a verdict has three values; use verdict.correct")
+
+
+CORRECT = Verdict(name="correct")
+WRONG = Verdict(name="wrong")
+
+
+def undecided(reason: str) -> Verdict:
+    """The verdict on an answer that cannot be judged, with the reason."""
+    return Verdict(name="undecided", reason=reason)
 
 
 class Step(Record):

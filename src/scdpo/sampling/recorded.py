@@ -10,12 +10,12 @@ from pathlib import Path
 
 from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
-from scdpo.grading import Grader
+from scdpo.grading import Claim, Grader, judge
 from scdpo.problems.gold import one_of_several, problem_id
 from scdpo.records import Finish, Solution, Verdict
 from scdpo.sampling.driver import Progress, all_of
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.judging import Claim, claim_of, judge
+from scdpo.sampling.judging import claim_of
 from scdpo.sampling.naive import count_solutions
 from scdpo.sampling.rollout import SESSION_LOST
 from scdpo.sandbox.base import Sandbox

@@ -9,10 +9,10 @@ from typing import Literal
 
 from scdpo.engines.base import Engine
 from scdpo.formats.base import Format
-from scdpo.grading import Grader
+from scdpo.grading import Claim, Grader, judge
 from scdpo.records import Problem, Solution, Verdict
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.judging import Claim, claim_of, judge
+from scdpo.sampling.judging import claim_of
 from scdpo.sampling.rollout import Outcome
 from scdpo.sandbox.base import Sandbox
 
