@@ -24,8 +24,7 @@ from scdpo.sampling.flags import solution_flags
 from scdpo.sampling.naive import count_solutions, sample_naive
 from scdpo.sampling.rollout import Execute, Outcome, Task, rollout
 from scdpo.sampling.solutions import Workshop, derive_seed, is_dispreferred, is_preferred
-from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.sandbox.base import Execution
+from scdpo.sandbox import Execution, ProcessSandbox, SandboxConfig
 from scdpo.store import Stage
 from scdpo.training.tokens import solution_tokens
 from scripted_policies import (

@@ -14,7 +14,7 @@ from typing import TypeVar
 from scdpo.engines.base import Completion, Engine, Request
 from scdpo.errors import SandboxError
 from scdpo.sampling.rollout import Execute, Outcome, Rollout
-from scdpo.sandbox.base import Execution, Sandbox, Session
+from scdpo.sandbox import Execution, Sandbox, Session
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""

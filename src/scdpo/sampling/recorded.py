@@ -17,9 +17,7 @@ from scdpo.sampling.driver import Progress, all_of
 from scdpo.sampling.flags import solution_flags
 from scdpo.sampling.judging import claim_of
 from scdpo.sampling.naive import count_solutions
-from scdpo.sampling.rollout import SESSION_LOST
-from scdpo.sandbox.base import Sandbox
-from scdpo.sandbox.compare import same_output
+from scdpo.sandbox import SESSION_ENDING_CUTS, Sandbox, same_output
 from scdpo.store import Stage
 
 BATCH = 64
@@ -106,7 +104,7 @@ async def _execute(recorded: RecordedSolution, form: Format, sandbox: Sandbox) -
                 found.same += 1
             else:
                 found.rest[execution.cut or _kind(execution.output, output)] += 1
-            if execution.cut in SESSION_LOST:
+            if execution.cut in SESSION_ENDING_CUTS:
                 found.rest["session lost before"] += len(runnable) - n
                 break
     finally:

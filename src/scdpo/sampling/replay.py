@@ -14,9 +14,7 @@ from scdpo.errors import SandboxError
 from scdpo.formats.base import Format
 from scdpo.records import Solution
 from scdpo.sampling.driver import all_of, fresh_session
-from scdpo.sampling.rollout import SESSION_LOST
-from scdpo.sandbox.base import Execution, Sandbox, Session
-from scdpo.sandbox.compare import same_output
+from scdpo.sandbox import SESSION_ENDING_CUTS, Execution, Sandbox, Session, same_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ class _Walk:
                 self._session = await fresh_session(self._sandbox)
             execution = await self._session.run(code)
             self._differs |= not same_output(execution.output, step.output or "")
-            if execution.cut in SESSION_LOST:
+            if execution.cut in SESSION_ENDING_CUTS:
                 await self._session.close()
                 self._session, self._differs = _Lost(), True
         self._at = max(self._at, k)

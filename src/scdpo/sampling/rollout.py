@@ -16,10 +16,7 @@ from scdpo.errors import EngineError
 from scdpo.formats.base import Format
 from scdpo.records import Finish, Step
 from scdpo.sampling.config import Limits, Schedule
-from scdpo.sandbox.base import Execution
-
-SESSION_LOST = ("deadline", "memory", "died")
-"""Cuts of an execution after which its session is gone."""
+from scdpo.sandbox import SESSION_ENDING_CUTS, Execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout
             execution = yield Execute(code)
             assert isinstance(execution, Execution)
             _append_output(state, execution, form, encode)
-            if execution.cut in SESSION_LOST:
+            if execution.cut in SESSION_ENDING_CUTS:
                 return _outcome(state, "sandbox")
 
 

@@ -14,7 +14,7 @@ from scdpo.records import Problem, Solution, Verdict
 from scdpo.sampling.flags import solution_flags
 from scdpo.sampling.judging import claim_of
 from scdpo.sampling.rollout import Outcome
-from scdpo.sandbox.base import Sandbox
+from scdpo.sandbox import Sandbox
 
 Fate = Literal["preferred", "dispreferred", "neither"]
 """Which side of a pair a solution can take."""

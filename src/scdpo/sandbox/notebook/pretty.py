@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from typing import Any
 
-from scdpo.sandbox.layout import Layout
+from scdpo.sandbox.notebook.layout import Layout
 
 WIDTH = 79
 MAX_ELEMENTS = 1000

@@ -27,7 +27,7 @@ import sys
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from scdpo.sandbox import kernel
+from scdpo.sandbox.walls import syscalls
 
 NESTED_FLAGS = 0x10000000 | 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000
 """CLONE_NEWUSER, NEWNS, NEWPID, NEWNET, NEWIPC and NEWUTS: all that a nested session joins."""
@@ -54,7 +54,7 @@ IGNORE = _ERRNO | 0
 NO_NETWORK = _ERRNO | errno.EACCES
 NO_FAMILY = _ERRNO | errno.EAFNOSUPPORT
 
-Verdict: TypeAlias = "int | Check"
+FilterAction: TypeAlias = "int | Check"
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Check:
 
     index: int
     values: tuple[int, ...]
-    inside: Verdict
-    outside: Verdict
+    inside: FilterAction
+    outside: FilterAction
     mask: int = 0xFFFFFFFF
 
 
@@ -160,10 +160,10 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _NETLINK_ROUTE, _SOCK_STREAM, _SOCK_TYPE = 0, 1, 0x0F
 
 
-def checks(*, network: bool, nested: bool, attributes: bool) -> dict[str, Verdict]:
-    """Verdict by name for the calls that are neither always allowed nor always refused."""
+def checks(*, network: bool, nested: bool, attributes: bool) -> dict[str, FilterAction]:
+    """FilterAction by name for the calls that are neither always allowed nor always refused."""
     only_self = Check(0, (0,), ALLOW, REFUSE)
-    found: dict[str, Verdict] = {
+    found: dict[str, FilterAction] = {
         # The scheduler may give every session of processes a share of its own, and a hundred of
         # them would leave the owner a hundredth. No one misses what this does.
         "setsid": IGNORE,
@@ -202,7 +202,7 @@ def checks(*, network: bool, nested: bool, attributes: bool) -> dict[str, Verdic
     }
     if not attributes:
         found |= dict.fromkeys(ATTRIBUTES, REFUSE)
-    near: Verdict = ALLOW
+    near: FilterAction = ALLOW
     if nested:
         without_network = NESTED_FLAGS & ~_NEW_NETWORK
         found["setns"] = Check(1, (NESTED_FLAGS, without_network), ALLOW, REFUSE)
@@ -226,7 +226,9 @@ def checks(*, network: bool, nested: bool, attributes: bool) -> dict[str, Verdic
     return found
 
 
-def verdicts(machine: str, *, network: bool, nested: bool, attributes: bool) -> dict[int, Verdict]:
+def actions(
+    machine: str, *, network: bool, nested: bool, attributes: bool
+) -> dict[int, FilterAction]:
     """By number, for the calls of `machine` that are not simply allowed."""
     column = list(AUDIT_ARCH).index(machine)
     numbers = {
@@ -259,13 +261,13 @@ def program(
     ]
     if machine == "x86_64":
         code += [(JUMP_AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, KILL)]
-    special = verdicts(machine, network=network, nested=nested, attributes=attributes)
+    special = actions(machine, network=network, nested=nested, attributes=attributes)
     line = [special.get(number, ALLOW) for number in range(NEWEST + 1)] + [UNKNOWN]
     starts = [(i, verdict) for i, verdict in enumerate(line) if i == 0 or verdict != line[i - 1]]
     return code + _search(starts)
 
 
-def _search(starts: list[tuple[int, Verdict]]) -> list[Instruction]:
+def _search(starts: list[tuple[int, FilterAction]]) -> list[Instruction]:
     """Find the verdict for the loaded number: that of the last start not above it."""
     if len(starts) == 1:
         return _decide(starts[0][1])
@@ -278,7 +280,7 @@ def _search(starts: list[tuple[int, Verdict]]) -> list[Instruction]:
     return [(JUMP_AT_LEAST, 0, 1, first), (JUMP, 0, 0, len(below)), *below, *above]
 
 
-def _decide(verdict: Verdict) -> list[Instruction]:
+def _decide(verdict: FilterAction) -> list[Instruction]:
     if isinstance(verdict, int):
         return [(RETURN, 0, 0, verdict)]
     code: list[Instruction] = [(LOAD, 0, 0, _ARGUMENTS + 8 * verdict.index)]
@@ -317,7 +319,7 @@ _SET_MODE_FILTER = 1
 _ALL_THREADS = 1
 
 
-def installing(*, network: bool, nested: bool = False, attributes: bool = True) -> kernel.Call:
+def installing(*, network: bool, nested: bool = False, attributes: bool = True) -> syscalls.Call:
     """The call by which `install` installs the filter, without no_new_privs.
 
     Raises OSError where the machine has no such filters.
@@ -346,4 +348,4 @@ def install(*, network: bool, nested: bool = False, attributes: bool = True) -> 
     has a filter of its own; a failure leaves nothing behind but no_new_privs.
     """
     installs = installing(network=network, nested=nested, attributes=attributes)
-    kernel.perform([kernel.NO_NEW_PRIVS, installs])
+    syscalls.perform([syscalls.NO_NEW_PRIVS, installs])

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scdpo.sandbox import keeper, kernel, processes, wire
-from scdpo.sandbox.processes import ProcessTable
-from scdpo.sandbox.supervisor import Answer, Loop, Warm, failure, over_limit
+from scdpo.sandbox.processes import keeper, wire
+from scdpo.sandbox.processes.process_table import ProcessTable, send_signal
+from scdpo.sandbox.processes.supervisor import Answer, Loop, Warm, failure, over_limit
+from scdpo.sandbox.walls import syscalls
 
 _PATIENCE = 3.0
 """Seconds that a session may keep the supervisor from killing it alone; then its clones go too."""
@@ -39,7 +40,7 @@ class _Space:
     number: int
     above: _Space | None
     pending: Answer | None
-    stack: kernel.Stack | None = None
+    stack: syscalls.Stack | None = None
     pidfd: int = -1
     pid: int = 0
     namespace: int = 0
@@ -60,10 +61,15 @@ class _Space:
 
 
 class Spaces:
-    """Implements `supervisor.Level`."""
+    """Implements `supervisor.SessionManager`."""
 
     def __init__(
-        self, loop: Loop, warm: Warm, table: ProcessTable, settings: keeper.Settings, memory: int
+        self,
+        loop: Loop,
+        warm: Warm,
+        table: ProcessTable,
+        settings: keeper.KeeperSettings,
+        memory: int,
     ) -> None:
         self._loop = loop
         self._warm = warm
@@ -77,7 +83,7 @@ class Spaces:
         self._spare: socket.socket | None = self._start_steward()
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         pid, stack = keeper.start(self._settings)
         try:
             pidfd = os.pidfd_open(pid)
@@ -94,7 +100,7 @@ class Spaces:
             space.answer(error=str(error.strerror or error))
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
-        """See `Level`; the answer brings a pidfd of the keeper that the copy enters."""
+        """See `SessionManager`; the answer brings a pidfd of the keeper that the copy enters."""
         above = self._spaces.get(source)
         if above is None or above.husk or above.leaving:
             answer(error="its session is gone")
@@ -110,12 +116,12 @@ class Spaces:
         above.nesting.append(space)
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
-        """See `Level`; a copy is in its place as soon as it answers."""
+        """See `SessionManager`; a copy is in its place as soon as it answers."""
         self._settle(self._spaces.get(number))
         answer()
 
     def end(self, number: int, answer: Answer) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         space = self._spaces.get(number)
         self._settle(space)
         if space is None or space.husk:
@@ -135,7 +141,7 @@ class Spaces:
             self._kill(space)
 
     def watch(self) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         if not self._spaces:
             return
         members: dict[int, list[int]] = {}
@@ -148,11 +154,11 @@ class Spaces:
                 self._kill_session(space)
 
     def wants_to_prepare(self) -> bool:
-        """See `Level`."""
+        """See `SessionManager`."""
         return self._spare is None
 
     def prepare(self) -> None:
-        """See `Level`: starts the next steward."""
+        """See `SessionManager`: starts the next steward."""
         if self._spare is None:
             self._spare = self._start_steward()
 
@@ -274,7 +280,7 @@ class Spaces:
             if self._freeze(space):
                 found = self._members(space)
                 here = (self._table.here(pid, self._own) for pid in found)
-                processes.send(signal.SIGKILL, [pid for pid in here if pid is not None])
+                send_signal(signal.SIGKILL, [pid for pid in here if pid is not None])
                 self._tell(space, keeper.THAW)
                 if self._wait_until_gone(space, set(found)):
                     return

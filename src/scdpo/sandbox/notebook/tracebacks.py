@@ -11,7 +11,7 @@ from itertools import groupby
 from types import CodeType, TracebackType
 from typing import Any
 
-from scdpo.sandbox.excerpts import excerpt
+from scdpo.sandbox.notebook.excerpts import excerpt
 
 RULE = "-" * 75
 HEAD = "Traceback (most recent call last)"

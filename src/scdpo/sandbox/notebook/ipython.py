@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from scdpo.sandbox import magics, pretty, shell
+from scdpo.sandbox.notebook import magics, pretty, shell
 
 
 class DisplayObject:

@@ -188,8 +188,8 @@ def _read(path: str, proc: int) -> str:
         os.close(fd)
 
 
-def send(signal_number: signal.Signals, pids: Iterable[int]) -> None:
+def send_signal(number: signal.Signals, pids: Iterable[int]) -> None:
     """Signal processes; those that are gone need none."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal_number)
+            os.kill(pid, number)

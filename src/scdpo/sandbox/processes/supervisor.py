@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from scdpo.sandbox import wire
-from scdpo.sandbox.processes import ProcessTable
+from scdpo.sandbox.processes import wire
+from scdpo.sandbox.processes.process_table import ProcessTable
 
 Answer = Callable[..., None]
 """Answers a request: with the keys of a reply, or `error`, and descriptors in `fds`."""
@@ -36,7 +36,7 @@ _SHARED = 4
 _MAX_REASON = 500
 
 
-class Level(Protocol):
+class SessionManager(Protocol):
     """How sessions are kept apart, watched and ended."""
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
@@ -151,9 +151,9 @@ class Supervisor:
         self._watched = 0.0
         self._pause = _WATCH_SECONDS
 
-    def serve(self, level: Level, owner: int) -> None:
+    def serve(self, manager: SessionManager, owner: int) -> None:
         """`owner` is a pidfd of the owner. Does not return."""
-        self._level = level
+        self._manager = manager
         self._loop.add(self._control.fileno(), self._hear)
         self._loop.add(owner, self._loop.stop)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -166,24 +166,24 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self._control.send(json.dumps({"id": 0, "lost": why}).encode())
         finally:
-            level.close()
+            manager.close()
             os._exit(0)
 
     def _watch(self, idle: bool) -> float:
         self._send()
         now = time.monotonic()
         if now - self._watched >= self._pause:
-            self._level.watch()
+            self._manager.watch()
             self._watched = time.monotonic()
             took = _WATCH_SHARE * (self._watched - now)
             self._pause = min(max(_WATCH_SECONDS, took), _WATCH_AT_LEAST)
         if self._unsent:
             return _RESEND_SECONDS
-        if self._level.wants_to_prepare():
+        if self._manager.wants_to_prepare():
             if not idle:
                 return _IDLE_SECONDS
             with contextlib.suppress(OSError):
-                self._level.prepare()
+                self._manager.prepare()
         return self._pause
 
     def _hear(self) -> None:
@@ -199,13 +199,13 @@ class Supervisor:
         try:
             match request["do"]:
                 case "start":
-                    self._level.start(number, fds, answer)
+                    self._manager.start(number, fds, answer)
                 case "clone":
-                    self._level.clone(number, request["of"], answer)
+                    self._manager.clone(number, request["of"], answer)
                 case "adopt":
-                    self._level.adopt(number, request["pid"], answer)
+                    self._manager.adopt(number, request["pid"], answer)
                 case "end":
-                    self._level.end(number, answer)
+                    self._manager.end(number, answer)
         except OSError as error:
             answer(error=str(error.strerror or error))
 

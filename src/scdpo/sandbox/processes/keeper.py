@@ -17,7 +17,9 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from scdpo.sandbox import files, isolation, kernel, processes, view
+from scdpo.sandbox.processes import files
+from scdpo.sandbox.processes.process_table import pid_of
+from scdpo.sandbox.walls import isolation, syscalls, view
 
 ENTER = b"e"
 """To a steward to be: become that of the keeper whose pidfd comes along."""
@@ -40,10 +42,10 @@ _MAX_MESSAGE = 512
 
 
 @dataclass(frozen=True)
-class Settings:
+class KeeperSettings:
     """What all keepers of a sandbox have in common.
 
-    `namespaces`: those to make (`kernel.NEW_…`). `user`: the id sessions have, inside and one
+    `namespaces`: those to make (`syscalls.NEW_…`). `user`: the id sessions have, inside and one
     level up. `scratch`: their /tmp. `proc`: a descriptor of the /proc that shows the whole sandbox.
     `high`: process ids that no session may signal begin here, see `seccomp.install`.
     """
@@ -55,15 +57,15 @@ class Settings:
     high: int
 
 
-def start(settings: Settings) -> tuple[int, kernel.Stack]:
+def start(settings: KeeperSettings) -> tuple[int, syscalls.Stack]:
     """Start a keeper in namespaces of its own; returns its process id.
 
     It has no user map yet, see `map_user`. The stack must live as long as it. Raises OSError.
     """
-    return kernel.start_waiting(settings.namespaces)
+    return syscalls.start_waiting(settings.namespaces)
 
 
-def map_user(pid: int, settings: Settings) -> None:
+def map_user(pid: int, settings: KeeperSettings) -> None:
     """Give the user namespace of a process the id that sessions have. Raises OSError.
 
     `pid`: as the sandbox's /proc counts.
@@ -73,18 +75,18 @@ def map_user(pid: int, settings: Settings) -> None:
         _write(f"{pid}/{name}", text, settings.proc)
 
 
-def start_steward(channel: socket.socket, settings: Settings) -> None:
+def start_steward(channel: socket.socket, settings: KeeperSettings) -> None:
     """Start a process that serves `channel`; at `ENTER` it becomes a steward. Raises OSError."""
-    if kernel.fork_into(0) == 0:
+    if syscalls.fork_into(0) == 0:
         try:
             isolation.close_all_but(channel.fileno(), settings.proc)
-            kernel.perform([kernel.DIE_WITH_PARENT])
+            syscalls.perform([syscalls.DIE_WITH_PARENT])
             steward = _Steward(channel, settings)
             message, fds, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
             if message == ENTER:
-                kernel.enter(fds[0], kernel.NEW_USER | kernel.NEW_PIDS)
+                syscalls.enter(fds[0], syscalls.NEW_USER | syscalls.NEW_PIDS)
                 # Out of the session's reach too.
-                if kernel.fork_as(settings.high) == 0:
+                if syscalls.fork_as(settings.high) == 0:
                     os.close(fds[0])
                     steward.serve()
         finally:
@@ -92,20 +94,20 @@ def start_steward(channel: socket.socket, settings: Settings) -> None:
 
 
 class _Steward:
-    def __init__(self, channel: socket.socket, settings: Settings) -> None:
+    def __init__(self, channel: socket.socket, settings: KeeperSettings) -> None:
         self._channel = channel
         self._settings = settings
         self._numbers = _ProcessNumbers(settings)
-        self._stacks: dict[int, kernel.Stack] = {}
+        self._stacks: dict[int, syscalls.Stack] = {}
 
     def serve(self) -> None:
         """Do as the supervisor says until it closes the channel."""
         own = os.pidfd_open(os.getpid())
         socket.send_fds(self._channel, [READY], [own])
         os.close(own)
-        kernel.perform([kernel.STAY_READABLE])
+        syscalls.perform([syscalls.STAY_READABLE])
         # Mounts as the supervisor has them, in a namespace that one can come back to from others.
-        kernel.leave_mounts()
+        syscalls.leave_mounts()
         self._mounts = os.open("self/ns/mnt", os.O_RDONLY, dir_fd=self._settings.proc)
         while True:
             message, _, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
@@ -133,17 +135,17 @@ class _Steward:
         """Start a keeper below; a clone could not prepare its namespaces any more."""
         settings = self._settings
         self._forget_stacks()
-        pid, stack = kernel.start_waiting(settings.namespaces)
+        pid, stack = syscalls.start_waiting(settings.namespaces)
         self._stacks[pid] = stack
         pidfd = -1
         try:
             pidfd = os.pidfd_open(pid)
-            map_user(processes.pid_of(pidfd, settings.proc) or 0, settings)
-            kernel.enter(pidfd, kernel.NEW_MOUNTS)
+            map_user(pid_of(pidfd, settings.proc) or 0, settings)
+            syscalls.enter(pidfd, syscalls.NEW_MOUNTS)
             try:
                 settings.scratch.mount()
             finally:
-                kernel.enter(self._mounts, kernel.NEW_MOUNTS)
+                syscalls.enter(self._mounts, syscalls.NEW_MOUNTS)
             socket.send_fds(self._channel, [NEST], [pidfd])
         except OSError:
             os.kill(pid, signal.SIGKILL)
@@ -173,7 +175,7 @@ class _ProcessNumbers:
     does not let the next id be chosen, ids stay as they come.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: KeeperSettings) -> None:
         self._proc = settings.proc
         self._low = 0
         self._high = settings.high
@@ -214,7 +216,7 @@ def _write(path: str, text: str, folder: int) -> None:
         os.close(fd)
 
 
-def _clear(settings: Settings) -> None:
+def _clear(settings: KeeperSettings) -> None:
     with contextlib.suppress(OSError):
-        kernel.enter(os.pidfd_open(1), settings.namespaces & kernel.NEW_MOUNTS)
+        syscalls.enter(os.pidfd_open(1), settings.namespaces & syscalls.NEW_MOUNTS)
         files.remove("/tmp")

@@ -11,8 +11,9 @@ import tempfile
 import time
 import warnings
 
-from scdpo.sandbox import files, isolation, kernel, view, wire
-from scdpo.sandbox.cell import Notebook
+from scdpo.sandbox.notebook.cell import Notebook
+from scdpo.sandbox.processes import files, wire
+from scdpo.sandbox.walls import isolation, syscalls, view
 
 # Near the top of the descriptors a session may have, out of the way of what code opens.
 KEEPER_FD = isolation.MAX_FILES - 3
@@ -33,10 +34,10 @@ class Runner:
         self._rules = rules
         self._notebook = notebook
         self._confinement = isolation.Confinement(rules, bare)
-        self._privileges = kernel.dropping_privileges(read_everything=rules.read_everything)
+        self._privileges = syscalls.dropping_privileges(read_everything=rules.read_everything)
         self._scratch = view.Scratch(rules.file_size, rules.paths)
-        self._entering = [kernel.entering(KEEPER_FD, rules.namespaces & ~kernel.NEW_PIDS)]
-        self._staying = [kernel.STAY_READABLE, kernel.DIE_WITH_PARENT]
+        self._entering = [syscalls.entering(KEEPER_FD, rules.namespaces & ~syscalls.NEW_PIDS)]
+        self._staying = [syscalls.STAY_READABLE, syscalls.DIE_WITH_PARENT]
         self._sock = _socket_to_come(SOCKET_FD)
         self._folder = ""
         self._in_group_of_original = False
@@ -53,19 +54,19 @@ class Runner:
         Does not return. Raises OSError where isolation fails.
         """
         if self._rules.namespaces:
-            kernel.perform(self._entering)
+            syscalls.perform(self._entering)
             self._scratch.mount()
         # A folder above may be closed to the user that the session becomes.
         os.chdir(folder)
         if user is not None:
             isolation.become(user)
-        kernel.perform(self._staying)
+        syscalls.perform(self._staying)
         os.setsid()
         os.closerange(3, SOCKET_FD)
         os.closerange(OUTPUT_FD + 1, _LAST_FD)
         # A clone has its folder beside this one, and cannot be given the right to it any more.
         self._confinement.apply(os.path.dirname(folder))  # noqa: PTH120
-        kernel.await_children()
+        syscalls.await_children()
         self._folder = tempfile.tempdir = folder
         sys.path.insert(0, "")
         self.serve()
@@ -127,14 +128,14 @@ class Runner:
             old = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             inside = _below(self._folder)
             if keeper:
-                kernel.enter(keeper[0], self._rules.namespaces)
+                syscalls.enter(keeper[0], self._rules.namespaces)
             if _fork() != 0:
                 # The copy first: to give this process's memory back takes a while.
                 os.sched_yield()
                 os._exit(0)
             if not keeper:
                 _wait_for_end_of(middle)
-                kernel.perform([kernel.DIE_WITH_PARENT])
+                syscalls.perform([syscalls.DIE_WITH_PARENT])
             self._become_copy([fds[1], *keeper], path.decode(), old, inside)
         except BaseException:
             os._exit(1)
@@ -150,7 +151,7 @@ class Runner:
         self._sock = socket.socket(fileno=SOCKET_FD)
         files.copy(old, folder)
         os.close(old)
-        kernel.perform([*self._privileges, kernel.STAY_READABLE])
+        syscalls.perform([*self._privileges, syscalls.STAY_READABLE])
         self._in_group_of_original = True
         self._folder = tempfile.tempdir = folder
         os.chdir(folder + inside)
@@ -185,7 +186,7 @@ def _wait_for_end_of(parent: int) -> None:
 def _fork() -> int:
     """Fork a process that differs in nothing but its descriptors: no handlers of the code run."""
     if len(sys._current_frames()) == 1:
-        return kernel.plain_fork()
+        return syscalls.plain_fork()
     # Where the code has started threads, Python must know that they are not cloned.
     random_state = random.getstate()
     with warnings.catch_warnings():

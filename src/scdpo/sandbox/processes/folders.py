@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scdpo.sandbox import files, processes
-from scdpo.sandbox.processes import ProcessTable
-from scdpo.sandbox.supervisor import Answer, Warm, failure, over_limit
+from scdpo.sandbox.processes import files
+from scdpo.sandbox.processes.process_table import ProcessTable, send_signal
+from scdpo.sandbox.processes.supervisor import Answer, Warm, failure, over_limit
 
 _KILL_SECONDS = 5.0
 _MAX_FILES = 8192
@@ -37,7 +37,7 @@ class _Place:
 
 
 class Folders:
-    """Implements `supervisor.Level`. The supervisor adopts what sessions leave behind.
+    """Implements `supervisor.SessionManager`. The supervisor adopts what sessions leave behind.
 
     `users`: ids for sessions to run as; empty where the owner cannot give them others.
     """
@@ -58,7 +58,7 @@ class Folders:
         self._sweep_due: set[int | None] = set()
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         # Another sandbox of root is likely to begin at another id.
         shift = 8192 * os.getpid() + number
         user = self._users[shift % len(self._users)] if self._users else None
@@ -71,7 +71,7 @@ class Folders:
         self._warm.fork(str(place.folder), user, fds, done)
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
-        """See `Level`; the answer has the copy's folder."""
+        """See `SessionManager`; the answer has the copy's folder."""
         place = self._places.get(source)
         if place is None:
             answer(error="its session is gone")
@@ -80,7 +80,7 @@ class Folders:
         answer(folder=str(self._make(number, place.family, place.user).folder))
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         self._awaited.discard(number)
         place = self._places.get(number)
         if place is None or pid not in self._strangers():
@@ -91,7 +91,7 @@ class Folders:
         self._sweep_if_due()
 
     def end(self, number: int, answer: Answer) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         self._awaited.discard(number)
         place = self._places.pop(number, None)
         if place is None:
@@ -104,7 +104,7 @@ class Folders:
         answer(why=place.why)
 
     def watch(self) -> None:
-        """See `Level`; files count too, those of a session together."""
+        """See `SessionManager`; files count too, those of a session together."""
         for place in self._places.values():
             if not place.pid or place.why:
                 continue
@@ -122,14 +122,14 @@ class Folders:
             self._kill_trees(strangers)
 
     def wants_to_prepare(self) -> bool:
-        """See `Level`."""
+        """See `SessionManager`."""
         return False
 
     def prepare(self) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
 
     def close(self) -> None:
-        """See `Level`."""
+        """See `SessionManager`."""
         self._awaited.clear()
         for place in self._places.values():
             self._kill_below(place)
@@ -215,11 +215,11 @@ class Folders:
         stopped: set[int] = set()
         until = time.monotonic() + _KILL_SECONDS
         while new := {*roots, *self._table.descendants(roots)} - stopped:
-            processes.send(signal.SIGSTOP, new)
+            send_signal(signal.SIGSTOP, new)
             stopped |= new
             if time.monotonic() > until:
                 break
-        processes.send(signal.SIGKILL, stopped)
+        send_signal(signal.SIGKILL, stopped)
         while any(self._table.lives(pid) for pid in roots) and time.monotonic() < until:
             time.sleep(0.0002)
 

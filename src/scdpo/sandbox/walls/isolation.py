@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scdpo.sandbox import kernel, landlock, seccomp, view
+from scdpo.sandbox.walls import landlock, seccomp, syscalls, view
 
 MAX_FILES = 256
 """Descriptors a process of a session may have open."""
@@ -18,7 +18,7 @@ _MAX_SIGNALS = 1024
 class Rules:
     """What holds for every session of a sandbox.
 
-    `namespaces`: those of its keeper that it enters (`kernel.NEW_…`); 0 at level `process`.
+    `namespaces`: those of its keeper that it enters (`syscalls.NEW_…`); 0 at level `process`.
     `paths`: see `view.readable_paths`. `network`: the host's network stays reachable. `landlock`:
     it reads no files but `paths`; without it files are left to the mount namespace.
     `read_everything`: read those whatever their mode. `own_user`: it runs as the owner, and could
@@ -44,20 +44,20 @@ class Confinement:
     def __init__(self, rules: Rules, bare: int) -> None:
         """`bare`: bytes of address space that the interpreter itself takes. Raises OSError."""
         self._rules = rules
-        limits = [kernel.limiting(which, least) for which, least in _limits(rules, bare)]
-        privileges = kernel.dropping_privileges(read_everything=rules.read_everything)
+        limits = [syscalls.limiting(which, least) for which, least in _limits(rules, bare)]
+        privileges = syscalls.dropping_privileges(read_everything=rules.read_everything)
         self._first = [*limits, *privileges]
         self._last = [seccomp.installing(**filter_options(rules))]
 
     def apply(self, folder: str) -> None:
         """Set the limits, drop capabilities and install the filters, for this process and all
         that it starts; `folder` is what may be written to. Raises OSError."""
-        kernel.perform(self._first)
+        syscalls.perform(self._first)
         rules = self._rules
         if rules.landlock:
             written = [folder, *view.DEVICES]
             landlock.restrict(read=rules.paths, write=written, network=rules.network)
-        kernel.perform(self._last)
+        syscalls.perform(self._last)
 
 
 def _limits(rules: Rules, bare: int) -> Iterator[tuple[int, int]]:
@@ -79,7 +79,7 @@ def _limits(rules: Rules, bare: int) -> Iterator[tuple[int, int]]:
 
 def become(user: int) -> None:
     """Change to a user and a group of that id, in no other groups. Raises OSError."""
-    kernel.keep_capabilities()
+    syscalls.keep_capabilities()
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)

@@ -10,14 +10,12 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from scdpo.errors import SandboxError
-from scdpo.sandbox import wire
-from scdpo.sandbox.base import Cut, Execution
-
-if TYPE_CHECKING:
-    from scdpo.sandbox.client import ProcessSandbox
+from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution
+from scdpo.sandbox.host.config import SandboxConfig
+from scdpo.sandbox.processes import wire
 
 _REPLY_SECONDS = 30.0
 _MAX_PIPE = 1 << 20
@@ -30,10 +28,34 @@ _LATE = b"!"
 _CUTS: dict[bytes, Cut] = {wire.DONE: "", wire.MEMORY: "memory", _LATE: "deadline"}
 
 
-class ProcessSession:
-    """A forked interpreter; implements `scdpo.sandbox.base.Session`."""
+class SessionOwner(Protocol):
+    """What a session needs from the sandbox that started it."""
 
-    def __init__(self, sandbox: ProcessSandbox, number: int) -> None:
+    config: SandboxConfig
+    lost: str
+    """Why the sandbox has ended without having been closed; empty while it has not."""
+
+    def running(self) -> asyncio.Semaphore:
+        """Held by a session while one of its blocks runs."""
+        ...
+
+    def abandon(self, session: ProcessSession) -> None:
+        """Kill a session without waiting for its end."""
+        ...
+
+    async def end(self, session: ProcessSession) -> str:
+        """Kill a session and wait for its end; returns `memory` if that is what ended it."""
+        ...
+
+    async def clone(self, session: ProcessSession) -> ProcessSession:
+        """See `ProcessSession.clone`."""
+        ...
+
+
+class ProcessSession:
+    """A forked interpreter; implements `Session`."""
+
+    def __init__(self, sandbox: SessionOwner, number: int) -> None:
         self.number = number
         self._sandbox = sandbox
         self._socket, self._their_socket = socket.socketpair()
@@ -67,7 +89,7 @@ class ProcessSession:
                     raise SandboxError(f"the sandbox was {how}")
                 text, whole = collected.finish()
                 seconds = time.perf_counter() - started
-            if cut:
+            if cut in SESSION_ENDING_CUTS:
                 self.forget()
             elif not whole:
                 cut = "output"

@@ -1,4 +1,4 @@
-"""The owner's side: starts the zygote, and asks it to open and end sessions."""
+"""The owner's side: starts the supervisor, and asks it to start, clone and end sessions."""
 
 from __future__ import annotations
 
@@ -12,41 +12,47 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import scdpo
-from scdpo.errors import SandboxError
-from scdpo.sandbox import files, wire
-from scdpo.sandbox.config import SandboxConfig
-from scdpo.sandbox.session import ProcessSession
+from pydantic import ValidationError
 
-_START_SECONDS = 120.0
+from scdpo import waiting
+from scdpo.errors import InputError, SandboxError
+from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Execution
+from scdpo.sandbox.host.config import SandboxConfig
+from scdpo.sandbox.host.launch import await_start, launch, wait_until_ready
+from scdpo.sandbox.host.session import ProcessSession
+from scdpo.sandbox.processes import files, wire
+
 _REPLY_SECONDS = 30.0
 _MORE_SECONDS = 1.0
 _MAX_ASKED = 128
 """Requests under way; a socket holds more than twice as many."""
-_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 
 
 class ProcessSandbox:
-    """Sessions forked from one warm process; implements `scdpo.sandbox.base.Sandbox`.
+    """Starts sessions by forking one warm process; implements `Sandbox`.
 
-    The constructor starts that process and waits until it has imported everything (about a
-    second). Raises SandboxError where it cannot start, or cannot keep the promise of the level
-    that the config names. Use from one event loop at a time. docs/sandbox.md has the threat model.
+    The constructor starts that process and waits until it has imported everything, which takes
+    about a second. It accepts a `SandboxConfig` or the fields of one as keywords:
+    `ProcessSandbox(deadline=5)`. Raises InputError for settings that are not accepted, and
+    SandboxError if the sandbox cannot start or cannot keep the promises of its level.
+
+    `run` runs blocks in a session of their own and `session` opens a session that stays. Use it
+    from one event loop at a time. docs/sandbox.md describes the threat model.
     """
 
     level: str
     """The level of `SandboxConfig.level`."""
     lost: str
-    """Why it has ended without having been closed; empty while it has not."""
+    """Why the sandbox has ended without having been closed; empty while it has not."""
     isolation: str
-    """The level and what it consists of here, such as `namespace: user+mount+pid+…+seccomp`."""
+    """The level and what it consists of on this machine: `namespace: user+mount+pid+…+seccomp`."""
 
-    def __init__(self, config: SandboxConfig | None = None) -> None:
-        self.config = config or SandboxConfig()
+    def __init__(self, config: SandboxConfig | None = None, **settings: Any) -> None:
+        self.config = _config(config, settings)
         if not sys.platform.startswith("linux"):
             raise SandboxError(f"the sandbox runs on Linux only, not on {sys.platform}")
         self.level = self.config.level
@@ -63,16 +69,43 @@ class ProcessSandbox:
         self.lost = ""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = self._launch(theirs.fileno())
+            self._process = launch(self.config, self._folder, theirs.fileno())
         try:
-            self.isolation = f"{self.level}: {'+'.join(self._await_start())}"
+            parts = await_start(self._process, self._control, self.config)
+            self.isolation = f"{self.level}: {'+'.join(parts)}"
         except BaseException:
             self.close()
             raise
         self._control.setblocking(False)
 
+    def run(self, blocks: Sequence[str]) -> list[Execution]:
+        """`run_async` for code without `await`; also works while an event loop is running."""
+        return waiting.run(self.run_async(blocks))
+
+    async def run_async(self, blocks: Sequence[str]) -> list[Execution]:
+        """Run blocks of code one after another in a new session, which is closed afterwards.
+
+        Returns one execution per block. The blocks after one that ended the session (see
+        `SESSION_ENDING_CUTS`) have no output and the cut `not run`. Raises InputError if `blocks`
+        is a single string, and SandboxError.
+        """
+        if isinstance(blocks, str):
+            raise InputError("the sandbox runs a list of blocks, not a single string: use [code]")
+        executions: list[Execution] = []
+        if blocks:
+            session = await self.session()
+            try:
+                for block in blocks:
+                    executions.append(await session.run(block))
+                    if executions[-1].cut in SESSION_ENDING_CUTS:
+                        break
+            finally:
+                await session.close()
+        n_left = len(blocks) - len(executions)
+        return executions + [Execution(output="", cut="not run")] * n_left
+
     async def session(self) -> ProcessSession:
-        """A fresh session, seeded and empty. Raises SandboxError."""
+        """Start a fresh session, seeded and empty. Raises SandboxError."""
         with self._slot() as number:
             session = ProcessSession(self, number)
             try:
@@ -103,9 +136,9 @@ class ProcessSandbox:
         if self._process.stderr is not None:
             self._process.stderr.close()
         how = f"lost: {self.lost}" if self.lost else "closed"
-        for waiting in self._replies.values():
-            if not waiting.done():
-                waiting.set_exception(SandboxError(f"the sandbox was {how}"))
+        for future in self._replies.values():
+            if not future.done():
+                future.set_exception(SandboxError(f"the sandbox was {how}"))
         self._replies.clear()
         if self._folder is not None:
             files.remove(str(self._folder))
@@ -121,55 +154,6 @@ class ProcessSandbox:
 
     async def __aexit__(self, *exc: object) -> None:
         self.close()
-
-    def _launch(self, fd: int) -> subprocess.Popen[bytes]:
-        config = self.config
-        package = str(Path(scdpo.__file__).parents[1])
-        settings = {
-            "owner": os.getpid(),
-            "level": config.level,
-            "folder": str(self._folder),
-            "package": package,
-            # The owner's packages, wherever PYTHONPATH and the like led to; not his other folders.
-            "packages": [p for p in sys.path if Path(p).name in _PACKAGE_FOLDERS],
-            "network": config.network == "allow",
-            "preload": config.preload,
-            "memory": config.memory_mb << 20,
-            "tmp": config.tmp_mb << 20,
-            "processes": config.processes,
-        }
-        boot = (
-            f"import sys; sys.path.insert(0, {package!r})\n"
-            "from scdpo.sandbox.boot import main\n"
-            f"import json; sys.path.pop(0); main({fd}, json.loads({json.dumps(settings)!r}))"
-        )
-        # -I would ignore the hash seed, which fixes the order of sets.
-        return subprocess.Popen(
-            [sys.executable, "-s", "-P", "-B", "-c", boot],
-            env=_bare_environment(),
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(fd,),
-            start_new_session=True,
-        )
-
-    def _await_start(self) -> list[str]:
-        """Wait for the supervisor's first message; returns what the isolation consists of."""
-        ready = _ready(self._control, select.POLLIN, _START_SECONDS)
-        packet = self._control.recv(wire.MAX_PACKET) if ready else b""
-        stderr = self._process.stderr
-        assert stderr is not None
-        if not packet:
-            self._process.kill()
-            said = stderr.read().decode(errors="replace").strip().splitlines()
-            raise SandboxError(f"the sandbox did not start: {said[-1] if said else 'no answer'}")
-        stderr.close()
-        reply = json.loads(packet)
-        if "error" in reply:
-            raise SandboxError(f"no sandbox of level {self.level} here: {reply['error']}")
-        return list(reply["parts"])
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[int]:
@@ -191,7 +175,12 @@ class ProcessSandbox:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            self._replies.clear()
+            # A loop that stands still in `run` goes on waiting for its replies afterwards.
+            self._replies = {
+                number: reply
+                for number, reply in self._replies.items()
+                if not reply.get_loop().is_closed()
+            }
             self._asking = asyncio.Semaphore(_MAX_ASKED)
             self._running = asyncio.Semaphore(self.config.parallel or os.cpu_count() or 1)
             loop.add_reader(self._control.fileno(), self._hear)
@@ -202,7 +191,7 @@ class ProcessSandbox:
         return self._running
 
     def _hear(self) -> None:
-        """Hand replies to those who wait for them."""
+        """Hand a reply to the request that waits for it."""
         try:
             packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 1)
         except BlockingIOError:
@@ -213,16 +202,18 @@ class ProcessSandbox:
             self.lost = self.lost or "it has ended"
             self.close()
             return
-        reply = json.loads(packet)
-        if "lost" in reply:
-            self.lost = reply["lost"]
+        message = json.loads(packet)
+        if "lost" in message:
+            self.lost = message["lost"]
             return
-        waiting = self._replies.pop(reply["id"], None)
-        if waiting is None or waiting.done():
-            for fd in fds:
-                os.close(fd)
+        reply = Reply(message, fds)
+        future = self._replies.pop(message["id"], None)
+        if future is None:
+            reply.discard()
+        elif future.get_loop() is asyncio.get_running_loop():
+            _settle(future, reply)
         else:
-            waiting.set_result(Reply(reply, fds))
+            future.get_loop().call_soon_threadsafe(_settle, future, reply)
 
     async def _request(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> Reply:
         """Ask the supervisor and wait for its answer; raises what `_answer` does."""
@@ -234,40 +225,39 @@ class ProcessSandbox:
         self, do: str, number: int, fds: tuple[int, ...] = (), **more: int
     ) -> asyncio.Future[Reply]:
         """Ask the supervisor; its answer is to be awaited by `_answer`. Raises SandboxError."""
-        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._replies[self._send(do, number, fds, **more)] = waiting
-        return waiting
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._replies[self._send(do, number, fds, **more)] = future
+        return future
 
-    async def _answer(self, waiting: asyncio.Future[Reply], do: str) -> Reply:
+    async def _answer(self, future: asyncio.Future[Reply], do: str) -> Reply:
         """Raises SandboxError, and TimeoutError for a clone, which the session can delay."""
         waits = (self.config.deadline,) if do == "clone" else (_REPLY_SECONDS, _MORE_SECONDS)
         try:
             for seconds in waits:
-                await asyncio.wait([waiting], timeout=seconds)
+                await asyncio.wait([future], timeout=seconds)
                 # The event loop or the machine may have stood still, and the answer be there.
-                while not waiting.done() and self._has_answers():
+                while not future.done() and self._has_answers():
                     self._hear()
-                if waiting.done():
+                if future.done():
                     break
         except BaseException:
-            if not waiting.cancel() and waiting.exception() is None:
-                for fd in waiting.result().fds:
-                    os.close(fd)
+            if not future.cancel() and future.exception() is None:
+                future.result().discard()
             raise
-        if not waiting.done():
-            waiting.cancel()
+        if not future.done():
+            future.cancel()
             if do == "clone":
                 raise TimeoutError
             self.lost = "no answer"
             self.close()
             raise SandboxError(f"the sandbox was lost: {self.lost}")
-        reply = waiting.result()
+        reply = future.result()
         if "error" in reply.message:
             raise SandboxError(f"the sandbox could not {do} a session: {reply.message['error']}")
         return reply
 
     def _has_answers(self) -> bool:
-        return not self._closed and _ready(self._control, select.POLLIN, 0)
+        return not self._closed and wait_until_ready(self._control, select.POLLIN, 0)
 
     def _send(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> int:
         if self._closed:
@@ -275,7 +265,7 @@ class ProcessSandbox:
         sent = next(self._ids)
         packet = json.dumps({"id": sent, "do": do, "session": number, **more}).encode()
         try:
-            _ready(self._control, select.POLLOUT, _REPLY_SECONDS)
+            wait_until_ready(self._control, select.POLLOUT, _REPLY_SECONDS)
             socket.send_fds(self._control, [packet], list(fds))
         except OSError as error:
             self.close()
@@ -323,8 +313,7 @@ class ProcessSandbox:
                 try:
                     copy.send_place(str(place.message["folder"]), place.fds)
                 finally:
-                    for fd in place.fds:
-                        os.close(fd)
+                    place.discard()
                 pid = await copy.await_copy(token)
                 await self._request("adopt", number, pid=pid)
             except TimeoutError as error:
@@ -343,19 +332,34 @@ class Reply(NamedTuple):
     message: dict[str, Any]
     fds: list[int]
 
-
-def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
-    """Wait until a socket can be read or written to; `select` knows no descriptors above 1,023."""
-    poll = select.poll()
-    poll.register(sock, event)
-    return bool(poll.poll(1000 * seconds))
+    def discard(self) -> None:
+        """Close the descriptors."""
+        for fd in self.fds:
+            os.close(fd)
 
 
-def _bare_environment() -> dict[str, str]:
-    """What Python itself needs, with one thread for numpy so that forking it is safe."""
-    threads = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")
-    env = {f"{library}_NUM_THREADS": "1" for library in threads}
-    env |= {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
-    if "LD_LIBRARY_PATH" in os.environ:
-        env["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-    return env
+def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
+    if future.done():
+        reply.discard()
+    else:
+        future.set_result(reply)
+
+
+def _config(config: SandboxConfig | None, settings: dict[str, Any]) -> SandboxConfig:
+    """The config, or one made of keywords. Raises InputError."""
+    if config is not None:
+        if settings:
+            given = ", ".join(settings)
+            raise InputError(f"the sandbox takes a SandboxConfig or settings, not both: {given}")
+        return config
+    known = ", ".join(SandboxConfig.model_fields)
+    for name in settings:
+        if name not in SandboxConfig.model_fields:
+            raise InputError(f"the sandbox has no setting {name!r}; known: {known}")
+    try:
+        return SandboxConfig(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        why = first["msg"][:1].lower() + first["msg"][1:]
+        raise InputError(f"sandbox setting {name}: {why}, found {first['input']!r}") from error

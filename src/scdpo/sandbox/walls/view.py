@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scdpo.sandbox import kernel
+from scdpo.sandbox.walls import syscalls
 
 # Not /dev/zero: what is mapped from it is memory that no limit counts.
 DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
@@ -97,20 +97,20 @@ class View:
             if at.is_symlink():
                 self._links[path] = str(at.readlink())
                 continue
-            tree = kernel.open_tree(path)
+            tree = syscalls.open_tree(path)
             device = path in DEVICES
-            flags = kernel.MOUNT_READ_ONLY | kernel.MOUNT_NO_SUID
-            kernel.set_mount_flags(tree, flags | (0 if device else kernel.MOUNT_NO_DEVICES))
+            flags = syscalls.MOUNT_READ_ONLY | syscalls.MOUNT_NO_SUID
+            syscalls.set_mount_flags(tree, flags | (0 if device else syscalls.MOUNT_NO_DEVICES))
             self._trees.append((path, at.is_dir(), tree))
 
     def enter(self, user: int) -> None:
         """Make a root of them and move there. `user` is the id sessions have. Raises OSError."""
         root = "/tmp"
-        kernel.make_mounts_private()
-        kernel.mount_tmpfs(root, "size=1m,nr_inodes=4k,mode=755")
+        syscalls.make_mounts_private()
+        syscalls.mount_tmpfs(root, "size=1m,nr_inodes=4k,mode=755")
         for path, folder, tree in self._trees:
             _make_place(root + path, folder=folder)
-            kernel.move_mount(tree, root + path)
+            syscalls.move_mount(tree, root + path)
             os.close(tree)
         for path, target in self._links.items():
             Path(root + path).parent.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,9 @@ class View:
             if not Path(root + link).exists():
                 Path(root + link).parent.mkdir(exist_ok=True)
                 Path(root + link).symlink_to("/tmp")
-        kernel.change_root(root)
+        syscalls.change_root(root)
         here = os.open("/", os.O_PATH | os.O_DIRECTORY)
-        kernel.set_mount_flags(here, kernel.MOUNT_READ_ONLY, recursive=False)
+        syscalls.set_mount_flags(here, syscalls.MOUNT_READ_ONLY, recursive=False)
         os.close(here)
 
 
@@ -142,15 +142,15 @@ class Scratch:
         self._below = [path for path in paths if _is_below(path, "/tmp")]
         self.folder = "/tmp/session" if self._below else "/tmp"
         options = f"size={size},nr_inodes={MAX_FILES},mode=700"
-        self._mounting = [kernel.mounting_tmpfs("/tmp", options)]
+        self._mounting = [syscalls.mounting_tmpfs("/tmp", options)]
 
     def mount(self) -> None:
         """Mount it in this mount namespace. Raises OSError."""
-        trees = [(path, kernel.open_tree(path)) for path in self._below]
-        kernel.perform(self._mounting)
+        trees = [(path, syscalls.open_tree(path)) for path in self._below]
+        syscalls.perform(self._mounting)
         for path, tree in trees:
             _make_place(path, folder=stat.S_ISDIR(os.fstat(tree).st_mode))
-            kernel.move_mount(tree, path)
+            syscalls.move_mount(tree, path)
             os.close(tree)
         if trees:
             Path(self.folder).mkdir()

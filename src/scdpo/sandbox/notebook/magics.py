@@ -12,10 +12,7 @@ import time
 import timeit
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from scdpo.sandbox.shell import InteractiveShell
+from typing import Any, Protocol
 
 
 class UsageError(Exception):
@@ -25,11 +22,32 @@ class UsageError(Exception):
 UsageError.__module__ = "IPython.core.error"
 
 
-def _nothing(shell: InteractiveShell, line: str) -> None:
+class Shell(Protocol):
+    """What a magic needs from the shell that runs it."""
+
+    @property
+    def user_ns(self) -> dict[str, Any]:
+        """The names of the notebook."""
+        ...
+
+    def evaluate(self, code: str, name: str) -> object:
+        """Run code in the notebook; returns the value of its last expression."""
+        ...
+
+    def ev(self, expression: str) -> object:
+        """The value of an expression."""
+        ...
+
+    def system(self, command: str) -> None:
+        """Run a command of the operating system and print its output."""
+        ...
+
+
+def _nothing(shell: Shell, line: str) -> None:
     """Settings of the screen, which is not there."""
 
 
-def _time(shell: InteractiveShell, line: str, cell: str | None = None) -> object:
+def _time(shell: Shell, line: str, cell: str | None = None) -> object:
     code = line if cell is None else f"{line}\n{cell}"
     if cell is not None and not cell:
         raise UsageError(
@@ -46,7 +64,7 @@ def _time(shell: InteractiveShell, line: str, cell: str | None = None) -> object
     return value
 
 
-def _timeit(shell: InteractiveShell, line: str, cell: str | None = None) -> None:
+def _timeit(shell: Shell, line: str, cell: str | None = None) -> None:
     words = line.split()
     number, repeat = 0, 7
     while words and words[0].startswith("-"):
@@ -80,35 +98,35 @@ def _span(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def _capture(shell: InteractiveShell, line: str, cell: str) -> None:
+def _capture(shell: Shell, line: str, cell: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         shell.evaluate(cell, "<captured exec>")
 
 
-def _shell(shell: InteractiveShell, line: str, cell: str) -> None:
+def _shell(shell: Shell, line: str, cell: str) -> None:
     shell.system(cell)
 
 
-def _pip(shell: InteractiveShell, line: str) -> None:
+def _pip(shell: Shell, line: str) -> None:
     shell.system(f"{sys.executable} -m pip {line}")
 
 
-def _pwd(shell: InteractiveShell, line: str) -> str:
+def _pwd(shell: Shell, line: str) -> str:
     return str(Path.cwd())
 
 
-def _cd(shell: InteractiveShell, line: str) -> None:
+def _cd(shell: Shell, line: str) -> None:
     os.chdir(line.strip("'\"") or "~")
     sys.stdout.write(f"{Path.cwd()}\n")
 
 
-def _write_file(shell: InteractiveShell, line: str, cell: str) -> None:
+def _write_file(shell: Shell, line: str, cell: str) -> None:
     path = Path(line.strip())
     sys.stdout.write(f"{'Overwriting' if path.exists() else 'Writing'} {path}\n")
     path.write_text(cell)
 
 
-def _explain(shell: InteractiveShell, line: str) -> None:
+def _explain(shell: Shell, line: str) -> None:
     """A notebook shows help beside its output; only that there is none is part of that."""
     if not line.strip("%?; "):
         return
@@ -123,7 +141,7 @@ _SETTINGS = (
     *("automagic", "xmode"),
 )
 
-LINE: Mapping[str, Callable[[InteractiveShell, str], object]] = {
+LINE: Mapping[str, Callable[[Shell, str], object]] = {
     **dict.fromkeys(_SETTINGS, _nothing),
     "time": _time,
     "timeit": _timeit,
@@ -132,7 +150,7 @@ LINE: Mapping[str, Callable[[InteractiveShell, str], object]] = {
     "cd": _cd,
     "pinfo": _explain,
 }
-CELL: Mapping[str, Callable[[InteractiveShell, str, str], object]] = {
+CELL: Mapping[str, Callable[[Shell, str, str], object]] = {
     "time": _time,
     "timeit": _timeit,
     "capture": _capture,

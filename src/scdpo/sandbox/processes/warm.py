@@ -15,8 +15,9 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 
-from scdpo.sandbox import isolation, kernel, pages, wire, worker
-from scdpo.sandbox.cell import Notebook
+from scdpo.sandbox.notebook.cell import Notebook
+from scdpo.sandbox.processes import huge_pages, wire, worker
+from scdpo.sandbox.walls import isolation, syscalls
 
 # In the order in which the supervisor sends them.
 _PLACES = (worker.SOCKET_FD, worker.OUTPUT_FD, worker.KEEPER_FD)
@@ -32,7 +33,7 @@ _REHEARSALS = 20
 
 
 @dataclass(frozen=True)
-class Settings:
+class WarmSettings:
     """What the warm parent gives every session."""
 
     preload: tuple[str, ...]
@@ -41,7 +42,7 @@ class Settings:
     """A descriptor of a /proc that shows this process."""
 
 
-def start(channel: socket.socket, settings: Settings) -> None:
+def start(channel: socket.socket, settings: WarmSettings) -> None:
     """Fork the warm parent, which serves `channel`. Raises OSError.
 
     When everything is imported it sends a JSON object, with an `error` if there was one. Then it
@@ -54,15 +55,15 @@ def start(channel: socket.socket, settings: Settings) -> None:
             # The supervisor's setting; sessions find the one that Python begins with.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            kernel.ignore_children()
+            syscalls.ignore_children()
             _serve(channel, settings)
         finally:
             os._exit(1)
 
 
-def _serve(channel: socket.socket, settings: Settings) -> None:
+def _serve(channel: socket.socket, settings: WarmSettings) -> None:
     try:
-        kernel.perform([kernel.DIE_WITH_PARENT])
+        syscalls.perform([syscalls.DIE_WITH_PARENT])
         own = os.pidfd_open(os.getpid())
         _preload(settings)
         notebook = _open_notebook()
@@ -92,7 +93,7 @@ def _serve(channel: socket.socket, settings: Settings) -> None:
         channel.send(wire.FORKED.pack(result))
 
 
-def _preload(settings: Settings) -> None:
+def _preload(settings: WarmSettings) -> None:
     for name in settings.preload:
         import_module(name)
     if "sympy" in settings.preload:
@@ -118,12 +119,12 @@ def _open_notebook() -> Notebook:
     return notebook
 
 
-def _share_memory(settings: Settings) -> None:
+def _share_memory(settings: WarmSettings) -> None:
     """Have forks share as much memory as can be, and copy it cheaply."""
     gc.collect()
     # Keeps the collector from touching, and so copying, the pages that sessions share.
     gc.freeze()
-    pages.settle(settings.proc)
+    huge_pages.settle(settings.proc)
 
 
 def _warm_sympy() -> None:
@@ -162,9 +163,9 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
     `own`: a pidfd of this process, where the session is to be born below its keeper.
     """
     if own is not None:
-        kernel.enter(worker.KEEPER_FD, kernel.NEW_PIDS)
+        syscalls.enter(worker.KEEPER_FD, syscalls.NEW_PIDS)
     try:
-        pid = kernel.plain_fork()
+        pid = syscalls.plain_fork()
         if pid == 0:
             try:
                 runner.begin(folder, None if user < 0 else user)
@@ -173,7 +174,7 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
     finally:
         if own is not None:
             # Else the namespaces of the last session would be kept by this process.
-            kernel.enter(own, kernel.NEW_PIDS)
+            syscalls.enter(own, syscalls.NEW_PIDS)
     return pid
 
 

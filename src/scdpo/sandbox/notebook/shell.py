@@ -7,13 +7,10 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from scdpo.sandbox import magics
-from scdpo.sandbox.pretty import Show, pretty
-
-if TYPE_CHECKING:
-    from scdpo.sandbox.cell import Notebook
+from scdpo.sandbox.notebook import magics
+from scdpo.sandbox.notebook.pretty import Show, pretty
 
 _EXPRESSION = re.compile(r"\{([^{}]+)\}|\$(\w+)")
 
@@ -82,6 +79,25 @@ class Events:
         pass
 
 
+class Cells(Protocol):
+    """What the shell needs from the notebook around which it stands."""
+
+    names: dict[str, Any]
+    count: int
+
+    def evaluate(self, code: str, name: str) -> object:
+        """Run code that is not a cell of its own; returns the value of its last expression."""
+        ...
+
+    def show(self, value: object) -> None:
+        """Show a value as the result of a cell is shown."""
+        ...
+
+    def show_current_error(self) -> None:
+        """Show the exception that is being handled."""
+        ...
+
+
 class InteractiveShell:
     """The shell around a notebook."""
 
@@ -90,7 +106,7 @@ class InteractiveShell:
     config: ClassVar[dict[str, object]] = {}
     _only: ClassVar[InteractiveShell | None] = None
 
-    def __init__(self, notebook: Notebook) -> None:
+    def __init__(self, notebook: Cells) -> None:
         self._notebook = notebook
         self.display_formatter = DisplayFormatter()
         self.events = Events()

@@ -18,13 +18,13 @@ from os import set_blocking as _set_blocking
 from sys import exc_info as _exc_info
 from typing import Any
 
-from scdpo.sandbox import ipython, source
-from scdpo.sandbox.magics import UsageError
-from scdpo.sandbox.mending import Mending
-from scdpo.sandbox.plotting import PlottingWithoutScreen, close_figures
-from scdpo.sandbox.shell import ZMQInteractiveShell
-from scdpo.sandbox.tracebacks import class_name, format_error, last_line
-from scdpo.sandbox.transcript import OutStream, Transcript
+from scdpo.sandbox.notebook import ipython, source
+from scdpo.sandbox.notebook.magics import UsageError
+from scdpo.sandbox.notebook.mending import Mending
+from scdpo.sandbox.notebook.plotting import PlottingWithoutScreen, close_figures
+from scdpo.sandbox.notebook.shell import ZMQInteractiveShell
+from scdpo.sandbox.notebook.tracebacks import class_name, format_error, last_line
+from scdpo.sandbox.notebook.transcript import OutStream, Transcript
 
 _LINES = linecache.cache
 # A block may have replaced the builtin name.

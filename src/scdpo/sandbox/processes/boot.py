@@ -12,19 +12,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scdpo.sandbox import isolation, keeper, kernel, landlock, seccomp, view, warm, wire
-from scdpo.sandbox.folders import Folders
-from scdpo.sandbox.processes import ProcessTable
-from scdpo.sandbox.spaces import Spaces
-from scdpo.sandbox.supervisor import Level, Loop, Supervisor, Warm
+from scdpo.sandbox.processes import keeper, warm, wire
+from scdpo.sandbox.processes.folders import Folders
+from scdpo.sandbox.processes.process_table import ProcessTable
+from scdpo.sandbox.processes.spaces import Spaces
+from scdpo.sandbox.processes.supervisor import Loop, SessionManager, Supervisor, Warm
+from scdpo.sandbox.walls import isolation, landlock, seccomp, syscalls, view
 
 INNER_ID = 1000
 """User and group of sessions as they see themselves."""
 NOBODY = 65534
 """What root's sessions are to the host, at level `namespace`."""
 _SPACES = (
-    *(kernel.NEW_USER, kernel.NEW_MOUNTS, kernel.NEW_PIDS),
-    *(kernel.NEW_IPC, kernel.NEW_UTS, kernel.NEW_NETWORK),
+    *(syscalls.NEW_USER, syscalls.NEW_MOUNTS, syscalls.NEW_PIDS),
+    *(syscalls.NEW_IPC, syscalls.NEW_UTS, syscalls.NEW_NETWORK),
 )
 _NAMES = ("user", "mount", "pid", "ipc", "uts", "net")
 
@@ -54,7 +55,7 @@ def _run_in_namespaces(control: socket.socket, settings: dict[str, Any]) -> None
     flags = sum(_SPACES[:-1] if settings["network"] else _SPACES)
     paths = _readable(settings)
     mapped, wait = os.pipe()
-    inside = kernel.fork_into(flags)
+    inside = syscalls.fork_into(flags)
     if inside == 0:
         os.close(wait)
         if os.read(mapped, 1) == b"":
@@ -110,8 +111,8 @@ def _supervise_namespaces(
             os.setgroups([])
         os.setresgid(INNER_ID, INNER_ID, INNER_ID)
         os.setresuid(INNER_ID, INNER_ID, INNER_ID)
-        kernel.perform([kernel.STAY_READABLE, kernel.DIE_WITH_PARENT])
-        kernel.set_host_name(b"sandbox")
+        syscalls.perform([syscalls.STAY_READABLE, syscalls.DIE_WITH_PARENT])
+        syscalls.set_host_name(b"sandbox")
         shown.enter(INNER_ID)
         rules = isolation.Rules(
             namespaces=flags,
@@ -126,13 +127,13 @@ def _supervise_namespaces(
         )
         loop = Loop()
         forks = _start_warm(settings, rules, table.fd, loop)
-        kept = keeper.Settings(
+        kept = keeper.KeeperSettings(
             *(flags, INNER_ID, view.Scratch(settings["tmp"], paths), table.fd),
             seccomp.OUT_OF_REACH,
         )
-        level = Spaces(loop, forks, table, kept, settings["memory"])
+        manager = Spaces(loop, forks, table, kept, settings["memory"])
         names = [n for n, flag in zip(_NAMES, _SPACES, strict=True) if flags & flag]
-        _serve(control, owner, loop, level, [*names, "uid", "seccomp"])
+        _serve(control, owner, loop, manager, [*names, "uid", "seccomp"])
     except (Refused, OSError) as error:
         reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
         control.send(json.dumps({"id": 0, "error": reason}).encode()[: wire.MAX_PACKET])
@@ -143,7 +144,7 @@ def _supervise_namespaces(
 def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
     """Be the supervisor of sessions without namespaces. Does not return but to raise Refused."""
     owner = _watch(settings["owner"])
-    kernel.adopt_orphans()
+    syscalls.adopt_orphans()
     table = ProcessTable()
     users = _free_users() if os.getuid() == 0 else range(0)
     paths = _readable(settings)
@@ -177,8 +178,8 @@ def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
     loop = Loop()
     forks = _start_warm(settings, rules, table.fd, loop)
     base.chmod(0o711)
-    level = Folders(forks, table, base, users, settings["memory"], settings["tmp"])
-    _serve(control, owner, loop, level, [*parts, "seccomp"])
+    manager = Folders(forks, table, base, users, settings["memory"], settings["tmp"])
+    _serve(control, owner, loop, manager, [*parts, "seccomp"])
 
 
 def _watch(pid: int) -> int:
@@ -205,7 +206,7 @@ def _start_warm(settings: dict[str, Any], rules: isolation.Rules, proc: int, loo
     # Whatever ends is gone at once; no one here asks how it ended.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with theirs:
-        warm.start(theirs, warm.Settings(tuple(settings["preload"]), rules, proc))
+        warm.start(theirs, warm.WarmSettings(tuple(settings["preload"]), rules, proc))
     packet = ours.recv(wire.MAX_PACKET)
     reply = json.loads(packet) if packet else {"error": "it ended while importing"}
     if "error" in reply:
@@ -213,7 +214,9 @@ def _start_warm(settings: dict[str, Any], rules: isolation.Rules, proc: int, loo
     return Warm(ours, loop)
 
 
-def _serve(control: socket.socket, owner: int, loop: Loop, level: Level, parts: list[str]) -> None:
+def _serve(
+    control: socket.socket, owner: int, loop: Loop, manager: SessionManager, parts: list[str]
+) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.environ.clear()
@@ -222,7 +225,7 @@ def _serve(control: socket.socket, owner: int, loop: Loop, level: Level, parts: 
         os.dup2(null, standard)
     os.close(null)
     control.send(json.dumps({"id": 0, "parts": parts}).encode())
-    Supervisor(control, loop).serve(level, owner)
+    Supervisor(control, loop).serve(manager, owner)
 
 
 def _own_processes() -> int:
