@@ -109,8 +109,8 @@ def test_every_recipe_in_the_package_is_valid() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
-        "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, format, grading, methods, "
-        "pairs, policy, preset, problems, sample, sandbox, seed, sft, threads, train",
+        "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
+        "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, threads, train",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),
