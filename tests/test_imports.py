@@ -13,13 +13,16 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "scdpo"
 MAX_LINES = 400
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
-RECORDS = {"records", "errors"}
+RECORDS = {"records", "errors", "progress", "validation", "waiting"}
 SERVICES = {"formats", "sandbox", "grading", "engines", "policies"}
 STAGES = {"problems", "sampling", "pairs", "training", "evaluation"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
+    "progress": set(),
+    "validation": {"errors"},
+    "waiting": set(),
     "policies": RECORDS,
     "store": RECORDS,
     "formats": RECORDS,
@@ -34,11 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": RECORDS | {"store"},
     "results": RECORDS | {"evaluation", "report"},
     "trained": RECORDS | {"policies", "training"},
-    "rowfiles": RECORDS | {"store"},
-    "execute": RECORDS | {"store", "sandbox", "rowfiles"},
-    "marking": RECORDS | {"store", "grading", "rowfiles"},
+    "rowfiles": RECORDS | {"store", "sandbox", "grading"},
     "doctor": RECORDS | {"store", "sandbox"},
-    "full_disk": set(),
     "terminal": set(),
     "": set(),  # scdpo/__init__.py
 }

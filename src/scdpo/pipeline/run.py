@@ -22,7 +22,6 @@ from scdpo.evaluation import (
     policy_lines,
 )
 from scdpo.formats import LAYOUTS
-from scdpo.full_disk import is_full_disk
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.pipeline.provenance import (
     Environment,
@@ -47,7 +46,15 @@ from scdpo.sampling import (
     sample_solutions,
 )
 from scdpo.sampling.recorded import Reproduced, recorded_solutions
-from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
+from scdpo.store import (
+    Manifest,
+    RunFolder,
+    Stage,
+    file_hash,
+    is_full_disk,
+    write_atomic,
+    write_jsonl,
+)
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport

@@ -1,4 +1,4 @@
-"""The grader alone: which rows come out, what is continued, and what is told in one line."""
+"""`scdpo grade`: which rows come out, how a file is resumed, and the messages in one line."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import row_files
 from row_files import read, write
 from scdpo.errors import ScdpoError, StoreError
 from scdpo.grading import GradingConfig
-from scdpo.marking import Summary, mark
-from scdpo.store import settings_from_options
+from scdpo.rowfiles import GradeSummary, grade_rows
+from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 
@@ -43,9 +43,9 @@ def sums(n: int) -> list[dict[str, Any]]:
     return [{"id": i, "answer": i, "prediction": predictions[i % 3](i)} for i in range(n)]
 
 
-def done(file: str, out: str = "out.jsonl", config: GradingConfig = CONFIG) -> Summary:
+def done(file: str, out: str = "out.jsonl", config: GradingConfig = CONFIG) -> GradeSummary:
     """Judge a file's rows into another."""
-    return mark(file, Path(out), config)
+    return grade_rows(file, Path(out), config)
 
 
 # ---- rows
@@ -117,7 +117,7 @@ def test_the_papers_rule_takes_the_first_box_and_leaves_nothing_undecided(capsys
     done("in.jsonl", config=GradingConfig(compat="paper"))
     assert [row["verdict"] for row in read("out.jsonl")] == ["correct", "wrong"]
     assert fail(capsys, "grade", "in.jsonl", "--out", "out.jsonl").startswith(
-        'out.jsonl was begun with other settings: compat "paper" → "none"'
+        'out.jsonl was started with other settings: compat "paper" → "none"'
     )
 
 
@@ -189,10 +189,10 @@ def test_rows_before_a_bad_line_of_a_pipe_are_written() -> None:
     assert found.returncode == 2
     assert [json.loads(line)["verdict"] for line in found.stdout.splitlines()] == ["correct"] * 2
     assert found.stderr == "scdpo: standard input, line 3: neither a solution nor a prediction\n"
-    assert command("-", input="").stderr == "scdpo: standard input: it holds no rows\n"
+    assert command("-", input="").stderr == "scdpo: standard input: contains no rows\n"
 
 
-# ---- going on
+# ---- resuming
 
 
 def test_a_file_cut_anywhere_is_continued_to_the_same_rows() -> None:
@@ -209,7 +209,7 @@ def test_a_file_cut_anywhere_is_continued_to_the_same_rows() -> None:
     manifest = json.loads(Path("out.jsonl.manifest.json").read_text())
     assert (manifest["rows"], manifest["reasons"]) == (5, {"no answer": 1})
     assert done("in.jsonl").text == (
-        "5 rows (5 were there): 2 correct, 2 wrong, 1 undecided (1 no answer)"
+        "5 rows (5 of them already done): 2 correct, 2 wrong, 1 undecided (1 no answer)"
     )
 
 
@@ -220,7 +220,7 @@ def swap(old: str, new: str, path: str) -> None:
     Path(path).write_text(text.replace(old, new))
 
 
-OTHER = "name another file, or the one it was begun from"
+OTHER = "name another output file, or the input it was made from"
 
 
 @pytest.mark.parametrize(
@@ -228,24 +228,25 @@ OTHER = "name another file, or the one it was begun from"
     [
         (
             lambda: swap('"id": 1, "answer": 1', '"id": 1, "answer": 5', "in.jsonl"),
-            f"out.jsonl, line 2: not what line 2 of in.jsonl gives; {OTHER}",
+            f"out.jsonl, line 2: was not made from line 2 of in.jsonl; {OTHER}",
         ),
         (
             lambda: swap('"verdict":"wrong"', '"verdict":"fine"', "out.jsonl"),
-            f"out.jsonl, line 2: not what line 2 of in.jsonl gives; {OTHER}",
+            f"out.jsonl, line 2: was not made from line 2 of in.jsonl; {OTHER}",
         ),
         (
             lambda: write("in.jsonl", *sums(2)),
-            "out.jsonl: it has more than the 2 rows that in.jsonl has; name another file",
+            "out.jsonl: has more rows than in.jsonl, which has 2; name another output file",
         ),
         (
             lambda: swap('"deadline": 5.0', '"deadline": 3.0', "out.jsonl.manifest.json"),
-            "out.jsonl was begun with other settings: deadline 3.0 → 5.0; name another file",
+            "out.jsonl was started with other settings: deadline 3.0 → 5.0; name another output "
+            "file",
         ),
         (
             lambda: Path("out.jsonl.manifest.json").unlink(),
-            "out.jsonl: it is not empty, and out.jsonl.manifest.json is not beside it, which "
-            "says what made its rows; name another file",
+            "out.jsonl: has rows, but out.jsonl.manifest.json, which says what made them, is "
+            "missing; name another output file",
         ),
     ],
     ids=["another gold", "tampered with", "fewer rows", "other settings", "no manifest"],
@@ -299,7 +300,7 @@ BAD_LINES = {
     "NaN gold": (b'{"answer": NaN, "prediction": 3}', "in.jsonl, line 1: answer: a text or a numb"),
     "true": (b'{"answer": 3, "prediction": true}', "in.jsonl, line 1: prediction: a text or a num"),
     "a number": (b'{"answer": 3, "solution": 3}', "in.jsonl, line 1: solution: a text is expected"),
-    "empty": (b"", "in.jsonl: it holds no rows"),
+    "empty": (b"", "in.jsonl: contains no rows"),
     "deep": (b'{"answer": ' + b"[" * 100_000, "in.jsonl, line 1: not JSON: nested too deeply"),
     "missing": (None, "in.jsonl: no such file"),
 }
@@ -318,10 +319,10 @@ def test_a_bad_file_is_found_before_anything_is_judged(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("in.jsonl", "--out", "in.jsonl"), "--out in.jsonl: that is the file the rows are read "),
+        (("in.jsonl", "--out", "in.jsonl"), "--out in.jsonl: the rows are read from this file"),
         (("in.jsonl", "--out", "no/out"), "--out no/out: there is no folder no"),
         (("in.jsonl", "--workers", "0"), "--workers: input should be greater than or equal to 1"),
-        (("in.jsonl", "--compat", "x"), "--compat: input should be 'none' or 'paper', found 'x'"),
+        (("in.jsonl", "--compat", "x"), "--compat: input should be 'none' or 'paper' (found 'x')"),
         (("in.jsonl", "--deadline", "nan"), "--deadline: input should be "),
     ],
     ids=" ".join,
@@ -347,7 +348,8 @@ def test_a_full_disk(tmp_path: Path, capsys: Capture) -> None:
     with mounted(tmp_path / "disk", "size=28k"):
         message = fail(capsys, "grade", "in.jsonl", "--out", "disk/out.jsonl")
         assert re.fullmatch(
-            r"disk/out.jsonl: No space left on device; \d rows are kept, make room and run again",
+            r"disk/out.jsonl: No space left on device; \d rows are kept; free up space and run "
+            "again",
             message,
         )
         kept = read("disk/out.jsonl")

@@ -1,4 +1,4 @@
-"""The executor alone: which rows come out, what is continued, and what is told in one line."""
+"""`scdpo exec`: which rows come out, how a file is resumed, and the messages in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ from typing import Any
 import pytest
 
 import row_files
-import scdpo.execute.run
+import scdpo.rowfiles.driver
 import scdpo.rowfiles.source
 from row_files import read, write
 from scdpo.errors import DataError, ScdpoError, StoreError
-from scdpo.execute import Summary, execute
-from scdpo.execute.rows import Executed
-from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.store import settings_from_options
+from scdpo.rowfiles import ExecSummary, exec_rows
+from scdpo.sandbox import Execution, ProcessSandbox, SandboxConfig
+from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 
@@ -48,9 +47,9 @@ def sums(n: int, pause: float = 0.0) -> list[dict[str, Any]]:
     return [{"id": i, "blocks": [f"{first}{i}", "print('row', x)"]} for i in range(n)]
 
 
-def done(file: str, out: str = "out.jsonl", config: SandboxConfig = CONFIG) -> Summary:
+def done(file: str, out: str = "out.jsonl", config: SandboxConfig = CONFIG) -> ExecSummary:
     """Run a file's sessions into another."""
-    return execute(file, Path(out), config)
+    return exec_rows(file, Path(out), config)
 
 
 # ---- rows
@@ -150,9 +149,9 @@ class Watched:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Counts that are kept while rows run."""
     counts = Watched()
-    original = scdpo.execute.run.run_blocks
+    original = ProcessSandbox.run_async
 
-    async def counted(sandbox: ProcessSandbox, blocks: tuple[str, ...]) -> Executed:
+    async def counted(sandbox: ProcessSandbox, blocks: Sequence[str]) -> list[Execution]:
         counts.begun += 1
         counts.live += 1
         counts.most = max(counts.most, counts.live)
@@ -164,7 +163,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
             if first:
                 counts.begun_when_first_was_done = counts.begun
 
-    monkeypatch.setattr(scdpo.execute.run, "run_blocks", counted)
+    monkeypatch.setattr(ProcessSandbox, "run_async", counted)
     return counts
 
 
@@ -181,7 +180,7 @@ def test_what_waits_for_a_slow_row_is_bounded(
     bound: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pad = "a" * 1000
-    monkeypatch.setattr(scdpo.execute.run, bound, 8 if bound == "WINDOW_ROWS" else 8800)
+    monkeypatch.setattr(scdpo.rowfiles.driver, bound, 8 if bound == "WINDOW_ROWS" else 8800)
     slow = {"blocks": ["import time; time.sleep(1)"], "pad": pad}
     write("in.jsonl", slow, *({"blocks": [str(i)], "pad": pad} for i in range(50)))
     assert done("in.jsonl").rows == 51
@@ -255,7 +254,7 @@ def test_rows_before_a_bad_line_of_a_pipe_are_written() -> None:
     assert found.stderr == (
         "scdpo: standard input, line 3: blocks: a list of strings is expected, found 3\n"
     )
-    assert command("-", input="\n").stderr == "scdpo: standard input: it holds no sessions\n"
+    assert command("-", input="\n").stderr == "scdpo: standard input: contains no sessions\n"
 
 
 def test_a_pipe_is_continued_like_a_file() -> None:
@@ -263,7 +262,7 @@ def test_a_pipe_is_continued_like_a_file() -> None:
     assert command("-", "--out", "out.jsonl", input=text[: text.index("\n") + 1]).returncode == 0
     found = command("-", "--out", "out.jsonl", input=text)
     assert found.returncode == 0
-    assert found.stderr.startswith("exec      3 rows (1 were there), 6 blocks; cut: none; ")
+    assert found.stderr.startswith("exec      3 rows (1 more already done), 6 blocks; cut: none; ")
     assert [row["id"] for row in read("out.jsonl")] == [0, 1, 2, 3]
 
 
@@ -289,7 +288,7 @@ def test_a_named_pipe_to_write_to() -> None:
     assert not Path("pipe.manifest.json").exists()
 
 
-# ---- going on
+# ---- resuming
 
 
 def test_a_file_cut_anywhere_is_continued_to_the_same_rows() -> None:
@@ -312,7 +311,7 @@ def test_nothing_is_left_to_run_and_a_file_that_grew(watched: Watched) -> None:
     done("in.jsonl")
     before = Path("out.jsonl.manifest.json").read_bytes()
     summary = done("in.jsonl")
-    assert summary.text == "nothing left to run (2 were there)"
+    assert summary.text == "nothing to run: 2 rows already done"
     assert watched.begun == 2
     assert Path("out.jsonl.manifest.json").read_bytes() == before
     write("in.jsonl", *sums(3))
@@ -345,7 +344,7 @@ def swap(old: str, new: str, path: str = "out.jsonl") -> None:
     Path(path).write_text(text.replace(old, new))
 
 
-OTHER = "name another file, or the one it was begun from"
+OTHER = "name another output file, or the input it was made from"
 
 
 @pytest.mark.parametrize(
@@ -353,32 +352,33 @@ OTHER = "name another file, or the one it was begun from"
     [
         (
             lambda: swap("x = 1", "x = 5", "in.jsonl"),
-            f"out.jsonl, line 2: not what line 2 of in.jsonl gives; {OTHER}",
+            f"out.jsonl, line 2: was not made from line 2 of in.jsonl; {OTHER}",
         ),
         (
             lambda: swap('"row 1"]', '"row 1","more"]'),
-            f"out.jsonl, line 2: not what line 2 of in.jsonl gives; {OTHER}",
+            f"out.jsonl, line 2: was not made from line 2 of in.jsonl; {OTHER}",
         ),
         (
             lambda: Path("out.jsonl").write_text("my notes"),
-            f"out.jsonl, line 1: not what line 1 of in.jsonl gives; {OTHER}",
+            f"out.jsonl, line 1: was not made from line 1 of in.jsonl; {OTHER}",
         ),
         (
             lambda: write("in.jsonl", *sums(2)),
-            "out.jsonl: it has more than the 2 rows that in.jsonl has; name another file",
+            "out.jsonl: has more rows than in.jsonl, which has 2; name another output file",
         ),
         (
             lambda: append("my notes"),
-            "out.jsonl: it has more than the 3 rows that in.jsonl has; name another file",
+            "out.jsonl: has more rows than in.jsonl, which has 3; name another output file",
         ),
         (
             lambda: Path("out.jsonl.manifest.json").unlink(),
-            "out.jsonl: it is not empty, and out.jsonl.manifest.json is not beside it, which "
-            "says what made its rows; name another file",
+            "out.jsonl: has rows, but out.jsonl.manifest.json, which says what made them, is "
+            "missing; name another output file",
         ),
         (
             lambda: swap('"deadline": 20', '"deadline": 3', "out.jsonl.manifest.json"),
-            "out.jsonl was begun with other settings: deadline 3.0 → 20.0; name another file",
+            "out.jsonl was started with other settings: deadline 3.0 → 20.0; name another output "
+            "file",
         ),
         (
             lambda: Path("out.jsonl.manifest.json").write_text("{"),
@@ -434,7 +434,7 @@ BAD_LINES = {
         b'{"blocks": ["1", 2]}\n',
         "in.jsonl, line 1: blocks[1]: a string is expected, found 2",
     ),
-    "empty": (b"", "in.jsonl: it holds no sessions"),
+    "empty": (b"", "in.jsonl: contains no sessions"),
     "deep": (b'{"blocks": ' + b"[" * 100_000, "in.jsonl, line 1: not JSON: "),
     "missing": (None, "in.jsonl: no such file"),
 }
@@ -455,16 +455,16 @@ def test_a_bad_file_is_found_before_anything_runs(
     ("arguments", "message"),
     [
         (("folder",), "folder: a folder, not a file"),
-        (("zipped.gz",), "zipped.gz, line 1: not a whole gzip file (Not a gzipped file (b'{"),
-        (("in.jsonl", "--out", "in.jsonl"), "--out in.jsonl: that is the file the sessions are"),
-        (("in.jsonl", "--out", "link"), "--out link: that is the file the sessions are read from"),
+        (("zipped.gz",), "zipped.gz, line 1: not a complete gzip file (Not a gzipped file (b'{"),
+        (("in.jsonl", "--out", "in.jsonl"), "--out in.jsonl: the sessions are read from this file"),
+        (("in.jsonl", "--out", "link"), "--out link: the sessions are read from this file"),
         (("in.jsonl", "--out", "folder"), "--out folder: a folder, not a file"),
         (("in.jsonl", "--out", "no/out"), "--out no/out: there is no folder no"),
         (("in.jsonl", "--out", "in.jsonl/out"), "--out in.jsonl/out: there is no folder in.jsonl"),
-        (("in.jsonl", "--out", "out.gz"), "--out out.gz: rows are appended to a plain file, whic"),
-        (("in.jsonl", "--level", "x"), "--level: input should be 'namespace' or 'process', found"),
-        (("in.jsonl", "--deadline", "0"), "--deadline: input should be greater than 0, found 0"),
-        (("in.jsonl", "--deadline", "nan"), "--deadline: input should be greater than 0, found"),
+        (("in.jsonl", "--out", "out.gz"), "--out out.gz: rows cannot be appended to a gzip file"),
+        (("in.jsonl", "--level", "x"), "--level: input should be 'namespace' or 'process' (found"),
+        (("in.jsonl", "--deadline", "0"), "--deadline: input should be greater than 0 (found 0"),
+        (("in.jsonl", "--deadline", "nan"), "--deadline: input should be greater than 0 (found"),
         (("in.jsonl", "--memory-mb", "3"), "--memory-mb: input should be greater than or equal t"),
         (("in.jsonl", "--output-chars", "0"), "--output-chars: input should be greater than or "),
         (("in.jsonl", "--parallel", "0"), "--parallel: input should be greater than or equal to"),
@@ -486,13 +486,13 @@ def test_a_file_that_standard_output_is_appended_to() -> None:
         line = [*COMMAND, "in.jsonl"]
         found = subprocess.run(line, stdout=file, stderr=subprocess.PIPE, text=True, timeout=60)
     assert found.returncode == 2
-    assert found.stderr == "scdpo: in.jsonl is also where the rows would be written to\n"
+    assert found.stderr == "scdpo: in.jsonl: rows would be written to the file they are read from\n"
     assert Path("in.jsonl").read_bytes() == before
 
 
 def test_a_line_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scdpo.rowfiles.source, "MAX_ROW_BYTES", 2**20)
-    with pytest.raises(DataError, match="/dev/zero, line 1: longer than 1 MiB, the most a row ma"):
+    with pytest.raises(DataError, match="/dev/zero, line 1: longer than 1 MiB, the limit"):
         done("/dev/zero")
 
 
@@ -539,7 +539,8 @@ def test_a_full_disk(tmp_path: Path, capsys: Capture) -> None:
     with mounted(tmp_path / "disk", "size=28k"):
         message = fail(capsys, "exec", "in.jsonl", "--out", "disk/out.jsonl", "--deadline", 20)
         assert re.fullmatch(
-            r"disk/out.jsonl: No space left on device; \d rows are kept, make room and run again",
+            r"disk/out.jsonl: No space left on device; \d rows are kept; free up space and run "
+            "again",
             message,
         )
         kept = read("disk/out.jsonl")
@@ -587,7 +588,7 @@ def test_a_stopped_command_keeps_its_rows_and_leaves_no_process(number: signal.S
     found = subprocess.run(adopter, capture_output=True, text=True, timeout=120)
     code = -9 if number == signal.SIGKILL else 130
     assert found.stdout.split("\n") == [str(code), "none left", ""], found.stderr
-    stopped = "stopped   rows written are kept; the same command goes on\n"
+    stopped = "stopped   the rows written so far are kept; rerun the same command to resume\n"
     assert found.stderr == ("" if number == signal.SIGKILL else stopped)
     assert 0 < Path("out.jsonl").read_bytes().count(b"\n") < 120
     assert done("in.jsonl", config=SandboxConfig(deadline=20)).kept > 0
