@@ -10,6 +10,7 @@ from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.pairs.export import trl_rows
 from scdpo.pairs.mixture import mixture
 from scdpo.pairs.naive import data_equal, naive_pairs
+from scdpo.pairs.rows import pairs_from_rows
 from scdpo.pairs.step_controlled import step_controlled_pairs
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "is_heldout",
     "mixture",
     "naive_pairs",
+    "pairs_from_rows",
     "side",
     "step_controlled_pairs",
     "trl_rows",
