@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "problems": RECORDS | {"store"},
     "sampling": RECORDS | SERVICES | {"store", "problems"},
     "pairs": RECORDS | {"store", "formats"},
-    "training": RECORDS | {"store", "formats", "policies"},
+    "training": RECORDS | {"store", "formats", "policies", "pairs"},
     "evaluation": RECORDS | SERVICES | {"store", "problems", "sampling", "pairs", "training"},
     "report": RECORDS | {"store"},
     "results": RECORDS | {"evaluation", "report"},
@@ -137,7 +137,7 @@ def test_the_walk_sees_every_way_to_import(module: str, line: str, complaint: st
         ("store.py", "from scdpo import __version__"),
         ("store.py", "import scdpo\nx = scdpo.__file__"),
         ("engines/http.py", "from scdpo.policies import policy_path"),
-        ("cli/app.py", "from scdpo.training.dpo import train"),
+        ("cli/app.py", "from scdpo.training.preference import train"),
         ("store.py", "import json, typing"),
     ],
 )

@@ -230,7 +230,7 @@ class Run:
 
     def sft(self, out: Path) -> SFTReport:
         """Fine-tune the initial policy on the run's own good solutions, into `out`."""
-        from scdpo.training.sft import sft_policy
+        from scdpo.training.supervised import sft
 
         stages = [self._stage(name) for name in ("solutions", *self._imports())]
         solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
@@ -238,7 +238,7 @@ class Run:
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft_policy(policy_path(self.recipe.policy), solutions, config, out, progress=bar)
+        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
 
     def evaluate(self, policy: str) -> None:
         """Greedy accuracy of a policy of the run (`sft` or a method) on the test problems."""
@@ -359,22 +359,22 @@ class Run:
         return policy_hash(self.recipe.policy)
 
     def _train(self, method: Method, stage: Stage) -> TrainingReport:
-        from scdpo.training.dpo import train_dpo
+        from scdpo.training.preference import train
 
         pairs = self.pairs_of(method)
-        train = [pair for pair in pairs if pair.split == "train"]
-        if not train:
+        used = [pair for pair in pairs if pair.split == "train"]
+        if not used:
             raise InputError(
                 f"{self.path}: {method} has no pairs to train on; "
                 f"`scdpo report {self.path}` shows what became of the solutions"
             )
         if self.folder.write:
             self._record(stage)
-        return train_dpo(
+        return train(
             policy_path(self.recipe.policy),
-            train,
-            self.recipe.train,
+            used,
             stage.path,
+            config=self.recipe.train,
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
             progress=begun_when_reported(self._watcher, f"train {method}"),
