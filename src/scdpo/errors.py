@@ -19,6 +19,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def short(value: object, limit: int = 60, *, quote: bool = True) -> str:
+    """A value as a message shows it, cut to `limit` characters; as text without `quote`."""
+    text = repr(value) if quote else str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 class ScdpoError(Exception):
     """Base of all errors of the package; the message is one line meant for the user."""
 

@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scdpo.grading.extraction import final_answer, stated
 from scdpo.grading.paper import paper_answer, paper_equal
 from scdpo.grading.pool import WorkerPool
-from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
 from scdpo.grading.rules import Pending, decide
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 MAX_SYMBOLIC = 2_000
 """Longest answer that is parsed as mathematics, in characters."""

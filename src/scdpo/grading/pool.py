@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 import scdpo
 from scdpo.errors import GradingError
-from scdpo.records import Verdict
+from scdpo.records import Verdict, undecided
 
 CRASHED = "the comparison crashed"
 ATTEMPTS = 2
@@ -115,7 +115,7 @@ class _Worker:
             self.process.kill()
             code = -signal.SIGPROF
         reason = "deadline" if code == -signal.SIGPROF else f"{CRASHED} ({code})"
-        return Verdict(name="undecided", reason=reason)
+        return undecided(reason)
 
     def _last_words(self) -> str:
         self.errors.seek(0)

@@ -12,13 +12,12 @@ from scdpo.grading.comparing.matching import NAMES, compare
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
 from scdpo.grading.extraction import mentions, numbers_in
-from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
 from scdpo.grading.reading.conditions import unconditional
 from scdpo.grading.reading.parts import Part
 from scdpo.grading.reading.structure import read
 from scdpo.grading.text.canonical import canonical, split
 from scdpo.grading.text.normalise import clean
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 MAX_STRUCTURED = 1_500
 """Longest answer that is taken apart, in characters."""
@@ -53,11 +52,15 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
         if words.has_words(answer):
             return _sentence(gold, answer, None)
         return Pending(gold, answer)
-    verdict = same_numbers(gold, answer) or _choice_content(first, second)
-    if verdict is not None:
-        return verdict
+    decided = same_numbers(gold, answer)
+    if decided is None:
+        decided = _choice_content(first, second)
+    if decided is not None:
+        return decided
     prose = words.has_words(canonical(answer))
-    verdict = _approximate(gold, answer) or _structured(gold, answer)
+    verdict = _approximate(gold, answer)
+    if verdict is None:
+        verdict = _structured(gold, answer)
     if verdict == CORRECT:
         return undecided(CONDITIONS) if _conditions_differ(gold, answer) else verdict
     if verdict is not None and verdict.reason == NAMES:
@@ -106,7 +109,7 @@ def _doubted(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pendi
     """
     texts = [canonical(gold), canonical(answer)]
     if all(map(words.only_words, (gold, answer))):
-        return verdict or undecided("cannot compare the words")
+        return undecided("cannot compare the words") if verdict is None else verdict
     if any(map(_UNREADABLE.search, texts)):
         return Pending(gold, answer)
     if any(map(words.has_words, texts)):

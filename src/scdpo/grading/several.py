@@ -2,8 +2,8 @@ r"""Answers to questions that ask for several values, where the gold answer is o
 
 Simuleq asks "How many novelists are there? How many poets?" and gives 15. A solution that ends in
 `\boxed{15}` novelists and `\boxed{9}` poets, in `(15, 9)` or in `x = 15, y = 9` is right; one that
-ends in 9 alone may be right as well. `last_statement` finds the values, the grader compares each
-with the gold answer, and `verdict_on_statement` says what that makes of the solution.
+ends in 9 alone may be right as well. `stated_values` finds the values, the grader compares each
+with the gold answer, and `verdict_on_values` says what that makes of the solution.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scdpo.grading.extraction import final_answer
-from scdpo.records import Verdict
+from scdpo.grading.extraction import final_answer, stated
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
-CORRECT = Verdict(name="correct")
-WRONG = Verdict(name="wrong")
 ASKED = 2
 """Values that a question of this kind asks for; no solution is right by listing many."""
 MOST_BETWEEN = 200
@@ -46,7 +44,7 @@ _NOTHING = re.compile(r"[\s$.:]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class StatedValues:
     """What a solution states in its end: different values, and the numbers that are written in
     them, each in its order."""
 
@@ -65,48 +63,44 @@ class Statement:
         return ", ".join(self.values) or None
 
 
-def last_statement(text: str) -> Statement:
-    """The values in which a solution's text ends.
+def stated_values(text: str, *, is_answer: bool = False) -> StatedValues:
+    """The values in which a solution's text ends, or those of an answer as it stands.
 
-    They stand in the last boxes that are close to each other, or in the answer that
-    `final_answer` finds where there is no box; lists, sets, tuples and assignments are taken
-    apart, names and words around a number are left out.
+    They are in the last boxes that are close to each other. Without a box they are in the answer
+    that `final_answer` finds, or in the whole text with `is_answer`. Lists, sets, tuples and
+    assignments are taken apart; names and words around a number are left out.
     """
     contents = _last_boxes(text)
     if not contents:
-        answer = final_answer(text)
+        answer = stated(text) if is_answer else final_answer(text)
         contents = [] if answer is None else [answer]
     values = dict.fromkeys(value for content in contents for value in _values(content))
     numbers = dict.fromkeys(n for content in contents for n in _NUMBER.findall(content))
-    return Statement(tuple(values), tuple(numbers))
+    return StatedValues(tuple(values), tuple(numbers))
 
 
-def verdict_on_statement(stated: Statement, verdicts: Mapping[str, Verdict]) -> Verdict:
+def verdict_on_values(found: StatedValues, verdicts: Mapping[str, Verdict]) -> Verdict:
     """What a solution is worth, given the verdict on each of its candidates.
 
     Correct if one of the last two values equals the gold answer. Wrong only if there are at
     least two values, none of them equals it, and it is not even among the numbers that are
     written there: a single other value may be the other one that was asked for.
     """
-    if not stated.values:
-        return _undecided("no answer")
-    if not stated.candidates:
-        return _undecided(TOO_MANY)
-    found = [verdicts[value] for value in stated.values]
-    if CORRECT in found[-ASKED:]:
+    if not found.values:
+        return undecided("no answer")
+    if not found.candidates:
+        return undecided(TOO_MANY)
+    given = [verdicts[value] for value in found.values]
+    if CORRECT in given[-ASKED:]:
         return CORRECT
-    if CORRECT in found:
-        return _undecided(TOO_MANY)
-    if any(verdicts[number] == CORRECT for number in stated.numbers):
-        return _undecided(AMONG_NUMBERS)
-    doubt = next((verdict for verdict in found if verdict.name == "undecided"), None)
+    if CORRECT in given:
+        return undecided(TOO_MANY)
+    if any(verdicts[number].correct for number in found.numbers):
+        return undecided(AMONG_NUMBERS)
+    doubt = next((verdict for verdict in given if verdict.undecided), None)
     if doubt is not None:
         return doubt
-    return WRONG if len(found) >= ASKED else _undecided(ONLY_ONE)
-
-
-def _undecided(reason: str) -> Verdict:
-    return Verdict(name="undecided", reason=reason)
+    return WRONG if len(given) >= ASKED else undecided(ONLY_ONE)
 
 
 def _last_boxes(text: str) -> list[str]:

@@ -70,7 +70,8 @@ class Row:
 
     `head` is the line without its closing brace, and without the keys that are added to it: the
     others are written again byte for byte. `text` is the prediction as it stands (None is no
-    answer), or the solution to find the answer in, as `is_solution` says.
+    answer), or the solution to find the answer in, as `is_solution` says. `several`: the question
+    asks for several values, and the gold answer is one of them.
     """
 
     n: int
@@ -78,6 +79,7 @@ class Row:
     golds: tuple[str, ...]
     text: str | None
     is_solution: bool
+    several: bool = False
 
     def line(self, verdict: Verdict, answer: str | None) -> bytes:
         """The row with its verdict, as a line of the output."""
@@ -123,11 +125,14 @@ def row_of(line: bytes, path: Path, n: int) -> Row:
             raise DataError(f"solution: a text is expected, found {short(text)}", path, n)
     else:
         text = _prediction(found["prediction"], path, n)
+    several = found.get("several", False)
+    if not isinstance(several, bool):
+        raise DataError(f"several: true or false is expected, found {short(several)}", path, n)
     keys = (*_ADDED, _FOUND) if is_solution else _ADDED
     if any(key in found for key in keys):
         line = without(line, keys)
     answers = tuple(_gold(gold, path, n) for gold in golds)
-    return Row(n, line[:-1].rstrip(), answers, text, is_solution)
+    return Row(n, line[:-1].rstrip(), answers, text, is_solution, several)
 
 
 def _gold(value: object, path: Path, n: int) -> str:

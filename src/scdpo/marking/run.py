@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from scdpo.errors import StoreError
-from scdpo.grading import Grader, GradingConfig
+from scdpo.grading import Claim, Grader, GradingConfig, judge
 from scdpo.marking.rows import MarkManifest, Row, Tally, row_of, tally_of
-from scdpo.records import Record, Verdict
+from scdpo.records import Record
 from scdpo.rowfiles import Output, Source, Window, open_output
 
 Progress = Callable[[int, int], None]
@@ -23,17 +22,9 @@ BATCH = 256
 WINDOW_ROWS = 4 * BATCH
 WINDOW_BYTES = 256 * 2**20
 """Rows, and bytes of them, that may be read and not yet written."""
-MOST_SEARCHED = 200_000
-"""Characters of a solution's end in which its answer is looked for."""
-MOST_COMPARED = 100_000
-"""Longest answer that is compared, in characters."""
-TOO_LONG = Verdict(name="undecided", reason=f"longer than {MOST_COMPARED:,} characters")
 ONLY_SPEED = {"workers"}
 """Settings of the grader that may change between calls: they shape no verdicts."""
 _REASONS = 3
-_BACKSLASHES = re.compile(r"\\{9,}")
-
-Judged = tuple[str | None, Verdict]
 
 
 class Summary(Record):
@@ -170,7 +161,7 @@ class _Work:
         return batch, item
 
     async def _judge(self, batch: Sequence[Row]) -> None:
-        judged = await asyncio.to_thread(judge_rows, batch, self._grader)
+        judged = await asyncio.to_thread(judge, list(map(_claim, batch)), self._grader)
         if not self.made.rows:
             self._output.begin("")
         for row, (answer, verdict) in zip(batch, judged, strict=True):
@@ -191,27 +182,5 @@ class _Work:
             self._queue.put_nowait(error)
 
 
-def judge_rows(rows: Sequence[Row], grader: Grader) -> list[Judged]:
-    """The answer of each row and the verdict on it. Raises GradingError."""
-    answers = [_answer(row, grader) for row in rows]
-    fit = [
-        answer is None or max(map(len, (answer, *row.golds))) <= MOST_COMPARED
-        for row, answer in zip(rows, answers, strict=True)
-    ]
-    graded = grader.grade_many(
-        [(row.golds, answer) for row, answer, fits in zip(rows, answers, fit, strict=True) if fits]
-    )
-    verdicts = iter(graded)
-    return [
-        (answer, next(verdicts) if fits else TOO_LONG)
-        for answer, fits in zip(answers, fit, strict=True)
-    ]
-
-
-def _answer(row: Row, grader: Grader) -> str | None:
-    if row.text is None or not row.is_solution:
-        return row.text
-    # The search takes quadratic time in a run of backslashes, of which two mean no more than one.
-    return grader.answer_in(
-        _BACKSLASHES.sub(lambda run: run.group()[:2], row.text[-MOST_SEARCHED:])
-    )
+def _claim(row: Row) -> Claim:
+    return Claim(row.text, row.golds, row.several, is_answer=not row.is_solution)

@@ -13,10 +13,10 @@ from scdpo.pairs.candidates import (
     make_pair,
     result,
     same_prefix,
-    side,
 )
-from scdpo.pairs.config import PairConfig, draw, is_heldout
+from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.records import Pair, Solution
+from scdpo.seeds import uniform
 
 
 def naive_pairs(solutions: Iterable[Solution], config: PairConfig) -> PairResult:
@@ -49,7 +49,7 @@ def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> 
         for pair, _ in zip(questions[problem], range(config.naive_per_question), strict=False)
     ]
     turns = deque(
-        sorted(questions.keys() - heldout, key=lambda name: (draw(config.seed, "turn", name), name))
+        sorted(questions.keys() - heldout, key=lambda name: (uniform(config.seed, "turn", name), name))
     )
     train: list[Pair] = []
     while turns and len(train) < size:
@@ -88,7 +88,7 @@ def _sides(
     sides: dict[str, list[Solution]] = {"chosen": [], "rejected": []}
     prompted: Solution | None = None
     for solution in group:
-        taken, reason = side(solution, config)
+        taken, reason = solution.placement(truncated_is_wrong=config.truncated_is_wrong)
         if taken is None:
             counts[reason] += 1
             continue

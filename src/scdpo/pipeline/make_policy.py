@@ -16,7 +16,7 @@ from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
 from scdpo.pipeline.recipe import explain, read_yaml
 from scdpo.policies import Policy, load_policy, save_policy
-from scdpo.problems.embedded import EmbeddedSplit, generate, load_embedded
+from scdpo.problems import EmbeddedSplit, generate, load_embedded
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
 from scdpo.training.checkpoints import Progress

@@ -9,7 +9,7 @@ from typing import Any
 
 from scdpo.pipeline.recipe import METHODS, Recipe
 from scdpo.records import Record
-from scdpo.results import SFT
+from scdpo.evaluation import SFT
 from scdpo.store import Manifest, Stage, read_jsonl, versions, write_jsonl
 from scdpo.store.manifest import changed_keys, utc_now
 

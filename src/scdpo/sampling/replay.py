@@ -14,9 +14,7 @@ from scdpo.errors import SandboxError
 from scdpo.formats.base import Format
 from scdpo.records import Solution
 from scdpo.sampling.driver import all_of, fresh_session
-from scdpo.sampling.rollout import SESSION_LOST
-from scdpo.sandbox.base import Execution, Sandbox, Session
-from scdpo.sandbox.compare import same_output
+from scdpo.sandbox import SESSION_ENDING_CUTS, Execution, Sandbox, Session, same_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,14 @@ class Start:
 
 
 async def starts_at(
-    solution: Solution, ks: Sequence[int], form: Format, sandbox: Sandbox | None
+    solution: Solution, ks: Sequence[int], format: Format, sandbox: Sandbox | None
 ) -> list[Start]:
     """A start after the first k steps of `solution` for every k, in order.
 
     Sessions are the caller's to close. Raises SandboxError.
     """
     starts: dict[int, Start] = {}
-    walk = _Walk(solution, form, sandbox)
+    walk = _Walk(solution, format, sandbox)
     try:
         for i in sorted(range(len(ks)), key=lambda i: ks[i]):
             starts[i] = await walk.start(ks[i])
@@ -71,9 +69,9 @@ class _Lost:
 class _Walk:
     """A session that goes through a solution's programs, step by step."""
 
-    def __init__(self, solution: Solution, form: Format, sandbox: Sandbox | None):
+    def __init__(self, solution: Solution, format: Format, sandbox: Sandbox | None):
         self._solution = solution
-        self._form = form
+        self._format = format
         self._sandbox = sandbox
         self._session: Session | None = None
         self._at = 0
@@ -92,7 +90,7 @@ class _Walk:
                 # The programs may have broken what a session needs for it: from here on they
                 # run again for every start. A sandbox that is lost says so when asked for one.
                 self._clonable = False
-        again = _Walk(self._solution, self._form, self._sandbox)
+        again = _Walk(self._solution, self._format, self._sandbox)
         try:
             await again._go(k)
         except BaseException:
@@ -106,14 +104,14 @@ class _Walk:
 
     async def _go(self, k: int) -> None:
         for step in self._solution.steps[self._at : k]:
-            code = self._form.code(step.text) if step.kind == "code" else None
+            code = self._format.code(step.text) if step.kind == "code" else None
             if code is None or isinstance(self._session, _Lost):
                 continue
             if self._session is None:
                 self._session = await fresh_session(self._sandbox)
             execution = await self._session.run(code)
             self._differs |= not same_output(execution.output, step.output or "")
-            if execution.cut in SESSION_LOST:
+            if execution.cut in SESSION_ENDING_CUTS:
                 await self._session.close()
                 self._session, self._differs = _Lost(), True
         self._at = max(self._at, k)

@@ -32,6 +32,7 @@ __all__ = [
 # The child process imports this package too and has no need of pydantic and asyncio.
 _HOMES = {
     "Cut": "base",
+    "SESSION_ENDING_CUTS": "base",
     "Execution": "base",
     "Sandbox": "base",
     "Session": "base",

@@ -11,6 +11,9 @@ Cut = Literal["", "deadline", "memory", "output", "died"]
 `deadline`, `memory` and `died` the session is gone; after `output` it lives on."""
 
 
+SESSION_ENDING_CUTS: tuple[Cut, ...] = ("deadline", "memory", "died")
+
+
 class Execution(Record):
     """What a notebook cell would show for one block, and why it was cut, if it was."""
 

@@ -13,12 +13,12 @@ from scdpo.grading.comparing.written import parsed, quantity_of, same_numbers, v
 from scdpo.grading.formulas import families, identities
 from scdpo.grading.formulas.evaluation import exact, real_constant
 from scdpo.grading.formulas.tree import Node, number, uses, variables
-from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_numbers, undecided
+from scdpo.grading.quantities.equality import equal_numbers
 from scdpo.grading.quantities.quantity import split_unit
 from scdpo.grading.quantities.rationals import APPROXIMATE, Number
 from scdpo.grading.reading.parts import REAL, Equation, Family, Interval, Reals, Relation
 from scdpo.grading.text.normalise import clean
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 
 def same(gold: str, answer: str) -> Verdict | None:

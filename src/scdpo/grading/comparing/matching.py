@@ -15,14 +15,11 @@ from scdpo.grading.comparing.names import base, key, nouns, same_argument, wordy
 from scdpo.grading.comparing.plain import flat_column, plain, unframed
 from scdpo.grading.comparing.set_matching import compare_sets
 from scdpo.grading.comparing.verdicts import (
-    CORRECT,
-    WRONG,
     Found,
     Leaves,
     perfect,
     together,
     told,
-    undecided,
 )
 from scdpo.grading.reading.parts import (
     Equation,
@@ -35,6 +32,7 @@ from scdpo.grading.reading.parts import (
     Relation,
     rename,
 )
+from scdpo.records import CORRECT, WRONG, undecided
 
 NAMES = "the names differ"
 

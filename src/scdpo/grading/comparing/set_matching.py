@@ -7,14 +7,13 @@ from fractions import Fraction
 
 from scdpo.grading.comparing.names import key
 from scdpo.grading.comparing.verdicts import (
-    CORRECT,
-    WRONG,
     Found,
     Leaves,
     perfect,
     together,
 )
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Reals
+from scdpo.records import CORRECT, WRONG
 
 
 def compare_sets(gold: Part, answer: Part, leaves: Leaves) -> Found:

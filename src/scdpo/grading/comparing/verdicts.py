@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from scdpo.grading.reading.parts import Equation, Family, Reals, Relation
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict
 
-CORRECT = Verdict(name="correct")
-WRONG = Verdict(name="wrong")
 Found = Verdict | None
 """A verdict, or None where the text cannot be judged without algebra."""
 Vectors = list[tuple[str, ...]]
@@ -65,11 +63,6 @@ def limited(leaves: Leaves) -> Leaves:
 
     names = ("same", "value", "equation", "relation", "family", "solve", "readable")
     return Leaves(*(counted(name) for name in names))  # type: ignore[arg-type]
-
-
-def undecided(reason: str) -> Verdict:
-    """The verdict for a pair that cannot be judged, with its reason."""
-    return Verdict(name="undecided", reason=reason)
 
 
 def told(equal: bool | None) -> Found:

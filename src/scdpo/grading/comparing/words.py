@@ -7,13 +7,12 @@ import unicodedata
 from functools import lru_cache
 
 from scdpo.grading.formulas.notation import FUNCTIONS
-from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
 from scdpo.grading.quantities.number_words import number_in_words
 from scdpo.grading.quantities.quantity import quantity
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.text.normalise import clean
 from scdpo.grading.text.vocabulary import CLASSES, TRANSLATED
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 _CHOICE = re.compile(
     r"(?i:option |choice |选项?|answer )?(?:\(([A-J])\)(?: ?[^A-Za-z].*| .*)?"

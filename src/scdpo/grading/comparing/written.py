@@ -12,10 +12,10 @@ from scdpo.grading.formulas.evaluation import real_constant
 from scdpo.grading.formulas.parser import formula
 from scdpo.grading.formulas.tree import Node, NotAFormulaError
 from scdpo.grading.quantities.clock import clock, date
-from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_quantities, undecided
+from scdpo.grading.quantities.equality import equal_quantities
 from scdpo.grading.quantities.quantity import Numeral, Quantity, numeral, quantity
 from scdpo.grading.text.normalise import clean
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 _COLON = re.compile(r"[:∶比]|\\colon| to ")
 _RATIO = re.compile(rf"[^:∶比]+(?:(?:{_COLON.pattern})[^:∶比]+)+")

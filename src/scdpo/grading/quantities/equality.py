@@ -28,10 +28,8 @@ from fractions import Fraction
 
 from scdpo.grading.quantities.quantity import Quantity
 from scdpo.grading.quantities.rationals import APPROXIMATE, Number
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
-CORRECT = Verdict(name="correct")
-WRONG = Verdict(name="wrong")
 TWO_WAYS = "the percentage can be read two ways"
 ROUNDED = "equal only after rounding"
 FLOAT_DECIMALS = 6
@@ -44,11 +42,6 @@ MAX_DENOMINATOR = 10**8
 ROUNDED_DIGITS = 5
 ROUNDED_DECIMALS = 4
 """Significant digits and decimals from which a rounded number counts as its exact one."""
-
-
-def undecided(reason: str) -> Verdict:
-    """The verdict for a pair that cannot be judged, with its reason."""
-    return Verdict(name="undecided", reason=reason)
 
 
 def equal_quantities(gold: Quantity, answer: Quantity) -> Verdict:
