@@ -62,13 +62,23 @@ def recipe_model() -> type[BaseModel]:
     return Recipe
 
 
+def shown_model(inner: type[BaseModel] | None, where: str) -> type[BaseModel] | None:
+    """The model whose keys stand at `where`: the keys of `engine` are those of its kind."""
+    if where == "engine":
+        from scdpo.engines.local import LocalEngineConfig
+
+        return LocalEngineConfig
+    return inner
+
+
 def sections(model: type[BaseModel], path: str = "") -> Iterator[Section]:
     """A section for a model and, depth first, one for each model among its keys."""
     keys, below = [], []
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
         where = f"{path}.{name}" if path else name
-        keys.append(Key(name, _type(field, inner, where), _default(field), _description(field)))
+        inner = shown_model(_model_in(field.annotation), where)
+        text = _description(field) or (_summary(inner) if inner else "")
+        keys.append(Key(name, _type(field, inner, where), _default(field), text))
         if inner is not None:
             below.append((inner, where))
     yield Section(path, inspect.cleandoc(model.__doc__ or ""), tuple(keys))
@@ -78,14 +88,12 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[Section]:
 
 def missing_descriptions(model: type[BaseModel]) -> list[str]:
     """Keys without a description, dotted. A key that is a section is described by its model."""
-    found = []
-    for section in sections(model):
-        nested = {other.path for other in sections(model)}
-        for key in section.keys:
-            where = f"{section.path}.{key.name}" if section.path else key.name
-            if not key.description and where not in nested:
-                found.append(where)
-    return found
+    return [
+        f"{section.path}.{key.name}" if section.path else key.name
+        for section in sections(model)
+        for key in section.keys
+        if not key.description
+    ]
 
 
 def recipe_page(model: type[BaseModel]) -> str:
@@ -105,6 +113,11 @@ def recipe_page(model: type[BaseModel]) -> str:
         )
         parts.append("")
     return "\n".join(parts)
+
+
+def _summary(model: type[BaseModel]) -> str:
+    """The first sentence of a model's docstring: what a key that is a section means."""
+    return re.split(r"(?<=[.;:])\s", " ".join((model.__doc__ or "").split()))[0].rstrip(";:.")
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -239,9 +252,9 @@ This page is generated from the docstrings of the names that `scdpo` exports.
 API_GROUPS: dict[str, tuple[str, ...]] = {
     "The method": (
         *("load_problems", "sample", "sample_async", "branch", "branch_async", "Schedule"),
-        *("pair", "train", "sft", "evaluate", "evaluate_async"),
+        *("pair", "train", "sft", "evaluate", "evaluate_async", "compare"),
     ),
-    "What it runs on": ("Engine", "EngineProtocol", "Sandbox"),
+    "What it runs on": ("Engine", "EngineProtocol", "Sandbox", "get_format"),
     "Grading": ("grade", "grade_async", "Verdict"),
     "Records": ("Problem", "Step", "Solution", "Pair"),
     "For your own training loop": (
