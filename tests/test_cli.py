@@ -79,7 +79,9 @@ def test_a_wrong_recipe_ends_the_process_with_one_line_and_exit_code_2(tmp_path:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"scdpo: {path}: unknown key 'sample.temprature'; known here: ")
+    assert done.stderr.startswith(
+        f"scdpo: {path}: unknown key 'sample.temprature' (did you mean temperature?); known here: "
+    )
     assert not (tmp_path / "runs").exists(), "nothing is begun with a recipe that is wrong"
 
 

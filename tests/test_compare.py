@@ -158,7 +158,7 @@ BAD: dict[str, tuple[str | None, str]] = {
     ),
     "torn row": (
         '{"problem_id": "a", "dataset": 3}',
-        "x.jsonl, line 1: Evaluation.",
+        "x.jsonl, line 1: Evaluation: ",
     ),
 }
 

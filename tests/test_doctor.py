@@ -13,8 +13,7 @@ from typing import get_args
 import pytest
 
 from scdpo.doctor import Diagnosis, forbidding, forbidding_filters
-from scdpo.sandbox import SandboxConfig
-from scdpo.sandbox.config import Level
+from scdpo.sandbox import Level, SandboxConfig
 from small_runs import write_recipe, write_recorded
 
 SCDPO = (sys.executable, "-c", "from scdpo.cli import main; main()")

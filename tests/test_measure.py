@@ -212,7 +212,7 @@ def test_what_has_changed_is_named_before_anything_is_generated(capsys: Capture)
     own = (*command, "--policy", policy, "--recipe", write_recipe())
     succeed(*own)
     rows = answers("out", "gsm8k")
-    begun = "stage evaluations/gsm8k in out was begun with other values: "
+    begun = "stage evaluations/gsm8k in out was started with other values: "
     changed = write_recipe(evaluate={"limits": LIMITS, "rows": 1})
     assert fail(capsys, *own).startswith(f"{begun}evaluate.rows 2 → 1; use another run folder")
     assert fail(capsys, *own, "--format", "plain").startswith(f"{begun}evaluate.rows 2 → 1, format")

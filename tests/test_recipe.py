@@ -109,12 +109,17 @@ def test_every_recipe_in_the_package_is_valid() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
-        "unknown key 'smaple'; known here: branch, engine, evaluate, format, grading, methods, "
-        "pairs, policy, preset, problems, sample, sandbox, seed, sft, threads, train",
+        "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
+        "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, "
+        "threads, train, truncated_is_wrong",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),
         "unknown key 'branch.schedule.stop'; known here: cap, increment, start",
+    ),
+    "mistyped nested key": (
+        recipe(branch={"schedule": {"strat": 1}}),
+        "unknown key 'branch.schedule.strat' (did you mean start?); known here: cap, increment,",
     ),
     "unknown key of a source": (
         recipe(problems={"train": {"file": "x"}}),

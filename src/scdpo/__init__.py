@@ -63,7 +63,7 @@ __all__ = [
     "tree_logps",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "engines": "Engine=LocalEngine EngineProtocol",

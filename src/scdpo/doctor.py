@@ -12,8 +12,7 @@ from typing import get_args
 
 from scdpo.errors import SandboxError
 from scdpo.records import Record
-from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.sandbox.config import Level
+from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig
 from scdpo.store import versions
 
 _TRIES = 9

@@ -47,9 +47,11 @@ def settings_from_keywords(model: type[M], config: M | None, settings: Mapping[s
 
     Raises InputError, which names the keyword.
     """
-    given = {} if config is None else {name: getattr(config, name) for name in type(config).model_fields}
+    if config is not None and not settings:
+        return config
+    before = {} if config is None else {name: getattr(config, name) for name in model.model_fields}
     try:
-        return config if config is not None and not settings else model.model_validate(given | dict(settings))
+        return model.model_validate(before | dict(settings))
     except ValidationError as error:
         raise InputError(explain(error, model)) from error
 

@@ -17,7 +17,7 @@ from scdpo.cli import stages, measuring, alone  # noqa: F401
 # isort: on
 
 from scdpo.errors import ScdpoError
-from scdpo.full_disk import is_full_disk
+from scdpo.store import is_full_disk
 
 ENVIRONMENT_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 """Failures of the system that are no fault of the package: one line, no traceback."""

@@ -35,4 +35,4 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

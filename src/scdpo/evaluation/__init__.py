@@ -90,4 +90,4 @@ __all__ = [
     "wilson_interval",
 ]
 
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -8,11 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from scdpo.errors import DataError, InputError
+from scdpo.errors import DataError, InputError, short
 from scdpo.evaluation.accuracy import Comparison, compare
 from scdpo.records import Evaluation, Record, Verdict, VerdictName
-from scdpo.store import Manifest, RunFolder, read_json_rows, read_jsonl
-from scdpo.store.files import canonical, short
+from scdpo.store import Manifest, RunFolder, canonical, read_json_rows, read_jsonl
 
 UNNAMED = "rows"
 """What rows without a data set are called."""

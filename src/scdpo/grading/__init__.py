@@ -28,4 +28,4 @@ __all__ = [
     "judge",
 ]
 
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

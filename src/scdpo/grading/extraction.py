@@ -10,6 +10,11 @@ one answer, a list. A box that is cut off in the middle is no box.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
+
+NO_ANSWER = "no answer"
+"""The reason of the verdict on a text that states no answer."""
 
 _BRACE_OR_BOX = re.compile(r"(?<!\\)\\+(?:boxed|fbox)(?![A-Za-z])\s*(\{)?|\\.|[{}]", re.DOTALL)
 _UNBRACED = re.compile(r"(?:\\[A-Za-z]+\{[^{}\s]*\}|[^\s${}\\])+")
@@ -71,6 +76,7 @@ def final_answer(text: str) -> str | None:
     return max(stated)[1] if stated else None
 
 
+@lru_cache(maxsize=8192)
 def stated(text: str) -> str:
     """The answer stated in a text that is more than an answer; the text itself if it is none.
 
@@ -122,44 +128,52 @@ def numbers_in(text: str) -> int:
 
 def _boxed(text: str) -> str | None:
     """Content of the last complete box, or of the last list of boxes."""
-    boxes = [box for box in _boxes(text) if box[2]]
-    if not boxes:
+    found = boxes(text)
+    if not found:
         return None
-    answers = [boxes[-1][2]]
+    answers = [found[-1].content]
     joint = ", "
-    for (_, before, content), (after, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=False):
-        if _ALTERNATIVE.fullmatch(text, before, after):
+    for box, following in zip(found[-2::-1], found[:0:-1], strict=False):
+        if _ALTERNATIVE.fullmatch(text, box.end, following.start):
             joint = " or "
-        elif not _LIST_SEPARATOR.fullmatch(text, before, after):
+        elif not _LIST_SEPARATOR.fullmatch(text, box.end, following.start):
             break
-        answers.insert(0, content)
+        answers.insert(0, box.content)
     return joint.join(dict.fromkeys(answers))
 
 
-def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and content of all outermost complete boxes, in one pass over the braces."""
+class Box(NamedTuple):
+    """A box, from the backslash at `start` to before `end`, and what is in it, stripped."""
+
+    start: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    """All outermost boxes that are complete and not empty, found in one pass over the braces."""
     open_braces: list[tuple[int, int] | None] = []  # start of a box and of its content
-    boxes: list[tuple[int, int, str]] = []
+    complete: list[Box] = []
     for match in _BRACE_OR_BOX.finditer(text):
         token, at = match.group(), match.end()
-        found: tuple[int, int, str] | None = None
+        found: Box | None = None
         if token == "{":
             open_braces.append(None)
         elif token == "}":
             box = open_braces.pop() if open_braces else None
             if box is not None:
-                found = (box[0], at, text[box[1] : at - 1].strip())
+                found = Box(box[0], at, text[box[1] : at - 1].strip())
         elif match.group(1):
             open_braces.append((match.start(), at))
         elif token.lstrip("\\").startswith(("boxed", "fbox")):
             bare = _UNBRACED.match(text, at)
             if bare is not None:
-                found = (match.start(), bare.end(), bare.group().rstrip(".,;:"))
+                found = Box(match.start(), bare.end(), bare.group().rstrip(".,;:"))
         if found is not None:
-            while boxes and boxes[-1][0] > found[0]:  # boxes within this one
-                boxes.pop()
-            boxes.append(found)
-    return boxes
+            while complete and complete[-1].start > found.start:  # boxes within this one
+                complete.pop()
+            complete.append(found)
+    return [box for box in complete if box.content]
 
 
 def _announced(text: str) -> tuple[int, str] | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from types import TracebackType
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from scdpo.grading.extraction import final_answer, stated
+from scdpo.grading.extraction import NO_ANSWER, final_answer, stated
 from scdpo.grading.paper import paper_answer, paper_equal
 from scdpo.grading.pool import WorkerPool
 from scdpo.grading.rules import Pending, decide
@@ -95,21 +94,40 @@ class Grader:
     def grade_many(self, items: Sequence[tuple[Sequence[str] | str, str | None]]) -> list[Verdict]:
         """Verdicts on (gold answers, answer) items, in their order."""
         if self.config.compat == "paper":
-            return [_as_the_paper(gold, answer) for gold, answer in items]
+            return [
+                CORRECT if any(paper_equal(gold, answer) for gold in _as_list(golds)) else WRONG
+                for golds, answer in items
+            ]
+        asked = [_pairs(golds, answer) for golds, answer in items]
         known: dict[_PairKey, Verdict | Pending] = {}
         waiting: dict[_PairKey, Pending] = {}
-        for gold, answer in items:
-            pairs = _pairs(gold, answer)
-            known.update((pair, self._without_worker(pair)) for pair in pairs if pair not in known)
-            if all(known[pair] != CORRECT for pair in pairs):
-                states = ((pair, known[pair]) for pair in pairs)
-                waiting.update((pair, one) for pair, one in states if isinstance(one, Pending))
-        found = self._pool.compare_many([(one.gold, one.answer) for one in waiting.values()])
-        compared = dict(zip(waiting, map(_settled, found), strict=True))
+        for pairs in asked:
+            for pair in pairs:
+                if pair not in known:
+                    known[pair] = self._without_worker(pair)
+            found = {pair: known[pair] for pair in pairs}
+            if CORRECT not in found.values():
+                waiting.update((p, x) for p, x in found.items() if isinstance(x, Pending))
+        known.update(self._compare(waiting))
+        return [
+            _verdict(answer, [known[pair] for pair in pairs])
+            for (_, answer), pairs in zip(items, asked, strict=True)
+        ]
+
+    def _compare(self, waiting: Mapping[_PairKey, Pending]) -> dict[_PairKey, Verdict]:
+        """Verdicts of the workers, remembered for later calls."""
+        if not waiting:
+            return {}
+        found = self._pool.compare_many([(pair.gold, pair.answer) for pair in waiting.values()])
+        # Math-Verify's "unequal" does not count (see `Pending`).
+        compared = {
+            pair: undecided("cannot read all of the answer") if verdict.wrong else verdict
+            for pair, verdict in zip(waiting, found, strict=True)
+        }
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered.update(compared)
-        return [_verdict(gold, answer, known | compared) for gold, answer in items]
+        return compared
 
     def _without_worker(self, pair: _PairKey) -> Verdict | Pending:
         """What the rules or an earlier comparison say, or what a worker is to compare."""
@@ -124,7 +142,7 @@ class Grader:
 
 
 def _depth(text: str) -> int:
-    """Most brackets that are open at once."""
+    """The largest number of brackets that are open at once."""
     depth = deepest = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -132,41 +150,25 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _as_the_paper(gold: Sequence[str] | str, answer: str | None) -> Verdict:
-    golds = [gold] if isinstance(gold, str) else gold
-    return CORRECT if any(paper_equal(one, answer) for one in golds) else WRONG
+def _as_list(golds: Sequence[str] | str) -> Sequence[str]:
+    return [golds] if isinstance(golds, str) else golds
 
 
-def _settled(found: Verdict) -> Verdict:
-    """What a symbolic comparison's verdict is worth (see `Pending`)."""
-    return undecided("cannot read all of the answer") if found == WRONG else found
-
-
-def _verdict(
-    gold: Sequence[str] | str,
-    answer: str | None,
-    known: Mapping[_PairKey, Verdict | Pending],
-) -> Verdict:
+def _verdict(answer: str | None, found: Sequence[Verdict | Pending]) -> Verdict:
     """The verdict over all gold answers: one equality is enough, one doubt leaves it open."""
     if answer is None or not answer.strip():
-        return undecided("no answer")
-    pairs = _pairs(gold, answer)
-    if not pairs:
+        return undecided(NO_ANSWER)
+    if not found:
         return undecided("no gold answer")
-    verdicts = [one for one in map(known.__getitem__, pairs) if isinstance(one, Verdict)]
-    if CORRECT in verdicts:
+    if CORRECT in found:
         return CORRECT
-    return next((one for one in verdicts if one.name == "undecided"), WRONG)
+    doubts = (verdict for verdict in found if isinstance(verdict, Verdict) and verdict.undecided)
+    return next(doubts, WRONG)
 
 
-def _pairs(gold: Sequence[str] | str, answer: str | None) -> list[_PairKey]:
+def _pairs(golds: Sequence[str] | str, answer: str | None) -> list[_PairKey]:
+    """The gold answers, each with the answer, as the texts that are compared."""
     if answer is None or not answer.strip():
         return []
-    golds = [gold] if isinstance(gold, str) else gold
-    answer = _stated(answer)
-    return [(_stated(one), answer) for one in golds if one.strip()]
-
-
-@lru_cache(maxsize=8192)
-def _stated(text: str) -> str:
-    return stated(text)
+    answer = stated(answer)
+    return [(stated(gold), answer) for gold in _as_list(golds) if gold.strip()]

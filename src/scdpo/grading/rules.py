@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from scdpo.grading.comparing import words
 from scdpo.grading.comparing.leaves import LEAVES
@@ -12,10 +11,12 @@ from scdpo.grading.comparing.matching import NAMES, compare
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
 from scdpo.grading.extraction import mentions, numbers_in
+from scdpo.grading.quantities.equality import equal_numbers
+from scdpo.grading.quantities.rationals import decimal
 from scdpo.grading.reading.conditions import unconditional
-from scdpo.grading.reading.parts import Part
 from scdpo.grading.reading.structure import read
-from scdpo.grading.text.canonical import canonical, split
+from scdpo.grading.text.brackets import split
+from scdpo.grading.text.canonical import canonical
 from scdpo.grading.text.normalise import clean
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
@@ -45,6 +46,9 @@ class Pending:
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
+    numbers = decimal(gold), decimal(answer)
+    if numbers[0] is not None and numbers[1] is not None:
+        return equal_numbers(*numbers)  # what the rules below say of two decimals, only sooner
     first, second = clean(gold), clean(answer)
     if first and first == second:
         return CORRECT
@@ -94,7 +98,7 @@ def _choice_content(gold: str, answer: str) -> Verdict | Pending | None:
 
 def _structured(gold: str, answer: str) -> Verdict | None:
     try:
-        return compare(structure(gold), structure(answer), limited(LEAVES))
+        return compare(read(gold), read(answer), limited(LEAVES))
     except RecursionError:
         return undecided("nested too deeply")
     except TooManyError:
@@ -123,7 +127,7 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
     """A sentence: right if what it names last is; wrong only if it names one number alone."""
     if verdict == WRONG and words.only_words(gold) and words.only_words(answer):
         return verdict
-    if verdict is not None and verdict.name == "undecided" and words.only_words(answer):
+    if verdict is not None and verdict.undecided and words.only_words(answer):
         return verdict
     told, behind = unconditional(canonical(answer))
     named = mentions(answer)
@@ -139,12 +143,6 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
     return Pending(pending[0].gold, pending[0].answer) if pending else SENTENCE
 
 
-@lru_cache(maxsize=8192)
-def structure(text: str) -> Part:
-    """The parts of an answer, kept for the other attempts on the same problem."""
-    return read(text)
-
-
 def _approximate(gold: str, answer: str) -> Verdict | None:
     """`\\frac{\\pi}{2} \\approx 1.57`: either form may be the one that was asked for."""
     sides = [split(canonical(text), _APPROXIMATELY) for text in (gold, answer)]
@@ -158,7 +156,7 @@ def _approximate(gold: str, answer: str) -> Verdict | None:
     ]
     if CORRECT in found:
         return CORRECT
-    doubts = [one for one in found if isinstance(one, Verdict) and one.name == "undecided"]
+    doubts = [one for one in found if isinstance(one, Verdict) and one.undecided]
     if doubts or any(isinstance(one, Pending) for one in found):
         return doubts[0] if doubts else None
     return WRONG if found else None

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scdpo.grading.extraction import final_answer, stated
+from scdpo.grading.extraction import NO_ANSWER, boxes, final_answer, stated
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 ASKED = 2
@@ -20,7 +20,7 @@ ASKED = 2
 MOST_BETWEEN = 200
 """Characters that may stand between two boxes of one statement; boxes farther apart belong to
 different steps of the reasoning."""
-MOST_SEARCHED = 20_000
+MOST_SEARCHED_FOR_BOXES = 20_000
 """Characters of a text's end in which boxes are looked for."""
 MOST_CANDIDATES = 40
 """Values and numbers of one statement that are compared; what has more is undecided."""
@@ -28,8 +28,6 @@ ONLY_ONE = "it may be another of the values asked for"
 TOO_MANY = "it states more values than are asked for"
 AMONG_NUMBERS = "the gold answer is among its numbers"
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _SEPARATOR = re.compile(
     r"(?<!\d),|,(?!\d{3}(?!\d))|[;、，；&]|\\\\|\\q?quad\b|(?<![A-Za-z])and(?![A-Za-z])|和"
@@ -87,7 +85,7 @@ def verdict_on_values(found: StatedValues, verdicts: Mapping[str, Verdict]) -> V
     written there: a single other value may be the other one that was asked for.
     """
     if not found.values:
-        return undecided("no answer")
+        return undecided(NO_ANSWER)
     if not found.candidates:
         return undecided(TOO_MANY)
     given = [verdicts[value] for value in found.values]
@@ -104,29 +102,15 @@ def verdict_on_values(found: StatedValues, verdicts: Mapping[str, Verdict]) -> V
 
 
 def _last_boxes(text: str) -> list[str]:
-    """The contents of the last whole boxes of which each is close to the one before."""
+    """The contents of the last boxes, as long as each is close to the one before it."""
     found: list[str] = []
     start = None
-    text = text[-MOST_SEARCHED:]
-    for box in list(_BOX.finditer(text))[: -MOST_CANDIDATES - 2 : -1]:
-        end = _closing(text, box.end())
-        if end is None or not text[box.end() : end].strip():
-            continue
-        if start is not None and start - end > MOST_BETWEEN:
+    for box in boxes(text[-MOST_SEARCHED_FOR_BOXES:])[: -MOST_CANDIDATES - 2 : -1]:
+        if start is not None and start - box.end >= MOST_BETWEEN:
             break
-        start = box.start()
-        found.append(text[box.end() : end])
+        start = box.start
+        found.append(box.content)
     return found[::-1]
-
-
-def _closing(text: str, at: int) -> int | None:
-    """Where the brace stands that closes the one before `at`; escaped ones do not count."""
-    depth = 1
-    for token in _BRACE.finditer(text, at):
-        depth += (token.group() == "{") - (token.group() == "}")
-        if depth == 0:
-            return token.start()
-    return None
 
 
 def _values(content: str) -> list[str]:

@@ -48,9 +48,8 @@ def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> 
         for problem in heldout
         for pair, _ in zip(questions[problem], range(config.naive_per_question), strict=False)
     ]
-    turns = deque(
-        sorted(questions.keys() - heldout, key=lambda name: (uniform(config.seed, "turn", name), name))
-    )
+    order = {name: (uniform(config.seed, "turn", name), name) for name in questions}
+    turns = deque(sorted(questions.keys() - heldout, key=order.__getitem__))
     train: list[Pair] = []
     while turns and len(train) < size:
         problem = turns.popleft()

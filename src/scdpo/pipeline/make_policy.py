@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scdpo.errors import InputError, RecipeError
 from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
-from scdpo.pipeline.recipe import explain, read_yaml
+from scdpo.pipeline.recipe import read_yaml
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.problems import EmbeddedSplit, generate, load_embedded
 from scdpo.records import Demonstration, Solution
@@ -24,6 +24,7 @@ from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
 from scdpo.training.sft import SFTConfig, SFTReport, examples_from_solutions, train_sft
 from scdpo.training.tokens import solution_tokens
 from scdpo.training.tree import MaskedIds
+from scdpo.validation import explain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

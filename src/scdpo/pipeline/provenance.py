@@ -7,11 +7,18 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from scdpo.evaluation import SFT
 from scdpo.pipeline.recipe import METHODS, Recipe
 from scdpo.records import Record
-from scdpo.evaluation import SFT
-from scdpo.store import Manifest, Stage, read_jsonl, versions, write_jsonl
-from scdpo.store.manifest import changed_keys, utc_now
+from scdpo.store import (
+    Manifest,
+    Stage,
+    changed_keys,
+    read_jsonl,
+    utc_now,
+    versions,
+    write_jsonl,
+)
 
 GENERATES = ("format", "engine", "sandbox", "grading", "threads")
 SHAPED_BY: dict[str, tuple[str, ...]] = {

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
 from scdpo.engines import EngineProtocol, engine_config
+from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
 from scdpo.evaluation import (
     SFT,
     BreakdownLine,
@@ -22,7 +22,6 @@ from scdpo.evaluation import (
     policy_lines,
 )
 from scdpo.formats import LAYOUTS
-from scdpo.full_disk import is_full_disk
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.pipeline.provenance import (
     Environment,
@@ -35,6 +34,7 @@ from scdpo.pipeline.provenance import (
 )
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
+from scdpo.pipeline.trained import TrainedPolicy, trained_policy, training_counts
 from scdpo.policies import policy_hash, policy_path
 from scdpo.problems import load_problems
 from scdpo.records import Evaluation, Pair, Problem, Solution
@@ -46,8 +46,15 @@ from scdpo.sampling import (
     sample_solutions,
 )
 from scdpo.sampling.recorded import Reproduced, recorded_solutions
-from scdpo.store import Manifest, RunFolder, Stage, file_hash, write_atomic, write_jsonl
-from scdpo.pipeline.trained import TrainedPolicy, trained_policy, training_counts
+from scdpo.store import (
+    Manifest,
+    RunFolder,
+    Stage,
+    file_hash,
+    is_full_disk,
+    write_atomic,
+    write_jsonl,
+)
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport

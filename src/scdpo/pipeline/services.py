@@ -12,8 +12,8 @@ from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
 from scdpo.progress import Progress, silent
-from scdpo.sampling import Sampler
 from scdpo.records import Record
+from scdpo.sampling import Sampler
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
 from scdpo.waiting import run
@@ -126,9 +126,7 @@ class Services:
         return environment(stage, device=device, threads=threads, sandbox=isolation)
 
 
-def append_all(
-    stage: Stage, chunks: AsyncIterator[Sequence[Record]], *key: str
-) -> None:
+def append_all(stage: Stage, chunks: AsyncIterator[Sequence[Record]], *key: str) -> None:
     """Append rows to a stage as they are made, those that it lacks by `key` (`id` if none)."""
 
     async def append() -> None:

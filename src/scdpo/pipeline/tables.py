@@ -42,9 +42,9 @@ def show(one: Run, by: GroupBy | None = None) -> bool:
 def show_measured(one: Measurement, rows: Evaluations, by: GroupBy | None = None) -> None:
     """Print how a policy did on its benchmarks, broken down where that is usual or asked for,
     and keep it in the folder's `report.md`."""
+    from scdpo.evaluation import benchmark_lines, breakdown_lines
     from scdpo.problems import BENCHMARKS
     from scdpo.report import benchmark_table, breakdown_table
-    from scdpo.evaluation import benchmark_lines, breakdown_lines
 
     tables: list[Grid] = []
     for name, found in rows.items():

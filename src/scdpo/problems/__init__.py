@@ -32,4 +32,4 @@ __all__ = [
     "problem_id",
 ]
 
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -1,24 +1,40 @@
 """Commands that complete the rows of a JSONL file: rows in, the same rows with more keys out.
 
-A `Source` is a file or a pipe that rows are read from. An `Output` takes the completed rows, in
-the order of the input; an `OutputFile` is appended to, says in a manifest beside it what made its
-rows, and is continued when the same command is called again. What is done to a row in between is
-the command's own (`scdpo exec`, `scdpo grade`).
+`exec_rows` runs the code of each row in the sandbox, `grade_rows` judges the answer of each row.
+Both write rows in the order of the input; an output file has a manifest beside it that says what
+made its rows, and the same call resumes it after the last row. `driver.complete_rows` does what
+they share.
 """
 
-from scdpo.rowfiles.members import Number, compact, without
-from scdpo.rowfiles.output import Output, OutputFile, OutputManifest, open_output
-from scdpo.rowfiles.source import Source
-from scdpo.rowfiles.window import Window
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scdpo.rowfiles.exec import ExecSummary, exec_rows, exec_rows_async
+    from scdpo.rowfiles.grade import GradeSummary, grade_rows, grade_rows_async
 
 __all__ = [
-    "Number",
-    "Output",
-    "OutputFile",
-    "OutputManifest",
-    "Source",
-    "Window",
-    "compact",
-    "open_output",
-    "without",
+    "ExecSummary",
+    "GradeSummary",
+    "exec_rows",
+    "exec_rows_async",
+    "grade_rows",
+    "grade_rows_async",
 ]
+
+_HOMES = {
+    "ExecSummary": "exec",
+    "exec_rows": "exec",
+    "exec_rows_async": "exec",
+    "GradeSummary": "grade",
+    "grade_rows": "grade",
+    "grade_rows_async": "grade",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"scdpo.rowfiles.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

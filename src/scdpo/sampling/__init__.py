@@ -53,4 +53,4 @@ __all__ = [
     "sample_solutions",
 ]
 
-__getattr__ = lazy_names(__name__, _NAMES)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

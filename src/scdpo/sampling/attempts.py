@@ -123,9 +123,7 @@ def _next(origins: Sequence[Origin], rows: int) -> list[tuple[Origin, int]]:
     return batch
 
 
-def signs_of(
-    attempts: Iterable[Solution], origins: Sequence[Origin]
-) -> dict[str, list[Sign]]:
+def signs_of(attempts: Iterable[Solution], origins: Sequence[Origin]) -> dict[str, list[Sign]]:
     """The signs of existing attempts by origin, in order; attempts of other origins are ignored."""
     rules = {origin.id: origin.rule for origin in origins}
     found: dict[str, dict[int, Sign]] = {}

@@ -29,7 +29,8 @@ class Schedule(_Config):
     def __init__(
         self, start: float = 1.1, increment: float = 0.05, cap: float = 1.4, **unknown: object
     ) -> None:
-        super().__init__(start=start, increment=increment, cap=cap, **unknown)
+        values: dict[str, object] = {"start": start, "increment": increment, "cap": cap}
+        super().__init__(**values, **unknown)
 
     @model_validator(mode="after")
     def _cap_is_reachable(self) -> Schedule:
@@ -46,9 +47,7 @@ class Schedule(_Config):
 class Limits(_Config):
     """Where a rollout is cut."""
 
-    max_steps: int = Field(
-        64, ge=1, description="Most steps of a solution, shared ones included."
-    )
+    max_steps: int = Field(64, ge=1, description="Most steps of a solution, shared ones included.")
     step_tokens: int = Field(512, ge=1, description="Most tokens of a step.")
     context: int = Field(3072, ge=16, description="Most tokens of prompt and solution together.")
 

@@ -85,9 +85,7 @@ def sample_solutions(
     settled by `existing` solutions are skipped. `progress` is told how many problems are settled.
     Raises EngineError, SandboxError and GradingError.
     """
-    rule = StopRule(
-        config.correct, config.wrong, config.max_attempts, config.truncated_is_wrong
-    )
+    rule = StopRule(config.correct, config.wrong, config.max_attempts, config.truncated_is_wrong)
     origins = [Origin(problem.id, problem, rule) for problem in problems]
     schedule = Schedule(start=config.temperature, increment=0, cap=config.temperature)
     encode, format = sampler.engine.encode, sampler.format

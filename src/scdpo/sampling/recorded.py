@@ -11,8 +11,8 @@ from pathlib import Path
 from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
 from scdpo.grading import Claim, Grader, judge
-from scdpo.progress import Progress, silent
 from scdpo.problems import one_of_several, problem_id
+from scdpo.progress import Progress, silent
 from scdpo.records import Finish, Solution
 from scdpo.sampling.driver import all_of
 from scdpo.sampling.flags import solution_flags

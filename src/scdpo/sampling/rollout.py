@@ -18,6 +18,7 @@ from scdpo.records import Finish, Step
 from scdpo.sampling.config import Limits, Schedule
 from scdpo.sandbox import SESSION_ENDING_CUTS, Execution
 
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What to roll out: a prompt, the steps it starts from, temperatures, a seed."""

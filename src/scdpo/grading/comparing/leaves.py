@@ -9,14 +9,15 @@ from typing import Any
 
 from scdpo.grading.comparing import words
 from scdpo.grading.comparing.verdicts import Leaves
-from scdpo.grading.comparing.written import parsed, quantity_of, same_numbers, value
+from scdpo.grading.comparing.written import parsed, same_numbers, value
 from scdpo.grading.formulas import families, identities
 from scdpo.grading.formulas.evaluation import exact, real_constant
 from scdpo.grading.formulas.tree import Node, number, uses, variables
 from scdpo.grading.quantities.equality import equal_numbers
-from scdpo.grading.quantities.quantity import split_unit
+from scdpo.grading.quantities.quantity import quantity, split_unit
 from scdpo.grading.quantities.rationals import APPROXIMATE, Number
 from scdpo.grading.reading.parts import REAL, Equation, Family, Interval, Reals, Relation
+from scdpo.grading.text.canonical import both_signs, has_both_signs
 from scdpo.grading.text.normalise import clean
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
@@ -144,7 +145,7 @@ def _relettered(node: Node, names: dict[str, str]) -> Node:
 
 def _mixed(text: str, node: Node) -> Node:
     """The tree of a constant; `5(1/5)` is the mixed number that numbers are read as."""
-    written = quantity_of(clean(text))
+    written = quantity(clean(text))
     if written is None or written.percent or written.unit.dimensions:
         return node
     return number(written.value, node.name)
@@ -152,7 +153,7 @@ def _mixed(text: str, node: Node) -> Node:
 
 def _perhaps_unit(gold: str, answer: str) -> bool:
     """`5m` for a gold 5: five metres, or five times an m."""
-    pair = [quantity_of(re.sub(r"(?<=\d)(?=[A-Za-z]$)", " ", clean(t))) for t in (gold, answer)]
+    pair = [quantity(re.sub(r"(?<=\d)(?=[A-Za-z]$)", " ", clean(t))) for t in (gold, answer)]
     if pair[0] is None or pair[1] is None:
         return False
     measured = bool(pair[0].unit.dimensions) != bool(pair[1].unit.dimensions)
@@ -183,7 +184,7 @@ def _infinite_sign(node: Node) -> int:
 
 
 def _as_number(text: str, node: Node, how: dict[str, Any]) -> Number | None:
-    written = quantity_of(clean(text))
+    written = quantity(clean(text))
     if written is not None:
         return Number(written.value, written.number.decimals, written.number.digits)
     rational = exact(node)
@@ -194,26 +195,23 @@ def _as_number(text: str, node: Node, how: dict[str, Any]) -> Number | None:
 
 
 def _equation(gold: Equation, answer: Equation) -> bool | None:
-    trees = []
-    for part in (gold, answer):
-        left, right = parsed(part.left), parsed(part.right)
-        if left is None or right is None:
-            return None
-        trees.append(Node("add", (left, Node("negate", (right,)))))
-    first, second = trees
+    first, second = _difference(gold), _difference(answer)
+    if first is None or second is None:
+        return None
     if not variables(first) and not variables(second):
-        return bool(identities.equal(parsed_side(gold.right), parsed_side(answer.right)))
+        return bool(identities.equal(first.args[1].args[0], second.args[1].args[0]))
     equal = identities.same_equation(first, second)
     if equal is False and variables(first) != variables(second):
         return True if _renamed_equation(first, second) else None
     return equal
 
 
-def parsed_side(text: str) -> Node:
-    """The tree of an equation's side that is known to be a formula."""
-    node = parsed(text)
-    assert node is not None
-    return node
+def _difference(sides: Equation | Relation) -> Node | None:
+    """The tree of the left side minus the right side; None where either cannot be parsed."""
+    left, right = parsed(sides.left), parsed(sides.right)
+    if left is None or right is None:
+        return None
+    return Node("add", (left, Node("negate", (right,))))
 
 
 def _renamed_equation(first: Node, second: Node) -> bool:
@@ -233,15 +231,12 @@ def _renamed_equation(first: Node, second: Node) -> bool:
 def _relation(gold: Relation, answer: Relation) -> bool | None:
     if gold.op != answer.op:
         return False
-    trees = []
-    for part in (gold, answer):
-        left, right = parsed(part.left), parsed(part.right)
-        if left is None or right is None:
-            return None
-        trees.append(Node("add", (left, Node("negate", (right,)))))
+    first, second = _difference(gold), _difference(answer)
+    if first is None or second is None:
+        return None
     if gold.op == "≠":
-        return identities.same_equation(trees[0], trees[1])
-    return identities.positive_ratio(trees[0], trees[1])
+        return identities.same_equation(first, second)
+    return identities.positive_ratio(first, second)
 
 
 def _readable(text: str) -> bool:
@@ -302,10 +297,9 @@ def _family(
 
 
 def _both_signs(texts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    if not any("±" in text or "∓" in text for text in texts):
+    if not any(map(has_both_signs, texts)):
         return [texts]
-    tables = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
-    return [tuple(text.translate(table) for text in texts) for table in tables]
+    return list(zip(*map(both_signs, texts), strict=True))
 
 
 LEAVES = Leaves(same, value, _equation, _relation, _family, _solve, _readable)

@@ -17,9 +17,9 @@ from scdpo.grading.comparing.set_matching import compare_sets
 from scdpo.grading.comparing.verdicts import (
     Found,
     Leaves,
-    perfect,
-    together,
-    told,
+    conjunction,
+    perfectly_matched,
+    verdict_on,
 )
 from scdpo.grading.reading.parts import (
     Equation,
@@ -63,7 +63,7 @@ def _relations(gold: Part, answer: Part, leaves: Leaves) -> Found:
     """Inequalities: the same one, or with the same solutions where they can be solved."""
     same: Found = None
     if isinstance(gold, Relation) and isinstance(answer, Relation):
-        same = told(leaves.relation(gold, answer))
+        same = verdict_on(leaves.relation(gold, answer))
     if same == CORRECT:
         return same
     solved = [leaves.solve(p) if isinstance(p, Relation) else p for p in (gold, answer)]
@@ -75,7 +75,7 @@ def _relations(gold: Part, answer: Part, leaves: Leaves) -> Found:
 def _pairwise(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
     if len(golds) != len(answers):
         return WRONG
-    return together([compare(g, a, leaves) for g, a in zip(golds, answers, strict=True)])
+    return conjunction([compare(g, a, leaves) for g, a in zip(golds, answers, strict=True)])
 
 
 def _matched(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
@@ -91,12 +91,12 @@ def _matched(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> 
                 found if not words or n == most else WRONG
                 for found, words, n in zip(table[row], theirs, shared, strict=True)
             ]
-    if perfect([[v == CORRECT for v in row] for row in table]):
+    if perfectly_matched([[v == CORRECT for v in row] for row in table]):
         return CORRECT
-    if perfect([[v is None or v.name == "correct" for v in row] for row in table]):
+    if perfectly_matched([[v is None or v.correct for v in row] for row in table]):
         return None
-    if perfect([[v is None or v.name != "wrong" for v in row] for row in table]):
-        doubts = [v for row in table for v in row if v is not None and v.name == "undecided"]
+    if perfectly_matched([[v is None or not v.wrong for v in row] for row in table]):
+        doubts = [v for row in table for v in row if v is not None and v.undecided]
         return doubts[0] if doubts else None
     return WRONG
 
@@ -160,7 +160,7 @@ def _matrices(gold: Items, answer: Items, leaves: Leaves) -> Found:
     if [len(row) for row in first] != [len(row) for row in second]:
         return WRONG
     cells = [(g, a) for x, y in zip(first, second, strict=True) for g, a in zip(x, y, strict=True)]
-    return together([compare(g, a, leaves) for g, a in cells])
+    return conjunction([compare(g, a, leaves) for g, a in cells])
 
 
 def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
@@ -266,19 +266,19 @@ def _both_named(golds: list[Named], answers: list[Named], leaves: Leaves) -> Fou
     keys = [{key(item.name) for item in side} for side in (golds, answers)]
     if keys[0] == keys[1] and len(keys[0]) == len(golds) == len(answers):
         theirs = {key(a.name): a for a in answers}
-        return together([compare(g, theirs[key(g.name)], leaves) for g in golds])
+        return conjunction([compare(g, theirs[key(g.name)], leaves) for g in golds])
     if keys[0] != keys[1] and any(wordy(item.name) for item in (*golds, *answers)):
         return _by_initials(golds, answers, leaves)
     return _matched(golds, answers, leaves)
 
 
 def _by_initials(golds: list[Named], answers: list[Named], leaves: Leaves) -> Found:
-    """`length 20, width 10` and `l = 20, w = 10`; other names cannot be told apart."""
+    """`length 20, width 10` and `l = 20, w = 10`; other names cannot be verdict_on apart."""
     initials = [[key(item.name)[:1].lower() for item in side] for side in (golds, answers)]
     if sorted(initials[0]) == sorted(set(initials[0])) == sorted(initials[1]):
         theirs = dict(zip(initials[1], answers, strict=True))
         pairs = [(g.value, theirs[i].value) for g, i in zip(golds, initials[0], strict=True)]
-        return together([compare(g, a, leaves) for g, a in pairs])
+        return conjunction([compare(g, a, leaves) for g, a in pairs])
     found = _matched([g.value for g in golds], [a.value for a in answers], leaves)
     return undecided(NAMES) if found == CORRECT else found
 
@@ -314,7 +314,7 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
         sides.append(part)
     first, second = sides
     if isinstance(first, Equation) and isinstance(second, Equation):
-        return told(leaves.equation(first, second))
+        return verdict_on(leaves.equation(first, second))
     if isinstance(first, Equation) and isinstance(second, Items):
         return None  # x^2 = 4, and its solutions
     results = [_result(part, leaves) for part in (first, second)]
@@ -361,7 +361,7 @@ def _families(gold: Part, answer: Part, leaves: Leaves) -> Found:
     if ours is not None and theirs_ is not None:
         same = leaves.family(first, ours, second, theirs_)
         if same is not None:
-            return told(same)
+            return verdict_on(same)
     names, others = sorted(first.parameters), sorted(second.parameters)
     theirs = second.parts
     if len(names) == 1 and len(others) == 1:

@@ -9,8 +9,8 @@ from scdpo.grading.comparing.names import key
 from scdpo.grading.comparing.verdicts import (
     Found,
     Leaves,
-    perfect,
-    together,
+    conjunction,
+    perfectly_matched,
 )
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Reals
 from scdpo.records import CORRECT, WRONG
@@ -39,9 +39,11 @@ def compare_sets(gold: Part, answer: Part, leaves: Leaves) -> Found:
     if len(ours) != len(theirs):
         return WRONG
     if all(_sortable(one, leaves) for one in (*ours, *theirs)):
-        return together([_same_interval(g, a, leaves) for g, a in zip(ours, theirs, strict=True)])
+        return conjunction(
+            [_same_interval(g, a, leaves) for g, a in zip(ours, theirs, strict=True)]
+        )
     table = [[_same_interval(g, a, leaves) == CORRECT for a in theirs] for g in ours]
-    if perfect(table):
+    if perfectly_matched(table):
         return CORRECT
     unknown = [[_same_interval(g, a, leaves) for a in theirs] for g in ours]
     return None if any(v is None for row in unknown for v in row) else WRONG
@@ -136,4 +138,4 @@ def _same_interval(gold: Interval, answer: Interval, leaves: Leaves) -> Found:
     if (gold.low_closed, gold.high_closed) != (answer.low_closed, answer.high_closed):
         return WRONG
     ends = [(gold.low, answer.low), (gold.high, answer.high)]
-    return together([leaves.same(g, a) for g, a in ends if g is not None and a is not None])
+    return conjunction([leaves.same(g, a) for g, a in ends if g is not None and a is not None])

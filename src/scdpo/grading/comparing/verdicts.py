@@ -65,20 +65,20 @@ def limited(leaves: Leaves) -> Leaves:
     return Leaves(*(counted(name) for name in names))  # type: ignore[arg-type]
 
 
-def told(equal: bool | None) -> Found:
+def verdict_on(equal: bool | None) -> Found:
     return None if equal is None else CORRECT if equal else WRONG
 
 
-def together(verdicts: Sequence[Found]) -> Found:
+def conjunction(verdicts: Sequence[Found]) -> Found:
     """All have to be correct."""
     if WRONG in verdicts:
         return WRONG
     if None in verdicts:
         return None
-    return next((v for v in verdicts if v is not None and v.name == "undecided"), CORRECT)
+    return next((v for v in verdicts if v is not None and v.undecided), CORRECT)
 
 
-def perfect(table: Sequence[Sequence[bool]]) -> bool:
+def perfectly_matched(table: Sequence[Sequence[bool]]) -> bool:
     """Whether rows and columns of a square table can be paired off on true cells."""
     taken: dict[int, int] = {}
 

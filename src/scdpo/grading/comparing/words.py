@@ -11,7 +11,7 @@ from scdpo.grading.quantities.number_words import number_in_words
 from scdpo.grading.quantities.quantity import quantity
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.text.normalise import clean
-from scdpo.grading.text.vocabulary import CLASSES, TRANSLATED
+from scdpo.grading.text.vocabulary import TRANSLATED, word_class
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 _CHOICE = re.compile(
@@ -30,19 +30,6 @@ _SUFFIXES = frozenset(
     "同学 队 班 车 方案 店 商店 家 组 厂 更 数 函数 方 公司 们 人 先生 老师 号".split()
 )
 _FRAME = re.compile(r"^(?:答案?[::]?|所以|因此|即|是|为)+|[。.!,,]+$")
-
-
-_STATEMENT = re.compile(r"^(?:the )?(?:statement|answer|claim|it|this) is ", re.IGNORECASE)
-
-
-@lru_cache(maxsize=8192)
-def word_class(text: str) -> str:
-    """The class of words that mean the same, such as `no solution` and 无解; else empty."""
-    text = _STATEMENT.sub("", text.strip(" .。"))
-    for name, pattern in CLASSES.items():
-        if text and pattern.fullmatch(text):
-            return name
-    return ""
 
 
 def choices(gold: str, answer: str) -> Verdict | None:

@@ -13,7 +13,7 @@ from scdpo.grading.formulas.parser import formula
 from scdpo.grading.formulas.tree import Node, NotAFormulaError
 from scdpo.grading.quantities.clock import clock, date
 from scdpo.grading.quantities.equality import equal_quantities
-from scdpo.grading.quantities.quantity import Numeral, Quantity, numeral, quantity
+from scdpo.grading.quantities.quantity import Numeral, numeral, quantity
 from scdpo.grading.text.normalise import clean
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
@@ -41,7 +41,7 @@ def _bases(gold: str, answer: str) -> Verdict | None:
         return pair
     if first is None or second is None:
         based, other = (first, answer) if first is not None else (second, gold)
-        number = quantity_of(other)
+        number = quantity(other)
         if based is None or based.base is None or number is None:
             return None
         same = based.value == number.value
@@ -74,21 +74,16 @@ _LETTER_UNIT = re.compile(r"(?<=\d)(?=[A-Za-z]$)")
 
 
 def _quantities(gold: str, answer: str) -> Verdict | None:
-    first, second = quantity_of(gold), quantity_of(answer)
+    first, second = quantity(gold), quantity(answer)
     if first is not None and second is None and first.unit.dimensions:
-        second = quantity_of(_LETTER_UNIT.sub(" ", answer))  # 5kg, and 5000g
+        second = quantity(_LETTER_UNIT.sub(" ", answer))  # 5kg, and 5000g
     if second is not None and first is None and second.unit.dimensions:
-        first = quantity_of(_LETTER_UNIT.sub(" ", gold))
+        first = quantity(_LETTER_UNIT.sub(" ", gold))
     if first is None or second is None:
         return None
     if first.variable and second.variable and first.variable != second.variable:
         return None
     return equal_quantities(first, second)
-
-
-@lru_cache(maxsize=8192)
-def quantity_of(text: str) -> Quantity | None:
-    return quantity(text)
 
 
 def _clocks(gold: str, answer: str) -> Verdict | None:
@@ -150,7 +145,7 @@ def _terms(text: str) -> tuple[Fraction, ...] | None:
 
 def _scaled(text: str) -> Fraction | None:
     """A term of a ratio, in base units."""
-    known = quantity_of(clean(text))
+    known = quantity(clean(text))
     return known.value * known.unit.scale if known is not None else value(text)
 
 
@@ -210,7 +205,7 @@ def _changes(gold: str, answer: str) -> Verdict | None:
         if change is None or (up and down):
             return None
         rest = re.sub(r"^s by |^s ", "", (text[: change.start()] + text[change.end() :]).strip())
-        number = quantity_of(rest.removeprefix("s by").removeprefix("by").strip())
+        number = quantity(rest.removeprefix("s by").removeprefix("by").strip())
         if number is None:
             return None
         found.append((number, up is not None))
@@ -258,7 +253,7 @@ def parsed(text: str) -> Node | None:
 @lru_cache(maxsize=8192)
 def value(text: str) -> Fraction | None:
     """A leaf's number, if it is a constant: exact where rational, else to some forty digits."""
-    number = quantity_of(clean(text))
+    number = quantity(clean(text))
     if number is not None:
         return number.value
     node = parsed(text)

@@ -12,11 +12,11 @@ from fractions import Fraction
 
 from scdpo.grading.formulas.notation import FUNCTIONS, GREEK, tokens
 from scdpo.grading.formulas.tree import FLOAT, Node, NotAFormulaError, number, variable
+from scdpo.grading.quantities.rationals import FLOAT_DECIMALS
 
 MAX_LENGTH = 1_000
 """Longest text read as a formula, in characters."""
 MAX_DEPTH = 60
-FLOAT_DECIMALS = 6
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot"}
 _SEVERAL = frozenset(("max", "min", "gcd", "lcm", "binomial"))

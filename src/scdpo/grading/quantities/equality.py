@@ -27,12 +27,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 from scdpo.grading.quantities.quantity import Quantity
-from scdpo.grading.quantities.rationals import APPROXIMATE, Number
+from scdpo.grading.quantities.rationals import APPROXIMATE, FLOAT_DECIMALS, Number
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 TWO_WAYS = "the percentage can be read two ways"
 ROUNDED = "equal only after rounding"
-FLOAT_DECIMALS = 6
 FLOAT_TOLERANCE = Fraction(1, 10**6)
 ZERO_TOLERANCE = Fraction(1, 10**9)
 CLOSE = Fraction(1, 10**100)
@@ -52,7 +51,7 @@ def equal_quantities(gold: Quantity, answer: Quantity) -> Verdict:
     if first.dimensions == second.dimensions:
         scaled = Number(answer.number.value * second.scale / first.scale)
         return _numbers(gold, Quantity(scaled, answer.percent))
-    same = _numbers(gold, answer).name == "correct"
+    same = _numbers(gold, answer).correct
     names, others = dict(first.dimensions), dict(second.dimensions)
     if names.items() <= others.items() or others.items() <= names.items():
         return _numbers(gold, answer)  # 60 km for 60 km/h: the rest was left out
@@ -65,14 +64,14 @@ def _numbers(gold: Quantity, answer: Quantity) -> Verdict:
     if gold.percent == answer.percent:
         return equal_numbers(gold.number, answer.number)
     by_value = equal_numbers(_as_share(gold), _as_share(answer))
-    if by_value.name == "correct":
+    if by_value.correct:
         if answer.percent and abs(gold.number.value) > 1:
             return undecided(TWO_WAYS)  # 1200% for 12, which may itself be a percentage
         return by_value
     bare = equal_numbers(gold.number, answer.number)
-    if bare.name == "correct" and abs(gold.number.value) <= 1:
+    if bare.correct and abs(gold.number.value) <= 1:
         return undecided(TWO_WAYS)
-    return bare if bare.name != "wrong" else by_value
+    return bare if not bare.wrong else by_value
 
 
 def _as_share(number: Quantity) -> Number:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from scdpo.grading.quantities.number_words import number_in_words
 from scdpo.grading.quantities.rationals import MAX_LENGTH, Number, rational
@@ -80,6 +81,7 @@ class Quantity:
         return self.number.value / 100 if self.percent else self.number.value
 
 
+@lru_cache(maxsize=8192)
 def quantity(text: str) -> Quantity | None:
     """The quantity written in a cleaned text, or None when it is not one plain number."""
     if not text or len(text) > MAX_LENGTH:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_LENGTH = 400
 """Longest text read as a number, in characters."""
@@ -23,11 +24,14 @@ _GROUPED = re.compile(
     r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])|^-?\d{1,3}(?: \d{3})+(?=$|\.\d)"
 )
 _DECIMAL = re.compile(r"[-+]?(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,4}))?")
+_PLAIN = re.compile(r"-?(?:[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.[0-9]+)?")
 _TIMES = {"*", "\\cdot", "\\times", "×"}
 _OVER = {"/", "\\div", "÷"}
 
 
 APPROXIMATE = -1
+FLOAT_DECIMALS = 6
+"""Decimals from which a number is taken for the output of a floating-point computation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,16 @@ class Number:
 
 class _NotANumberError(ValueError):
     """The text is no rational arithmetic, or too large to be computed exactly."""
+
+
+@lru_cache(maxsize=8192)
+def decimal(text: str) -> Number | None:
+    """The number that a text consists of, in plain digits (`-15`, `1,500`, `2.50`); else None."""
+    if len(text) > MAX_LENGTH or not _PLAIN.fullmatch(text):
+        return None
+    whole, _, decimals = text.lstrip("-").replace(",", "").partition(".")
+    digits = len((whole + decimals).lstrip("0"))
+    return Number(Fraction(text.replace(",", "")), len(decimals), digits)
 
 
 def rational(text: str) -> Number | None:

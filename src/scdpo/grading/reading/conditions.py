@@ -6,7 +6,7 @@ import re
 
 from scdpo.grading.reading.parts import REAL, Family, Items, Leaf, Named, Part, Reals
 from scdpo.grading.reading.sets import integers
-from scdpo.grading.text.canonical import balanced
+from scdpo.grading.text.brackets import balanced
 
 _EACH = r"(?:(?:all|any|every|each|some|an?|arbitrary) )*"
 CONSTANTS = re.compile(

@@ -21,7 +21,7 @@ from scdpo.grading.reading.parts import (
     Reals,
 )
 from scdpo.grading.reading.sets import MAX_PARTS, built, intersection, interval, union
-from scdpo.grading.text.canonical import enclosed, split
+from scdpo.grading.text.brackets import enclosed, split
 from scdpo.grading.text.normalise import clean
 
 _LABELS = (

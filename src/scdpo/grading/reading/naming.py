@@ -7,7 +7,7 @@ import re
 from scdpo.grading.formulas.notation import FUNCTIONS
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part, Read
-from scdpo.grading.text.canonical import enclosed, split
+from scdpo.grading.text.brackets import enclosed, split
 
 _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+")
 NAME = re.compile(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scdpo.grading.quantities.rationals import rational
 from scdpo.grading.reading.naming import NAME
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Read, Reals, Relation
-from scdpo.grading.text.canonical import levels, split
+from scdpo.grading.text.brackets import levels, split
 
 MAX_PARTS = 40
 """Most items of one list; longer ones are compared as text only."""

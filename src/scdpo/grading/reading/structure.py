@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
-from scdpo.grading.comparing.words import word_class
 from scdpo.grading.reading import lists, naming, sets
 from scdpo.grading.reading.conditions import (
     CONSTANTS,
@@ -27,7 +27,9 @@ from scdpo.grading.reading.parts import (
     Reals,
     rename,
 )
-from scdpo.grading.text.canonical import canonical, enclosed, split
+from scdpo.grading.text.brackets import enclosed, split
+from scdpo.grading.text.canonical import canonical
+from scdpo.grading.text.vocabulary import word_class
 
 MAX_DEPTH = 12
 _TEXT = re.compile(r"\\(?:text(?:rm|bf|it|normal)?|mathrm|mbox)\s*\{([^{}]*)\}")
@@ -36,8 +38,12 @@ _TUPLE_OF = re.compile(
 )
 
 
+@lru_cache(maxsize=8192)
 def read(text: str) -> Part:
-    """The parts of an answer; what cannot be taken apart is a leaf."""
+    """The parts of an answer; what cannot be taken apart is a leaf.
+
+    Cached, since the attempts on a problem are compared with the same gold answer.
+    """
     return _read(canonical(text), 0)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from scdpo.grading.text.brackets import closing, enclosed, split
+
 _WRAPPER = re.compile(
     r"\b(?:(?:np|numpy|sympy|sp|decimal|fractions)\.)?"
     r"(?:u?int\d*|float\d*|Integer|Float|Decimal|mpf|str_?)\(\s*['\"]?([^()'\"]*)['\"]?\s*\)"
@@ -55,10 +57,10 @@ def _without_calls(text: str) -> str:
     """`text` with SymPy's sets, points and relations written out, the innermost first."""
     calls = list(_CALL.finditer(text))
     for call in reversed(calls):
-        end = _closing(text, call.end() - 1)
+        end = closing(text, call.end() - 1)
         if end is None:
             continue
-        written = _written(call.group(1), _split(text[call.end() : end], ","))
+        written = _written(call.group(1), _pieces(text[call.end() : end], ","))
         if written is not None:
             text = text[: call.start()] + written + text[end + 1 :]
     return text
@@ -99,7 +101,7 @@ def _without_logic(text: str) -> str:
     """`(-2 < x) & (x < 0) | (x > 3)` with `and` and `or`, without bounds at infinity."""
     if _LOGIC.search(text) is None:
         return text
-    cases = [_split(_unwrapped(case), "&") for case in _split(_unwrapped(text), "|")]
+    cases = [_pieces(_unwrapped(case), "&") for case in _pieces(_unwrapped(text), "|")]
     written: list[str] = []
     for case in cases:
         bounds = [_unwrapped(bound) for bound in case]
@@ -111,27 +113,11 @@ def _without_logic(text: str) -> str:
 def _unwrapped(text: str) -> str:
     """`text` without parentheses around all of it."""
     text = text.strip()
-    while text.startswith("(") and _closing(text, 0) == len(text) - 1:
+    while text.startswith("(") and enclosed(text):
         text = text[1:-1].strip()
     return text
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Where the parenthesis that opens at `start` closes."""
-    depth = 0
-    for index in range(start, len(text)):
-        depth += (text[index] in "([{") - (text[index] in ")]}")
-        if depth == 0:
-            return index
-    return None
-
-
-def _split(text: str, mark: str) -> list[str]:
-    """The parts of `text` between marks that no bracket encloses."""
-    parts, depth, last = [], 0, 0
-    for index, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if character == mark and depth == 0:
-            parts.append(text[last:index].strip())
-            last = index + 1
-    return [*parts, text[last:].strip()]
+def _pieces(text: str, mark: str) -> list[str]:
+    """The pieces of `text` between marks that no bracket encloses."""
+    return [piece.strip() for piece in split(text, re.compile(re.escape(mark)))]

@@ -1,0 +1,222 @@
+"""Processes that hold a session's namespaces and outlive the session's own processes.
+
+The keeper is process 1 of the PID namespace: killing it kills all that runs there, and clones of
+the session live in namespaces below. It does nothing but wait, on the memory of the supervisor or
+the steward that started it, so that it costs little to start; every signal is blocked, so that no
+process of the session can end it or have the handlers of others run.
+
+The steward is a process beside the session that does there what must be done from inside. It is
+sent there when the session is first cloned, by a process that was started in advance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass
+
+from scdpo.sandbox.processes import files
+from scdpo.sandbox.processes.process_table import pid_of
+from scdpo.sandbox.walls import isolation, syscalls, view
+
+ENTER = b"e"
+"""To a steward to be: become that of the keeper whose pidfd comes along."""
+READY = b"r"
+"""From a steward, with a pidfd of it."""
+NEST = b"n"
+"""To a steward: start a keeper below. Answered with a pidfd of it when it can be entered."""
+LOWER = b"l"
+"""To a steward: the copies that enter those namespaces are there, or will not come."""
+FREEZE = b"f"
+"""To a steward: stop every process of the namespace and those below. Answered with the same."""
+THAW = b"t"
+"""To a steward: let them go on."""
+CLEAR = b"c"
+"""To a steward: delete the files of the session, which has ended."""
+FAILED = b"!"
+"""From a steward: what was asked for failed; the reason follows."""
+
+_MAX_MESSAGE = 512
+
+
+@dataclass(frozen=True)
+class KeeperSettings:
+    """What all keepers of a sandbox have in common.
+
+    `namespaces`: those to make (`syscalls.NEW_…`). `user`: the id sessions have, inside and one
+    level up. `scratch`: their /tmp. `proc`: a descriptor of the /proc that shows the whole sandbox.
+    `high`: process ids that no session may signal begin here, see `seccomp.install`.
+    """
+
+    namespaces: int
+    user: int
+    scratch: view.Scratch
+    proc: int
+    high: int
+
+
+def start(settings: KeeperSettings) -> tuple[int, syscalls.Stack]:
+    """Start a keeper in namespaces of its own; returns its process id.
+
+    It has no user map yet, see `map_user`. The stack must live as long as it. Raises OSError.
+    """
+    return syscalls.start_waiting(settings.namespaces)
+
+
+def map_user(pid: int, settings: KeeperSettings) -> None:
+    """Give the user namespace of a process the id that sessions have. Raises OSError.
+
+    `pid`: as the sandbox's /proc counts.
+    """
+    one = f"{settings.user} {settings.user} 1"
+    for name, text in (("setgroups", "deny"), ("uid_map", one), ("gid_map", one)):
+        _write(f"{pid}/{name}", text, settings.proc)
+
+
+def start_steward(channel: socket.socket, settings: KeeperSettings) -> None:
+    """Start a process that serves `channel`; at `ENTER` it becomes a steward. Raises OSError."""
+    if syscalls.fork_into(0) == 0:
+        try:
+            isolation.close_all_but(channel.fileno(), settings.proc)
+            syscalls.perform([syscalls.DIE_WITH_PARENT])
+            steward = _Steward(channel, settings)
+            message, fds, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
+            if message == ENTER:
+                syscalls.enter(fds[0], syscalls.NEW_USER | syscalls.NEW_PIDS)
+                # Out of the session's reach too.
+                if syscalls.fork_as(settings.high) == 0:
+                    os.close(fds[0])
+                    steward.serve()
+        finally:
+            os._exit(0)
+
+
+class _Steward:
+    def __init__(self, channel: socket.socket, settings: KeeperSettings) -> None:
+        self._channel = channel
+        self._settings = settings
+        self._numbers = _ProcessNumbers(settings)
+        self._stacks: dict[int, syscalls.Stack] = {}
+
+    def serve(self) -> None:
+        """Do as the supervisor says until it closes the channel."""
+        own = os.pidfd_open(os.getpid())
+        socket.send_fds(self._channel, [READY], [own])
+        os.close(own)
+        syscalls.perform([syscalls.STAY_READABLE])
+        # Mounts as the supervisor has them, in a namespace that one can come back to from others.
+        syscalls.leave_mounts()
+        self._mounts = os.open("self/ns/mnt", os.O_RDONLY, dir_fd=self._settings.proc)
+        while True:
+            message, _, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
+            match message:
+                case b"":
+                    return
+                case b"n":
+                    self._numbers.rise()
+                    try:
+                        self._nest()
+                    except OSError as error:
+                        reason = str(error.strerror or error).encode()
+                        self._channel.send(FAILED + reason[: _MAX_MESSAGE - 1])
+                case b"l":
+                    self._numbers.fall()
+                case b"f":
+                    _signal_all(signal.SIGSTOP)
+                    self._channel.send(FREEZE)
+                case b"t":
+                    _signal_all(signal.SIGCONT)
+                case b"c":
+                    _clear(self._settings)
+
+    def _nest(self) -> None:
+        """Start a keeper below; a clone could not prepare its namespaces any more."""
+        settings = self._settings
+        self._forget_stacks()
+        pid, stack = syscalls.start_waiting(settings.namespaces)
+        self._stacks[pid] = stack
+        pidfd = -1
+        try:
+            pidfd = os.pidfd_open(pid)
+            map_user(pid_of(pidfd, settings.proc) or 0, settings)
+            syscalls.enter(pidfd, syscalls.NEW_MOUNTS)
+            try:
+                settings.scratch.mount()
+            finally:
+                syscalls.enter(self._mounts, syscalls.NEW_MOUNTS)
+            socket.send_fds(self._channel, [NEST], [pidfd])
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+
+    def _forget_stacks(self) -> None:
+        """Let go of the stacks of keepers that have ended."""
+        for pid in list(self._stacks):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                del self._stacks[pid]
+
+
+def _signal_all(number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, number)
+
+
+class _ProcessNumbers:
+    """Has clones' processes born with ids that the session's filter does not let it signal.
+
+    A process sees those in PID namespaces below its own, and could kill them. Where the kernel
+    does not let the next id be chosen, ids stay as they come.
+    """
+
+    def __init__(self, settings: KeeperSettings) -> None:
+        self._proc = settings.proc
+        self._low = 0
+        self._high = settings.high
+
+    def rise(self) -> None:
+        if self._low:
+            return
+        with contextlib.suppress(OSError):
+            self._low = self._last()
+            self._set(self._high)
+
+    def fall(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._low:
+                self._high = max(self._last(), self._high)
+                self._set(self._low)
+                self._low = 0
+
+    def _last(self) -> int:
+        fd = os.open(_LAST_PID, os.O_RDONLY, dir_fd=self._proc)
+        try:
+            return int(os.read(fd, 32))
+        finally:
+            os.close(fd)
+
+    def _set(self, number: int) -> None:
+        _write(_LAST_PID, str(number), self._proc)
+
+
+_LAST_PID = "sys/kernel/ns_last_pid"
+
+
+def _write(path: str, text: str, folder: int) -> None:
+    fd = os.open(path, os.O_WRONLY, dir_fd=folder)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _clear(settings: KeeperSettings) -> None:
+    with contextlib.suppress(OSError):
+        syscalls.enter(os.pidfd_open(1), settings.namespaces & syscalls.NEW_MOUNTS)
+        files.remove("/tmp")

@@ -1,0 +1,248 @@
+"""The process between the owner and the sessions: starts them, ends them, watches their memory.
+
+The owner starts it as a program. At level `namespace` it is process 1 of a PID namespace, so that
+its end is the end of all it started. It runs no model-written code, and no session can reach it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from scdpo.sandbox.processes import wire
+from scdpo.sandbox.processes.process_table import ProcessTable
+
+Answer = Callable[..., None]
+"""Answers a request: with the keys of a reply, or `error`, and descriptors in `fds`."""
+
+_WATCH_SECONDS = 0.05
+_WATCH_SHARE = 20
+"""Watching takes one part in so many of the time, or it would be too seldom: at least every…"""
+_WATCH_AT_LEAST = 0.25
+_IDLE_SECONDS = 0.003
+"""When nothing was asked for so long, there is time to do something in advance."""
+_RESEND_SECONDS = 0.001
+_BARE = 128 << 20
+_SHARED = 4
+_MAX_REASON = 500
+
+
+class SessionManager(Protocol):
+    """How sessions are kept apart, watched and ended."""
+
+    def start(self, number: int, fds: list[int], answer: Answer) -> None:
+        """Start a session that serves the socket and the output pipe `fds`."""
+        ...
+
+    def clone(self, number: int, source: int, answer: Answer) -> None:
+        """Make a place for a copy of `source`; the answer says what the copy needs to know."""
+        ...
+
+    def adopt(self, number: int, pid: int, answer: Answer) -> None:
+        """Take note that the copy in that place is process `pid`."""
+        ...
+
+    def end(self, number: int, answer: Answer) -> None:
+        """Kill a session; answer when nothing of it is left."""
+        ...
+
+    def watch(self) -> None:
+        """End sessions that take too much memory, that of the warm parent not counted."""
+        ...
+
+    def wants_to_prepare(self) -> bool:
+        """Whether something could be done in advance."""
+        ...
+
+    def prepare(self) -> None:
+        """Do it. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """End everything."""
+        ...
+
+
+class Loop:
+    """Calls back when descriptors can be read."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._stopped = False
+
+    def add(self, fd: int, callback: Callable[[], None]) -> None:
+        """From here on, call back whenever `fd` can be read or has been closed elsewhere."""
+        self._callbacks[fd] = callback
+        self._poll.register(fd, select.POLLIN)
+
+    def remove(self, fd: int) -> None:
+        """No more calls for `fd`."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def stop(self) -> None:
+        """Make `run` return."""
+        self._stopped = True
+
+    def run(self, every: Callable[[bool], float]) -> None:
+        """Call back until stopped; `every` is called between, and says when next, in seconds. It
+        is told whether nothing happened since."""
+        idle = False
+        while not self._stopped:
+            events = self._poll.poll(1000 * every(idle))
+            due = [(fd, self._callbacks.get(fd)) for fd, _ in events]
+            for fd, callback in due:
+                # One before may have closed the descriptor, and its number be another's by now.
+                if callback is not None and self._callbacks.get(fd) is callback:
+                    callback()
+            idle = not events
+
+
+class Warm:
+    """The way to the warm parent; requests are answered in their order."""
+
+    def __init__(self, channel: socket.socket, loop: Loop) -> None:
+        self._channel = channel
+        self._waiting: deque[Callable[[int], None]] = deque()
+        self._loop = loop
+        loop.add(channel.fileno(), self._hear)
+
+    def fork(
+        self, folder: str, user: int | None, fds: list[int], done: Callable[[int], None]
+    ) -> None:
+        """Have a session forked; `done` gets its process id, or an error number as a negative.
+
+        `fds`: see `warm.start`. Raises OSError.
+        """
+        head = wire.FORK.pack(-1 if user is None else user, len(fds) > 2)
+        socket.send_fds(self._channel, [head + folder.encode()], fds)
+        self._waiting.append(done)
+
+    def _hear(self) -> None:
+        packet = self._channel.recv(wire.MAX_PACKET)
+        if not packet:
+            self._loop.stop()
+            return
+        self._waiting.popleft()(wire.FORKED.unpack(packet)[0])
+
+
+def failure(number: int) -> dict[str, str]:
+    """What a negative error number is in a reply; nothing for a process id."""
+    return {"error": os.strerror(-number)} if number < 0 else {}
+
+
+class Supervisor:
+    """Serves the owner's requests until the owner is gone."""
+
+    def __init__(self, control: socket.socket, loop: Loop) -> None:
+        self._control = control
+        self._loop = loop
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self._watched = 0.0
+        self._pause = _WATCH_SECONDS
+
+    def serve(self, manager: SessionManager, owner: int) -> None:
+        """`owner` is a pidfd of the owner. Does not return."""
+        self._manager = manager
+        self._loop.add(self._control.fileno(), self._hear)
+        self._loop.add(owner, self._loop.stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._loop.stop())
+        try:
+            self._loop.run(self._watch)
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            why = f"{error!r} in {at.name}, line {at.lineno}"[:_MAX_REASON]
+            with contextlib.suppress(OSError):
+                self._control.send(json.dumps({"id": 0, "lost": why}).encode())
+        finally:
+            manager.close()
+            os._exit(0)
+
+    def _watch(self, idle: bool) -> float:
+        self._send()
+        now = time.monotonic()
+        if now - self._watched >= self._pause:
+            self._manager.watch()
+            self._watched = time.monotonic()
+            took = _WATCH_SHARE * (self._watched - now)
+            self._pause = min(max(_WATCH_SECONDS, took), _WATCH_AT_LEAST)
+        if self._unsent:
+            return _RESEND_SECONDS
+        if self._manager.wants_to_prepare():
+            if not idle:
+                return _IDLE_SECONDS
+            with contextlib.suppress(OSError):
+                self._manager.prepare()
+        return self._pause
+
+    def _hear(self) -> None:
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 2)
+        except OSError:
+            packet, fds = b"", []
+        if not packet:
+            self._loop.stop()
+            return
+        request = json.loads(packet)
+        number, answer = request["session"], self._answerer(request["id"], fds)
+        try:
+            match request["do"]:
+                case "start":
+                    self._manager.start(number, fds, answer)
+                case "clone":
+                    self._manager.clone(number, request["of"], answer)
+                case "adopt":
+                    self._manager.adopt(number, request["pid"], answer)
+                case "end":
+                    self._manager.end(number, answer)
+        except OSError as error:
+            answer(error=str(error.strerror or error))
+
+    def _answerer(self, number: int, received: list[int]) -> Answer:
+        def answer(fds: list[int] | None = None, **reply: object) -> None:
+            # Copies, as whoever answers may close its own before this is sent.
+            copies = [os.dup(fd) for fd in fds or []]
+            self._unsent.append((json.dumps({"id": number, **reply}).encode(), copies))
+            self._send()
+            while received:
+                os.close(received.pop())
+
+        return answer
+
+    def _send(self) -> None:
+        """Send what the owner takes: it may be waiting itself, for this process to read."""
+        while self._unsent:
+            packet, fds = self._unsent[0]
+            try:
+                wire.send(self._control, packet, fds, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                # The owner is gone, which is heard elsewhere.
+                pass
+            self._unsent.popleft()
+            for fd in fds:
+                os.close(fd)
+
+
+def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:
+    """Whether processes together take more than `limit` bytes of memory."""
+    seen = sum(table.resident(pid) for pid in pids)
+    if seen <= limit:
+        return False
+    # What processes share they are all seen with, and to divide it takes time: too much is too
+    # much before that. A bare interpreter is seen with less than _BARE.
+    if seen - _BARE * len(pids) > _SHARED * limit:
+        return True
+    return sum(table.proportional(pid) for pid in pids) > limit
