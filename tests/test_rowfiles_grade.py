@@ -111,6 +111,16 @@ def test_a_prediction_goes_before_a_solution_also_where_it_is_null() -> None:
     assert ["found" in row for row in read("out.jsonl")] == [True, False, False]
 
 
+def test_a_row_may_say_that_its_question_asks_for_several_values() -> None:
+    solution = {"answer": "15", "solution": r"There are \boxed{15} novelists and \boxed{9} poets."}
+    prediction = {"answer": "15", "prediction": "15 and 9"}
+    write(
+        "in.jsonl", *(row | {"several": s} for row in (solution, prediction) for s in (True, False))
+    )
+    done("in.jsonl")
+    assert [row["verdict"] for row in read("out.jsonl")] == ["correct", "wrong"] * 2
+
+
 def test_the_papers_rule_takes_the_first_box_and_leaves_nothing_undecided(capsys: Capture) -> None:
     solution = {"answer": 15, "solution": r"\boxed{15} novelists and \boxed{9} poets"}
     write("in.jsonl", solution, {"answer": 15, "prediction": None})
@@ -301,6 +311,10 @@ BAD_LINES = {
     "true": (b'{"answer": 3, "prediction": true}', "in.jsonl, line 1: prediction: a text or a num"),
     "a number": (b'{"answer": 3, "solution": 3}', "in.jsonl, line 1: solution: a text is expected"),
     "empty": (b"", "in.jsonl: contains no rows"),
+    "several": (
+        b'{"answer": 3, "prediction": 3, "several": 1}',
+        "in.jsonl, line 1: several: true or false is expected, found 1",
+    ),
     "deep": (b'{"answer": ' + b"[" * 100_000, "in.jsonl, line 1: not JSON: nested too deeply"),
     "missing": (None, "in.jsonl: no such file"),
 }

@@ -46,9 +46,9 @@ class Pending:
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
-    numbers = decimal(gold), decimal(answer)
-    if numbers[0] is not None and numbers[1] is not None:
-        return equal_numbers(*numbers)  # the rules below would say the same, more slowly
+    ours, theirs = decimal(gold), decimal(answer)
+    if ours is not None and theirs is not None:
+        return equal_numbers(ours, theirs)  # the rules below would say the same, more slowly
     first, second = clean(gold), clean(answer)
     if first and first == second:
         return CORRECT
@@ -56,7 +56,7 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
         if words.has_words(answer):
             return _sentence(gold, answer, None)
         return Pending(gold, answer)
-    decided = same_numbers(gold, answer)
+    decided: Verdict | Pending | None = same_numbers(gold, answer)
     if decided is None:
         decided = _choice_content(first, second)
     if decided is not None:

@@ -11,9 +11,7 @@ from scdpo.grading.text.canonical import both_signs, has_both_signs
 def plain(part: Part) -> Part:
     """A part with ± written out, and without a list around a single item."""
     while isinstance(part, Items) and part.kind in ("list", "set", "bracket", "parts"):
-        if len(part.items) != 1 or part.items[0] == Reals(
-            ()
-        ):  # a set whose element is the empty set
+        if len(part.items) != 1 or part.items[0] == Reals(()):  # {∅} is not ∅
             break
         part = part.items[0]
     if isinstance(part, Leaf):
