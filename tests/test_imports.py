@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trained": RECORDS | {"policies", "training"},
     "rowfiles": RECORDS | {"store", "sandbox", "grading"},
     "doctor": RECORDS | {"store", "sandbox"},
-    "terminal": set(),
+    "terminal": {"progress"},
     "": set(),  # scdpo/__init__.py
 }
 """Room → rooms it may import, besides itself. A lazy import inside a function counts too."""

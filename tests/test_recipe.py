@@ -110,7 +110,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
         "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
-        "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, threads, train",
+        "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, "
+        "threads, train",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),
