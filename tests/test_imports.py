@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policies": RECORDS,
     "store": RECORDS,
     "formats": RECORDS,
-    "sandbox": RECORDS,
+    "sandbox": RECORDS | {"waiting"},
     "grading": RECORDS,
     "engines": RECORDS | {"policies"},
     "problems": RECORDS | {"store"},
@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Room → rooms it may import, besides itself. A lazy import inside a function counts too."""
 
 MAY_IMPORT_ALL = {"pipeline", "cli", "__main__"}
+WINGS = "## Wings of the sandbox"
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -141,6 +142,96 @@ def test_the_walk_sees_every_way_to_import(module: str, line: str, complaint: st
 )
 def test_the_walk_allows_what_the_table_allows(module: str, line: str) -> None:
     assert violations(SOURCE / module, ast.parse(line)) == []
+
+
+def wings() -> dict[str, set[str]]:
+    """Wing of the sandbox → wings that it may import, as the table of docs/sandbox.md says."""
+    docs = SOURCE.parents[1] / "docs" / "sandbox.md"
+    section = docs.read_text(encoding="utf-8").partition(WINGS)[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| `")]
+    names = {row[0].strip(" `/"): row[-1] for row in rows}
+    return {
+        wing: {word.strip() for word in allowed.split(",")} - {"nothing"}
+        for wing, allowed in names.items()
+    }
+
+
+def crossings(path: Path, tree: ast.AST) -> list[str]:
+    """Imports of a module of the sandbox that its wing may not make."""
+    inside = path.relative_to(SOURCE / "sandbox").parts
+    if len(inside) == 1:
+        return []  # the face
+    table, wing = wings(), inside[0]
+    found = []
+    for line, name in imported(path, tree):
+        _, room, *rest = [*name.split("."), "", ""]
+        if room != "sandbox":
+            # Only the owner's process has what other rooms need, such as pydantic.
+            if room and wing != "host":
+                found.append(f"{wing}, line {line}: {name}")
+        elif rest[0] != wing and rest[0] not in table[wing]:
+            found.append(f"{wing}, line {line}: {name}")
+    return found
+
+
+def test_the_sandbox_has_the_wings_of_its_table() -> None:
+    folders = {
+        path.name for path in (SOURCE / "sandbox").iterdir() if (path / "__init__.py").is_file()
+    }
+    assert wings().keys() == folders
+    assert all(allowed <= folders for allowed in wings().values())
+    loose = {path.name for path in (SOURCE / "sandbox").glob("*.py")}
+    assert loose == {"__init__.py"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if room_of(path) == "sandbox"],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_a_module_of_the_sandbox_imports_only_what_its_wing_may(path: Path) -> None:
+    assert crossings(path, ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("notebook/cell.py", "from scdpo.sandbox.processes import wire"),
+        ("notebook/cell.py", "from scdpo.sandbox import Execution"),
+        ("notebook/cell.py", "from scdpo.errors import SandboxError"),
+        ("walls/view.py", "def f():\n    from ..processes.boot import main"),
+        ("processes/boot.py", "import scdpo.sandbox.host.client"),
+        ("host/client.py", "from scdpo.sandbox.notebook.cell import Notebook"),
+    ],
+)
+def test_the_walk_sees_a_crossing(module: str, line: str) -> None:
+    assert len(crossings(SOURCE / "sandbox" / module, ast.parse(line))) == 1
+
+
+def test_other_rooms_import_the_sandbox_by_its_face() -> None:
+    inner = {("scdpo", "sandbox", wing) for wing in wings()}
+    found = []
+    for path in MODULES:
+        if room_of(path) != "sandbox":
+            names = imported(path, ast.parse(path.read_text(encoding="utf-8")))
+            found += [
+                f"{path.relative_to(SOURCE)}:{line} imports {name}"
+                for line, name in names
+                if tuple(name.split(".")[:3]) in inner
+            ]
+    assert found == []
+
+
+def test_the_processes_of_a_sandbox_need_neither_pydantic_nor_asyncio() -> None:
+    code = "import scdpo.sandbox.processes.boot; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"pydantic", "asyncio", "numpy", *HEAVY}
+    assert "scdpo.sandbox.notebook.cell" in done.stdout.split()
+    assert "scdpo.sandbox.host" not in done.stdout.split()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
