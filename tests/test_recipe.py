@@ -111,7 +111,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         recipe(smaple={}),
         "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
         "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, "
-        "threads, train",
+        "threads, train, truncated_is_wrong",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),

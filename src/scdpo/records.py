@@ -22,6 +22,11 @@ tokens in one step, number of steps, context length, or a session that was kille
 VerdictName = Literal["correct", "wrong", "undecided"]
 PairKind = Literal["naive", "step_controlled"]
 Split = Literal["train", "heldout"]
+Side = Literal["chosen", "rejected"]
+
+ERROR_WORD = "error_word"
+"""Flags that begin so mark a step that shows an error or a correction. They bar a solution from
+being preferred only; every other flag bars it from both sides."""
 
 
 class Record(BaseModel):
@@ -154,6 +159,32 @@ class Solution(Record):
     def text(self) -> str:
         """The solution as one string, execution outputs included, prompt excluded."""
         return "".join(step.text + step.host_text for step in self.steps)
+
+    def side(self, *, truncated_is_wrong: bool = False) -> Side | None:
+        """The side of a preference pair that this solution may take, if any (`placement`)."""
+        return self.placement(truncated_is_wrong=truncated_is_wrong)[0]
+
+    def placement(self, *, truncated_is_wrong: bool = False) -> tuple[Side | None, str]:
+        """The side of a preference pair that this solution may take, or None and the reason.
+
+        Chosen: correct, finished and without a flag. Rejected: wrong and finished, with flags
+        for error words at most. Undecided solutions take no side, because a correct solution on
+        the rejected side teaches the opposite. With `truncated_is_wrong` a solution that a limit
+        cut or that has no answer counts as wrong, as in the code released with arXiv 2407.00782.
+        """
+        verdict = self.verdict.name
+        cut = self.finish != "finished"
+        if truncated_is_wrong and (cut or self.answer is None):
+            verdict = "wrong"
+        elif cut:
+            return None, "unfinished"
+        if verdict == "undecided":
+            return None, "undecided"
+        side: Side = "chosen" if verdict == "correct" else "rejected"
+        for flag in self.flags:
+            if side == "chosen" or not flag.startswith(ERROR_WORD):
+                return None, f"{side}_flag:{flag}"
+        return side, ""
 
 
 class Pair(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -40,6 +40,20 @@ def settings_from_options(model: type[M], **options: object) -> M:
         key, text = _first_fault(error, model)
         option = f"--{key.replace('_', '-')}: " if key else ""
         raise InputError(f"{option}{text}") from error
+
+
+def settings_from_keywords(model: type[M], config: M | None, settings: Mapping[str, Any]) -> M:
+    """Settings of a function's caller: those of `config`, with keywords in their place.
+
+    Raises InputError, which names the keyword.
+    """
+    if config is not None and not settings:
+        return config
+    before = {} if config is None else {name: getattr(config, name) for name in model.model_fields}
+    try:
+        return model.model_validate(before | dict(settings))
+    except ValidationError as error:
+        raise InputError(explain(error, model)) from error
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

@@ -13,9 +13,9 @@ from scdpo.pipeline.tables import show, show_compared, show_measured
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
-    from scdpo.evaluation.accuracy import GroupBy
+    from scdpo.evaluation import GroupBy
     from scdpo.pipeline.recipe import Recipe
-    from scdpo.problems.places import Place
+    from scdpo.problems import Place
 
 
 @app.command()
@@ -49,9 +49,9 @@ def evaluate(
     by: Annotated[
         Group | None, typer.Option(help="Accuracy by this too.", show_default=False)
     ] = None,
-    form: Annotated[
+    format: Annotated[
         str | None,
-        typer.Option("--format", help="blocks, fenced or plain.", show_default="the recipe's"),
+        typer.Option(help="blocks, fenced or plain.", show_default="the recipe's"),
     ] = None,
     end: Annotated[
         list[str] | None,
@@ -75,7 +75,7 @@ def evaluate(
         "--out": out,
         "--limit": limit,
         "--by": by,
-        "--format": form,
+        "--format": format,
         "--end": end,
         "--rows": rows,
     }
@@ -91,7 +91,7 @@ def evaluate(
         from scdpo.problems.places import places
 
         found = places(benchmarks, data or [])
-        settings = measuring_recipe(recipe, policy, form=form, end=end or [], rows=rows)
+        settings = measuring_recipe(recipe, policy, format=format, end=end or [], rows=rows)
         _measure(settings, found, recipe, out, limit=limit, by=by.value if by else None, redo=redo)
 
 
@@ -150,9 +150,8 @@ def compare(
     (RUN/evaluations/scdpo), files of their rows, or files that `scdpo grade` wrote, which are
     paired by id, or by line where they have none.
     """
-    from scdpo.evaluation.answered import compare_answered, read_answered
+    from scdpo.evaluation import compare_answered, comparison_lines, read_answered
     from scdpo.report import as_json
-    from scdpo.results import comparison_lines
 
     sides = read_answered(a), read_answered(b)
     lines = comparison_lines(compare_answered(*sides, common=common))

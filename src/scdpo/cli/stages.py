@@ -82,13 +82,13 @@ def train(
     Several processes, launched with `accelerate launch -m scdpo` or `torchrun -m scdpo`, share
     the work.
     """
-    from scdpo.training.processes import is_main_process, leave
+    from scdpo.training.processes import close_process_group, is_main_process
 
     name = known_method(method)
     redone = f"policies/{name}" if redo else None
     with opened(run, recipe, redo=redone, several=True) as (one, terminal):
         one.train(name)
-        leave()
+        close_process_group()
         if not is_main_process():
             return
         terminal.settle()
@@ -107,11 +107,11 @@ def sft(
 
     Several processes can share the work, as for `scdpo train`.
     """
-    from scdpo.training.processes import is_main_process, leave
+    from scdpo.training.processes import close_process_group, is_main_process
 
     with opened(run, recipe, several=True) as (one, terminal):
         made = one.sft(out)
-        leave()
+        close_process_group()
         if not is_main_process():
             return
         terminal.settle()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict, Field
+
 CompletionFinish = Literal["stop", "end", "length"]
 """`stop`: a stop string was reached (and is part of the text). `end`: the end-of-solution
 token. `length`: `max_tokens` or the context was used up, which is not the end of a step."""
@@ -44,8 +46,8 @@ class Completion:
     finish: CompletionFinish
 
 
-class Engine(Protocol):
-    """Completions from one policy."""
+class EngineProtocol(Protocol):
+    """Completions from one policy. Any object with these members is an engine."""
 
     name: str
     """What rows record as their policy."""
@@ -70,3 +72,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what the engine holds; later calls do nothing."""
         ...
+
+
+class EngineConfig(BaseModel):
+    """Settings of an engine; each kind of engine has a subclass (`engines.registry`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("local", description="The kind of engine.")

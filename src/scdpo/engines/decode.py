@@ -21,7 +21,7 @@ from scdpo.errors import EngineError
 
 
 @dataclass(slots=True, eq=False)
-class Rollout:
+class DecodingRow:
     """A request on its way: `limit` is the most tokens it may sample, at least one."""
 
     request: Request
@@ -50,7 +50,7 @@ class _Prompt:
     ids: tuple[int, ...]
     segments: list[torch.Tensor]
     start: int
-    rollouts: list[Rollout]
+    rows: list[DecodingRow]
 
     @property
     def n_new(self) -> int:
@@ -58,7 +58,7 @@ class _Prompt:
 
 
 class Decoder:
-    """Decodes rollouts to their end, a batch at a time. Not safe for use by two threads.
+    """Decodes rows to their end, a batch at a time. Not safe for use by two threads.
 
     Raises EngineError on construction where the model does not compute the same through
     preallocated rows and 4-D masks as it does by itself.
@@ -76,9 +76,9 @@ class Decoder:
         self.prefixes = PrefixCache(cache_bytes)
         self._check(expected)
 
-    def decode(self, rollouts: Sequence[Rollout], cancelled: threading.Event) -> None:
+    def decode(self, rows: Sequence[DecodingRow], cancelled: threading.Event) -> None:
         """Sample every rollout to its end; EngineError once `cancelled` is set."""
-        active, logits_BV = self._prefill(rollouts)
+        active, logits_BV = self._prefill(rows)
         batch = _Batch(active, self._device)
         for step in itertools.count():
             if cancelled.is_set():
@@ -111,42 +111,42 @@ class Decoder:
         self.prefixes.clear()
         self._kv.release()
 
-    def _prefill(self, rollouts: Sequence[Rollout]) -> tuple[list[Rollout], torch.Tensor]:
+    def _prefill(self, rows: Sequence[DecodingRow]) -> tuple[list[DecodingRow], torch.Tensor]:
         """Rows in slot order and the logits of their first token, [B, V].
 
         Distinct prompts come first, those with few new tokens before those with many; a prompt
         asked for several times is computed once and its row copied.
         """
-        prompts = self._distinct(rollouts)
+        prompts = self._distinct(rows)
         groups = _groups([prompt.n_new for prompt in prompts], self._prefill_tokens)
         widths = [
             max(p.start for p in prompts[group]) + max(p.n_new for p in prompts[group])
             for group in groups
         ]
-        self._kv.allocate(len(rollouts), max(widths) + 1)
+        self._kv.allocate(len(rows), max(widths) + 1)
         logits_PV = torch.cat(
             [
                 self._prefill_group(prompts, group, width)
                 for group, width in zip(groups, widths, strict=True)
             ]
         )
-        first = [prompt.rollouts[0] for prompt in prompts]
-        copies = [(i, row) for i, p in enumerate(prompts) for row in p.rollouts[1:]]
+        first = [prompt.rows[0] for prompt in prompts]
+        copies = [(i, row) for i, p in enumerate(prompts) for row in p.rows[1:]]
         sources = [i for i, _ in copies]
         longest = max(len(prompt.ids) for prompt in prompts)
-        self._kv.move(sources, list(range(len(first), len(rollouts))), longest)
+        self._kv.move(sources, list(range(len(first), len(rows))), longest)
         order = torch.tensor([*range(len(first)), *sources], device=self._device)
         return first + [row for _, row in copies], logits_PV[order]
 
-    def _distinct(self, rollouts: Sequence[Rollout]) -> list[_Prompt]:
-        by_ids: dict[tuple[int, ...], list[Rollout]] = {}
-        for row in rollouts:
+    def _distinct(self, rows: Sequence[DecodingRow]) -> list[_Prompt]:
+        by_ids: dict[tuple[int, ...], list[DecodingRow]] = {}
+        for row in rows:
             by_ids.setdefault(row.request.prompt_ids, []).append(row)
         prompts = []
-        for ids, rows in by_ids.items():
+        for ids, same in by_ids.items():
             # The last token is always computed: its logits are what the first draw needs.
             segments = self.prefixes.match(ids[:-1])
-            prompts.append(_Prompt(ids, segments, sum(s.shape[2] for s in segments), rows))
+            prompts.append(_Prompt(ids, segments, sum(s.shape[2] for s in segments), same))
         return sorted(prompts, key=lambda prompt: (prompt.n_new, len(prompt.ids)))
 
     def _prefill_group(self, prompts: list[_Prompt], group: slice, width: int) -> torch.Tensor:
@@ -175,8 +175,8 @@ class Decoder:
         return logits_BKV[torch.arange(len(rows)), which_B]
 
     def _drop(
-        self, active: list[Rollout], done: list[bool], width: int
-    ) -> tuple[list[Rollout], list[int]]:
+        self, active: list[DecodingRow], done: list[bool], width: int
+    ) -> tuple[list[DecodingRow], list[int]]:
         """Keep finished rows for later prompts and close the gaps they leave.
 
         `width` is the number of columns written. Returns the rows left and the slots they had.
@@ -225,8 +225,8 @@ class _Batch:
     i after its prompt.
     """
 
-    def __init__(self, rollouts: list[Rollout], device: torch.device):
-        requests = [row.request for row in rollouts]
+    def __init__(self, rows: list[DecodingRow], device: torch.device):
+        requests = [row.request for row in rows]
         lengths = [len(request.prompt_ids) for request in requests]
         self._device = device
         self._longest = max(lengths, default=0)

@@ -9,39 +9,45 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from scdpo.engines.base import Completion, Request
+from scdpo.engines.base import Completion, EngineConfig, Request
 from scdpo.errors import EngineError
 from scdpo.policies import Policy, load_policy
 
 if TYPE_CHECKING:
-    from scdpo.engines.decode import Decoder, Rollout
+    from scdpo.engines.decode import Decoder, DecodingRow
     from scdpo.engines.stops import StopWatches
 
 _MIB = 1 << 20
 
 
-class LocalEngineConfig(BaseModel):
-    """How the in-process engine runs. None of it changes what a row samples, but for rounding.
+class LocalEngineConfig(EngineConfig):
+    """How the in-process engine runs. None of it changes what a row samples, but for rounding."""
 
-    `max_rows`: rows decoded together; more requests are decoded in turns, shorter prompts
-    first. `cache_mb`: MiB of keys and values kept for later prompts with the same prefix, 0 for
-    none. `max_context`: tokens of prompt and completion; None takes the model's own limit.
-    `prefill_tokens`: most padded prompt tokens in one forward pass. `device` None takes the GPU
-    where there is one.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_rows: int = Field(default=256, ge=1)
-    cache_mb: int = Field(default=512, ge=0)
-    max_context: int | None = Field(default=None, ge=2)
-    prefill_tokens: int = Field(default=4096, ge=1)
-    device: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    name: Literal["local"] = Field("local", description="The engine in this process.")
+    max_rows: int = Field(
+        256, ge=1, description="Rows decoded together; more requests are decoded in turns."
+    )
+    cache_mb: int = Field(
+        512,
+        ge=0,
+        description="MiB of keys and values kept for later prompts with the same beginning.",
+    )
+    max_context: int | None = Field(
+        None, ge=2, description="Most tokens of prompt and completion; the model's own limit."
+    )
+    prefill_tokens: int = Field(
+        4096, ge=1, description="Most padded prompt tokens in one forward pass."
+    )
+    device: str | None = Field(
+        None, description="Device of torch; a GPU where there is one, else the CPU."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format of the weights."
+    )
 
 
 class LocalEngine:
@@ -56,15 +62,22 @@ class LocalEngine:
     text), with `stop` at a stop string, else with `length`. A prompt that leaves no room in the
     context gives an empty completion with `length`.
 
-    Raises EngineError for a model that does not take 4-D masks over a plain key/value cache, or
-    that looks back less far than `max_context` (sliding-window attention).
+    `policy` is a loaded policy, or a folder or hub name to load one from. A context manager.
+    Raises PolicyError for a folder or name without a policy, and EngineError for a model that
+    does not take 4-D masks over a plain key/value cache, or that looks back less far than
+    `max_context` (sliding-window attention).
     """
 
-    def __init__(self, policy: Policy, *, config: LocalEngineConfig | None = None):
+    def __init__(self, policy: Policy | str | Path, config: LocalEngineConfig | None = None):
         from scdpo.engines.decode import Decoder
         from scdpo.engines.stops import StopWatches
 
         config = config or LocalEngineConfig()
+        if not isinstance(policy, Policy):
+            import torch
+
+            dtype = getattr(torch, config.dtype)
+            policy = load_policy(policy, device=config.device, dtype=dtype)
         self.name = policy.name
         self.max_context = _max_context(policy, config.max_context)
         self._policy = policy
@@ -80,6 +93,12 @@ class LocalEngine:
         self._watches: StopWatches = StopWatches(policy.tokenizer, self._n_vocab, _eos_ids(policy))
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scdpo-engine")
         self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, special-token markers recognised; `start` adds BOS and such."""
@@ -117,8 +136,8 @@ class LocalEngine:
     def _complete(self, requests: list[Request], cancelled: threading.Event) -> list[Completion]:
         import torch
 
-        rollouts = [self._rollout(request) for request in requests]
-        waiting = [row for row in rollouts if row.limit > 0]
+        rows = [self._row(request) for request in requests]
+        waiting = [row for row in rows if row.limit > 0]
         # Rows of like length together: attention reads every row up to the longest one.
         waiting.sort(key=lambda row: len(row.request.prompt_ids))
         try:
@@ -138,15 +157,15 @@ class LocalEngine:
             ) from error
         return [
             Completion(tuple(r.ids), self._policy.decode(r.ids), tuple(r.logps), r.finish)
-            for r in rollouts
+            for r in rows
         ]
 
-    def _rollout(self, request: Request) -> Rollout:
-        from scdpo.engines.decode import Rollout
+    def _row(self, request: Request) -> DecodingRow:
+        from scdpo.engines.decode import DecodingRow
 
         watch = self._watches.of(request.stop, request.end)
         room = self.max_context - len(request.prompt_ids)
-        return Rollout(request, watch, min(request.max_tokens, room))
+        return DecodingRow(request, watch, min(request.max_tokens, room))
 
     def _validate(self, i: int, request: Request) -> None:
         def refuse(what: str) -> EngineError:
@@ -165,19 +184,10 @@ class LocalEngine:
             raise refuse("a stop or end string is empty")
 
 
-def open_engine(name: str | Path, config: LocalEngineConfig | None = None) -> LocalEngine:
-    """An engine for a policy folder or name. Raises PolicyError, EngineError."""
-    import torch
-
-    config = config or LocalEngineConfig()
-    dtype = getattr(torch, config.dtype)
-    return LocalEngine(load_policy(name, device=config.device, dtype=dtype), config=config)
-
-
-def _chunks(rollouts: list[Rollout], size: int) -> list[list[Rollout]]:
-    """Runs of at most `size` rollouts, as equal in number as can be."""
-    n = math.ceil(len(rollouts) / size)
-    return [rollouts[len(rollouts) * i // n : len(rollouts) * (i + 1) // n] for i in range(n)]
+def _chunks(rows: list[DecodingRow], size: int) -> list[list[DecodingRow]]:
+    """Runs of at most `size` rows, as equal in number as can be."""
+    n = math.ceil(len(rows) / size)
+    return [rows[len(rows) * i // n : len(rows) * (i + 1) // n] for i in range(n)]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from scdpo.errors import InputError
 from scdpo.evaluation.significance import mcnemar_exact, paired_bootstrap, wilson_interval
 from scdpo.records import Evaluation, Record
 
-Outcome = Literal["correct", "wrong", "undecided", "unfinished"]
+AnswerStatus = Literal["correct", "wrong", "undecided", "unfinished"]
 GroupBy = Literal["level", "subject", "dataset"]
 
 QuestionKey = tuple[str, str]
@@ -55,7 +55,7 @@ class Comparison(Record):
     p: float
 
 
-def outcome(row: Evaluation) -> Outcome:
+def status(row: Evaluation) -> AnswerStatus:
     """What became of one question.
 
     A rollout that a limit cut off is `unfinished` whatever answer it left behind: a policy that
@@ -73,7 +73,7 @@ def summarise(rows: Sequence[Evaluation]) -> Accuracy:
     if not rows:
         raise InputError("no evaluated questions to summarise")
     _by_question(rows)
-    counts = Counter(outcome(row) for row in rows)
+    counts = Counter(status(row) for row in rows)
     interval = wilson_interval(counts["correct"], len(rows))
     return Accuracy(
         n=len(rows),
@@ -115,8 +115,8 @@ def compare(
     """
     a_of, b_of = _by_question(a_rows), _by_question(b_rows)
     _same_questions(a_of, b_of)
-    a = np.array([outcome(a_of[key]) == "correct" for key in a_of], dtype=np.bool_)
-    b = np.array([outcome(b_of[key]) == "correct" for key in a_of], dtype=np.bool_)
+    a = np.array([status(a_of[key]) == "correct" for key in a_of], dtype=np.bool_)
+    b = np.array([status(b_of[key]) == "correct" for key in a_of], dtype=np.bool_)
     only_a, only_b = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
     bootstrap = paired_bootstrap(a, b, resamples=resamples, seed=seed)
     return Comparison(

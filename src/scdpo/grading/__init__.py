@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scdpo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from scdpo.grading.extraction import final_answer
     from scdpo.grading.grader import Grader, GradingConfig
     from scdpo.grading.judging import Claim, Judgement, grade, grade_async, judge
 
-_HOMES = {
-    "Claim": "judging",
-    "Grader": "grader",
-    "GradingConfig": "grader",
-    "Judgement": "judging",
-    "final_answer": "extraction",
-    "grade": "judging",
-    "grade_async": "judging",
-    "judge": "judging",
+_NAMES = {
+    "extraction": "final_answer",
+    "grader": "Grader GradingConfig",
+    "judging": "Claim Judgement grade grade_async judge",
 }
 
 __all__ = [
@@ -31,10 +28,4 @@ __all__ = [
     "judge",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

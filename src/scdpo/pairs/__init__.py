@@ -5,11 +5,13 @@ Pure functions over records: the result depends on the set of rows and the confi
 order the rows were written in.
 """
 
-from scdpo.pairs.candidates import PairResult, side
+from scdpo.pairs.building import pair
+from scdpo.pairs.candidates import PairResult
 from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.pairs.export import trl_rows
 from scdpo.pairs.mixture import mixture
 from scdpo.pairs.naive import data_equal, naive_pairs
+from scdpo.pairs.rows import pairs_from_rows
 from scdpo.pairs.step_controlled import step_controlled_pairs
 
 __all__ = [
@@ -19,7 +21,8 @@ __all__ = [
     "is_heldout",
     "mixture",
     "naive_pairs",
-    "side",
+    "pair",
+    "pairs_from_rows",
     "step_controlled_pairs",
     "trl_rows",
 ]

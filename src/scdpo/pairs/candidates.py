@@ -1,20 +1,13 @@
-"""Which solutions may be preferred or dispreferred, and which of them are the same."""
+"""What the kinds of pairs share: groups of solutions, duplicates, and the pair itself."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.records import Pair, PairKind, Solution, Step
-
-Side = Literal["chosen", "rejected"]
-
-ERROR_WORD = "error_word"
-"""Flags that begin so mark a step that shows an error or a correction. They bar a solution from
-being preferred only; every other flag bars it from both sides."""
 
 _NEAR = 500
 """Characters within which the released code takes two solutions for equal."""
@@ -26,27 +19,6 @@ class PairResult:
 
     pairs: tuple[Pair, ...]
     counts: dict[str, int]
-
-
-def side(solution: Solution, config: PairConfig) -> tuple[Side | None, str]:
-    """The side of a pair a solution may take, or None and the reason.
-
-    Undecided solutions never take one, and those cut by a limit only with
-    `truncated_is_wrong`: a right solution on the dispreferred side teaches the opposite.
-    """
-    verdict = solution.verdict.name
-    cut = solution.finish != "finished"
-    if config.truncated_is_wrong and (cut or solution.answer is None):
-        verdict = "wrong"
-    elif cut:
-        return None, "unfinished"
-    if verdict == "undecided":
-        return None, "undecided"
-    taken: Side = "chosen" if verdict == "correct" else "rejected"
-    for flag in solution.flags:
-        if taken == "chosen" or not flag.startswith(ERROR_WORD):
-            return None, f"{taken}_flag:{flag}"
-    return taken, ""
 
 
 def in_order(solutions: Iterable[Solution]) -> list[Solution]:

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-Limits = dict[str, PositiveInt]
+from scdpo.seeds import uniform
+
+PerDataset = dict[str, PositiveInt]
 
 STEP_CONTROLLED_LIMITS = {"default": 2, "gsm8k": 2, "math": 3, "ape210k": 1}
 """What the released code meant to keep per question (it kept more: a counter is never reset)."""
 
 
 class PairConfig(BaseModel):
-    """What becomes a pair.
-
-    `step_controlled_per_question` is one limit, or one per dataset with `default` for the
-    others. `duplicates` says when two dispreferred solutions of a question are one: `exact`
-    compares their text; `released-code` takes the same number of blocks and lengths within
-    500 characters for equal. `truncated_is_wrong` makes dispreferred samples of solutions that
-    a limit cut and of those without an answer, as the released code does.
-    """
+    """What becomes a pair."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    naive_per_question: PositiveInt = 1
-    step_controlled_per_question: PositiveInt | Limits = Field(
-        default_factory=lambda: dict(STEP_CONTROLLED_LIMITS)
+    naive_per_question: PositiveInt = Field(1, description="Most naive pairs of a question.")
+    step_controlled_per_question: PositiveInt | PerDataset = Field(
+        default_factory=lambda: dict(STEP_CONTROLLED_LIMITS),
+        description="Most step-controlled pairs of a question: a number, or one for each data set "
+        "with `default` for the others.",
     )
-    heldout_share: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    duplicates: Literal["exact", "released-code"] = "exact"
-    truncated_is_wrong: bool = False
-    seed: int = 0
+    heldout_share: float = Field(
+        0.01, ge=0, lt=1, description="Share of questions whose pairs are held out from training."
+    )
+    duplicates: Literal["exact", "released-code"] = Field(
+        "exact",
+        description="When two dispreferred solutions of a question are the same: equal texts "
+        "(`exact`), or equally many blocks and lengths within 500 characters (`released-code`).",
+    )
+    truncated_is_wrong: bool = Field(
+        False, description="Let truncated and unanswered solutions be dispreferred."
+    )
+    seed: int = Field(0, description="Seed; the recipe's own by default.")
 
     @field_validator("step_controlled_per_question")
     @classmethod
-    def _has_default(cls, value: int | Limits) -> int | Limits:
+    def _has_default(cls, value: int | PerDataset) -> int | PerDataset:
         if isinstance(value, dict) and "default" not in value:
             raise ValueError("a limit per dataset needs a 'default' for the other datasets")
         return value
@@ -52,10 +56,4 @@ def is_heldout(problem_id: str, config: PairConfig) -> bool:
 
     Every question is drawn by itself, so a small set may have none.
     """
-    return draw(config.seed, "heldout", problem_id) < config.heldout_share
-
-
-def draw(seed: int, *names: str) -> float:
-    """A number in [0, 1) that depends on the seed and the names alone."""
-    digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
-    return int.from_bytes(digest[:6]) / 2**48
+    return uniform(config.seed, "heldout", problem_id) < config.heldout_share

@@ -13,10 +13,10 @@ from scdpo.pairs.candidates import (
     make_pair,
     result,
     same_prefix,
-    side,
 )
-from scdpo.pairs.config import PairConfig, draw, is_heldout
+from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.records import Pair, Solution
+from scdpo.seeds import uniform
 
 
 def naive_pairs(solutions: Iterable[Solution], config: PairConfig) -> PairResult:
@@ -48,9 +48,8 @@ def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> 
         for problem in heldout
         for pair, _ in zip(questions[problem], range(config.naive_per_question), strict=False)
     ]
-    turns = deque(
-        sorted(questions.keys() - heldout, key=lambda name: (draw(config.seed, "turn", name), name))
-    )
+    order = {name: (uniform(config.seed, "turn", name), name) for name in questions}
+    turns = deque(sorted(questions.keys() - heldout, key=order.__getitem__))
     train: list[Pair] = []
     while turns and len(train) < size:
         problem = turns.popleft()
@@ -88,7 +87,7 @@ def _sides(
     sides: dict[str, list[Solution]] = {"chosen": [], "rejected": []}
     prompted: Solution | None = None
     for solution in group:
-        taken, reason = side(solution, config)
+        taken, reason = solution.placement(truncated_is_wrong=config.truncated_is_wrong)
         if taken is None:
             counts[reason] += 1
             continue

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from scdpo.pairs.candidates import PairResult, by_problem, distinct, make_pair, result, side
+from scdpo.pairs.candidates import PairResult, by_problem, distinct, make_pair, result
 from scdpo.pairs.candidates import same_prefix as shares
-from scdpo.pairs.config import PairConfig, draw
+from scdpo.pairs.config import PairConfig
 from scdpo.records import Pair, Solution
+from scdpo.seeds import uniform
 
 
 def step_controlled_pairs(
@@ -47,13 +48,13 @@ def _fits(
 
 def _misfit(branch: Solution, parent: Solution | None, config: PairConfig) -> str:
     """Why a branch gives no pair; empty when it does."""
-    taken, reason = side(branch, config)
+    taken, reason = branch.placement(truncated_is_wrong=config.truncated_is_wrong)
     if taken != "rejected":
         ended_well = branch.finish == "finished" and branch.verdict.name == "correct"
         return "correct" if ended_well else reason
     if parent is None:
         return "parent_missing"
-    if side(parent, config)[0] != "chosen":
+    if parent.side(truncated_is_wrong=config.truncated_is_wrong) != "chosen":
         return "parent_not_preferred"
     if not shares(parent, branch, branch.branch_step):
         return "prefix_differs"
@@ -67,7 +68,7 @@ def _turns(problem: str, branches: Sequence[Solution], config: PairConfig) -> It
     by_step: defaultdict[int, list[Solution]] = defaultdict(list)
     for branch in branches:
         by_step[branch.branch_step].append(branch)
-    steps = sorted(by_step, key=lambda k: (draw(config.seed, "branch", problem, str(k)), k))
+    steps = sorted(by_step, key=lambda k: (uniform(config.seed, "branch", problem, str(k)), k))
     for turn in range(max(map(len, by_step.values()), default=0)):
         yield from (by_step[k][turn] for k in steps if turn < len(by_step[k]))
 

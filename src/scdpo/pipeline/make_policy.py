@@ -16,12 +16,13 @@ from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
 from scdpo.pipeline.recipe import read_yaml
 from scdpo.policies import Policy, load_policy, save_policy
-from scdpo.problems.embedded import EmbeddedSplit, generate, load_embedded
+from scdpo.problems import EmbeddedSplit, generate, load_embedded
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
 from scdpo.training.checkpoints import Progress
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
-from scdpo.training.sft import SFTConfig, SFTReport, examples_from_solutions, train_sft
+from scdpo.training.sft_config import SFTConfig, SFTReport
+from scdpo.training.supervised import examples_from_solutions, sft
 from scdpo.training.tokens import solution_tokens
 from scdpo.training.tree import MaskedIds
 from scdpo.validation import explain
@@ -82,7 +83,7 @@ def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None =
         if config.demonstrations is not None
         else _from_solutions(config)
     )
-    report = train_sft(policy, examples, config.sft, out, progress=progress)
+    report = sft(policy, examples, out, config=config.sft, progress=progress)
     if config.weights != "fp32":
         store_weights(Path(report.policy), config.weights)
     return report

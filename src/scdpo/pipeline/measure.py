@@ -6,7 +6,6 @@ OUT/evaluations/BENCHMARK   one row a question, answered greedily
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from scdpo.errors import InputError
-from scdpo.evaluation.accuracy import GroupBy
-from scdpo.evaluation.greedy import evaluate_greedy
+from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
-from scdpo.pipeline.services import Services, Silent, Watcher
+from scdpo.pipeline.services import Services, Silent, Watcher, append_all
 from scdpo.policies import EMBEDDED, policy_hash
-from scdpo.problems.benchmarks import load_problems
-from scdpo.problems.places import Place
+from scdpo.problems import Place, load_problems
 from scdpo.records import Evaluation, Problem
 from scdpo.store import RunFolder, Stage
 
@@ -33,20 +30,20 @@ def measuring_recipe(
     recipe: str | None,
     policy: str | None,
     *,
-    form: str | None = None,
+    format: str | None = None,
     end: Sequence[str] = (),
     rows: int | None = None,
 ) -> Recipe:
     """The settings to measure a policy with: those of a recipe (a file, or a name in the
     package) that bear on evaluation; its problems are not read and may be missing.
 
-    The embedded policy is measured as in its own recipe where none is named. `policy`, `form`
-    (the format's name), `end` (its end markers) and `rows` (questions side by side) go before
+    The embedded policy is measured as in its own recipe where none is named. `policy`, `format`
+    (its name), `end` (its end markers) and `rows` (questions side by side) go before
     the recipe's. Raises RecipeError, and InputError where no policy or no format is named.
     """
     if recipe is None and policy is None:
         raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
-    if recipe is None and policy != EMBEDDED and form is None:
+    if recipe is None and policy != EMBEDDED and format is None:
         raise InputError(
             f"policy {policy}: how it writes solutions is not known; name --format (blocks, fenced "
             "or plain) or a --recipe with a section format"
@@ -59,7 +56,7 @@ def measuring_recipe(
     data = {"problems": _NO_PROBLEMS} | data
     if policy is not None:
         data["policy"] = policy
-    _put(data, "format", {"name": form, "end": list(end) or None})
+    _put(data, "format", {"name": format, "end": list(end) or None})
     _put(data, "evaluate", {"rows": rows})
     return make_recipe(data, where)
 
@@ -135,14 +132,18 @@ class Measurement:
         stages = {name: self._opened(name, found) for name, found in self._problems.items()}
         todo = {name: stage for name, stage in stages.items() if not stage.done}
         if todo:
-            with self._services.workshop(self.recipe.policy, self.policy) as shop:
+            with self._services.sampler(self.recipe.policy, self.policy) as sampler:
                 for name, stage in todo.items():
                     keep_environment(self.path, self._services.environment(stage.name))
-                    bar = self._watcher.progress(name)
-                    work = evaluate_greedy(
-                        self._problems[name], self.recipe.evaluate, shop, stage, bar
+                    rows = evaluate_greedy(
+                        self._problems[name],
+                        sampler,
+                        self.recipe.evaluate,
+                        existing=stage.ids("problem_id"),
+                        progress=self._watcher.progress(name),
                     )
-                    stage.finish(asyncio.run(work))
+                    append_all(stage, rows, "problem_id")
+                    stage.finish(count_evaluations(stage.rows(Evaluation)))
         return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
 
     def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:

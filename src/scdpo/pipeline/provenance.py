@@ -7,9 +7,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from scdpo.evaluation import SFT
 from scdpo.pipeline.recipe import METHODS, Recipe
 from scdpo.records import Record
-from scdpo.results import SFT
 from scdpo.store import (
     Manifest,
     Stage,

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from scdpo.engines.local import LocalEngineConfig
+from scdpo.engines import LocalEngineConfig
+from scdpo.engines.registry import engine_kind
 from scdpo.errors import InputError, RecipeError
-from scdpo.evaluation.greedy import EvaluateConfig
+from scdpo.evaluation import EvaluateConfig
 from scdpo.formats import get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
-from scdpo.policies import EMBEDDED
-from scdpo.problems.benchmarks import BENCHMARKS
-from scdpo.problems.embedded import EmbeddedSplit
-from scdpo.sampling.branch import WALKS
-from scdpo.sampling.config import BranchConfig, SampleConfig
+from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
+from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
+from scdpo.sampling import BranchConfig, SampleConfig
+from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.sft_config import SFTConfig
@@ -41,11 +41,17 @@ PRESETS: dict[str, dict[str, Any]] = {
             "skip_last": 1,
             "negatives": {"default": 2, "gsm8k": 2, "math": 3, "ape210k": 1},
         },
-        "pairs": {"duplicates": "released-code", "truncated_is_wrong": True},
+        "truncated_is_wrong": True,
+        "pairs": {"duplicates": "released-code"},
         "train": {"score_output": True},
     },
 }
-"""Settings that a recipe starts from; its own keys go before them."""
+"""Settings that a recipe starts from; its own keys replace them."""
+SHARED: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "seed": (0, ("sample", "branch", "pairs", "train", "sft")),
+    "truncated_is_wrong": (False, ("sample", "branch", "pairs")),
+}
+"""Keys of the recipe that go to all of these sections, with their default."""
 
 
 class _Section(BaseModel):
@@ -53,16 +59,14 @@ class _Section(BaseModel):
 
 
 class ProblemSource(_Section):
-    """Where problems come from: `embedded`, or a benchmark's name and its `path`.
+    """Where problems come from (see `scdpo.load_problems`)."""
 
-    `path` is a file, a folder or a data set on the Hugging Face hub (see
-    `problems.benchmarks.load_problems`).
-    """
-
-    source: str = EMBEDDED
-    path: str | None = None
-    split: str = "test"
-    limit: int | None = Field(None, ge=1)
+    source: str = Field(EMBEDDED, description="The name of a benchmark, or `embedded`.")
+    path: str | None = Field(
+        None, description="A file, a folder, or a data set on the Hugging Face hub."
+    )
+    split: str = Field("test", description="The split to read, such as `train` or `test`.")
+    limit: int | None = Field(None, ge=1, description="Read the first so many problems only.")
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
@@ -81,18 +85,26 @@ class ProblemSource(_Section):
 class Problems(_Section):
     """Questions to sample on, and questions to evaluate on."""
 
-    train: ProblemSource
-    test: ProblemSource
+    train: ProblemSource = Field(description="Questions to sample solutions of.")
+    test: ProblemSource = Field(description="Questions to evaluate policies on.")
 
 
 class FormatChoice(_Section):
     """The solution format and its options (see `formats.get_format`)."""
 
-    name: str = "blocks"
-    system: str | None = None
-    end: tuple[str, ...] | None = None
-    template: str | None = None
-    boundary: str | None = None
+    name: str = Field("blocks", description="`blocks`, `fenced` or `plain`.")
+    system: str | None = Field(
+        None, description="System prompt; an empty one leaves the system turn out."
+    )
+    end: tuple[str, ...] | None = Field(
+        None, description="Strings that end a solution, such as `<|im_end|>`."
+    )
+    template: str | None = Field(
+        None, description="Prompt with `{question}` in its place (`fenced`, `plain`)."
+    )
+    boundary: str | None = Field(
+        None, description="String that ends a step (`plain`): a line break or an empty line."
+    )
 
     @model_validator(mode="after")
     def _can_be_made(self) -> FormatChoice:
@@ -104,35 +116,54 @@ class FormatChoice(_Section):
 
 
 class Recipe(_Section):
-    """A whole run; every stage's settings under its own key.
+    """A whole run; every stage's settings under its own key."""
 
-    `policy` is the initial policy (and the reference): `embedded`, a folder or a hub name.
-    `seed` goes to every stage that has none of its own. `threads` is for torch on the CPU; rows
-    are the same bit for bit only with the same number.
-    """
-
-    preset: Literal["paper", "released-code"] = "paper"
-    policy: str = "embedded"
-    seed: int = Field(0, ge=0, lt=2**31)
-    threads: int | None = Field(None, ge=1)
-    problems: Problems
-    format: FormatChoice = FormatChoice()
-    engine: LocalEngineConfig = LocalEngineConfig()
-    sandbox: SandboxConfig = SandboxConfig()
-    grading: GradingConfig = GradingConfig()
-    sample: SampleConfig = SampleConfig()
-    branch: BranchConfig = BranchConfig()
-    pairs: PairConfig = PairConfig()
-    train: DPOConfig = DPOConfig()
-    sft: SFTConfig = SFTConfig()
-    methods: tuple[Method, ...] = METHODS
-    evaluate: EvaluateConfig = EvaluateConfig()
+    preset: Literal["paper", "released-code"] = Field(
+        "paper", description="Settings that the recipe starts from; its own keys replace them."
+    )
+    policy: str = Field(
+        EMBEDDED_POLICY,
+        description="The initial policy, which is the reference policy too: `embedded`, a folder "
+        "or a hub name.",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of every stage that does not set its own."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Threads of torch on the CPU; rows are equal bit for bit only with the same "
+        "number.",
+    )
+    truncated_is_wrong: bool = Field(
+        False,
+        description="Count solutions that a limit cut, and those without an answer, as wrong, as "
+        "the released code does, in every stage that does not set its own.",
+    )
+    problems: Problems = Field(description="The problems of the run.")
+    format: FormatChoice = Field(FormatChoice(), description="How the policy writes solutions.")
+    engine: LocalEngineConfig = Field(
+        LocalEngineConfig(),
+        description="How completions are computed; `name` chooses the kind of engine, and the "
+        "other keys are that engine's own.",
+    )
+    sandbox: SandboxConfig = Field(SandboxConfig(), description="Where programs are executed.")
+    grading: GradingConfig = Field(GradingConfig(), description="How answers are compared.")
+    sample: SampleConfig = Field(SampleConfig(), description="Stage 1: naive solutions.")
+    branch: BranchConfig = Field(BranchConfig(), description="Stage 2: step-controlled solutions.")
+    pairs: PairConfig = Field(PairConfig(), description="Which solutions become pairs.")
+    train: DPOConfig = Field(DPOConfig(), description="Stage 3: preference training.")
+    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning (`scdpo sft`).")
+    methods: tuple[Method, ...] = Field(
+        METHODS, description="The methods that `scdpo run` trains and evaluates."
+    )
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Greedy evaluation.")
 
     @model_validator(mode="after")
     def _sessions_suffice(self) -> Recipe:
         rows = {
             "sample.rows": self.sample.rows,
-            "branch.rows": self.branch.rows + WALKS,
+            "branch.rows": self.branch.rows + PARALLEL_REPLAYS,
             "evaluate.rows": self.evaluate.rows,
         }
         for key, needed in rows.items():
@@ -154,15 +185,33 @@ def load_recipe(name: str | Path) -> Recipe:
 
 
 def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Validate a recipe given as plain data; its preset and seed are filled in."""
+    """Validate a recipe given as plain data.
+
+    Its preset, and what it sets for all stages, are filled in. Raises RecipeError.
+    """
     preset = data.get("preset", "paper")
     base = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
-    seed = data.get("seed", 0)
-    seeds = {key: {"seed": seed} for key in ("sample", "branch", "pairs", "train", "sft")}
+    shared: dict[str, dict[str, Any]] = {}
+    for key, (default, stages) in SHARED.items():
+        for stage in stages:
+            shared.setdefault(stage, {})[key] = data.get(key, base.get(key, default))
+    engine = data.get("engine")
+    name = engine.get("name", "local") if isinstance(engine, Mapping) else "local"
     try:
-        return Recipe.model_validate(_merged(_merged(seeds, base, Recipe), data, Recipe))
+        model = Recipe if name == "local" else recipe_with_engine(str(name))
+        return model.model_validate(_merged(_merged(shared, base, model), data, model))
     except ValidationError as error:
-        raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
+        raise RecipeError(f"{where}: {explain(error, model)}") from error
+    except InputError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def recipe_with_engine(name: str) -> type[Recipe]:
+    """The recipe with the settings of a registered kind of engine in its section `engine`.
+
+    Raises InputError for an unknown name, EngineError for one that cannot be loaded.
+    """
+    return create_model("Recipe", __base__=Recipe, engine=(engine_kind(name).config, ...))
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -219,6 +268,14 @@ def _merged(
     return merged
 
 
+def recipe_names() -> list[str]:
+    """The recipes in the package that can be run."""
+    files = (resources.files("scdpo") / "recipes").iterdir()
+    recipes = {f.name.removesuffix(".yaml"): f for f in files if f.name.endswith(".yaml")}
+    # Other settings ship beside them, such as those of `scdpo make-policy`.
+    return sorted(n for n, f in recipes.items() if "\nproblems:" in f.read_text(encoding="utf-8"))
+
+
 def _read(name: str | Path) -> tuple[str, str]:
     path = Path(name)
     folder = resources.files("scdpo") / "recipes"
@@ -228,8 +285,9 @@ def _read(name: str | Path) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except FileNotFoundError as error:
-        names = _list(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()))
-        raise RecipeError(f"{path}: no such recipe file (in the package: {names})") from error
+        raise RecipeError(
+            f"{path}: no such recipe file (in the package: {_list(recipe_names())})"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
     except OSError as error:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
+from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
-from scdpo.evaluation.accuracy import GroupBy
-from scdpo.evaluation.greedy import evaluate_greedy
+from scdpo.evaluation import (
+    SFT,
+    BreakdownLine,
+    GroupBy,
+    PolicyLine,
+    breakdown_lines,
+    count_evaluations,
+    evaluate_greedy,
+    policy_lines,
+)
 from scdpo.formats import LAYOUTS
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
 from scdpo.pipeline.provenance import (
@@ -24,16 +33,19 @@ from scdpo.pipeline.provenance import (
     settings,
 )
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
-from scdpo.pipeline.services import Services, Silent, Watcher, when_needed
+from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
+from scdpo.pipeline.trained import TrainedPolicy, trained_policy, training_counts
 from scdpo.policies import policy_hash, policy_path
-from scdpo.problems.benchmarks import load_problems
-from scdpo.problems.embedded import EmbeddedSplit, load_embedded
+from scdpo.problems import load_problems
 from scdpo.records import Evaluation, Pair, Problem, Solution
-from scdpo.report import BreakdownLine, PolicyLine
-from scdpo.results import SFT, breakdown_lines, policy_lines
-from scdpo.sampling.branch import first_preferred, sample_branches
-from scdpo.sampling.naive import sample_naive
-from scdpo.sampling.recorded import import_recorded
+from scdpo.sampling import (
+    branch_solutions,
+    count_branches,
+    count_solutions,
+    first_preferred,
+    sample_solutions,
+)
+from scdpo.sampling.recorded import Reproduced, recorded_solutions
 from scdpo.store import (
     Manifest,
     RunFolder,
@@ -43,7 +55,6 @@ from scdpo.store import (
     write_atomic,
     write_jsonl,
 )
-from scdpo.trained import TrainedPolicy, trained_policy, training_counts
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
@@ -54,8 +65,11 @@ class Run:
 
     Every stage may be called again: it continues where it stood, and does nothing when it is
     done. A folder that was begun with another recipe is refused where a setting that has shaped
-    rows differs. `redo` names stages (`pairs`, `policies/dpo`) to delete and do again; without
-    `write` the folder is only read, also while another process writes there. Raises StoreError.
+    rows differs. `engine` is an engine to use for the initial policy in place of the recipe's, or
+    the name of a registered kind to open every policy with. `redo` names stages (`pairs`,
+    `policies/dpo`) to delete and do again; without `write` the folder is only read, also while
+    another process writes there. A new folder is removed again if the run fails before it has
+    made anything. Raises InputError and StoreError.
     """
 
     def __init__(
@@ -66,12 +80,17 @@ class Run:
         *,
         write: bool = True,
         redo: str | None = None,
+        engine: EngineProtocol | str | None = None,
     ):
+        if isinstance(engine, str):
+            recipe = recipe.model_copy(update={"engine": engine_config({"name": engine})})
+            engine = None
         self.recipe = recipe
         self.path = path
         self._watcher = watcher or Silent()
         self._redo = redo
-        self._services = Services(recipe, self._watcher)
+        self._services = Services(recipe, self._watcher, engine)
+        self._new = write and not path.exists()
         self.folder = RunFolder(path, write=write)
         try:
             if write:
@@ -88,6 +107,8 @@ class Run:
             self._services.close()
         finally:
             self.folder.close()
+        if error is not None and self._new and not self._made_anything():
+            shutil.rmtree(self.path, ignore_errors=True)
         if error is not None and not isinstance(error, ScdpoError) and is_full_disk(error):
             raise StorageFull(
                 f"{self.path}: no space left on the disk; what was done is kept, make room and "
@@ -113,7 +134,10 @@ class Run:
         """The `train` or `test` problems, kept in the run folder as they were first read."""
         stage = self._stage(f"problems/{part}")
         if not stage.done:
-            problems = read_problems(getattr(self.recipe.problems, part))
+            source: ProblemSource = getattr(self.recipe.problems, part)
+            problems = load_problems(
+                source.source, source.path, split=source.split, limit=source.limit
+            )
             stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
@@ -125,9 +149,12 @@ class Run:
         stage = self._open("solutions", ["problems/train"], policy=True)
         if not stage.done:
             bar = self._watcher.progress("sample")
-            with self._services.workshop(self.recipe.policy, SFT) as shop:
+            with self._services.sampler(self.recipe.policy, SFT) as sampler:
                 self._record(stage)
-                stage.finish(asyncio.run(sample_naive(problems, config, shop, stage, bar)))
+                have = stage.rows(Solution)
+                chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
+                append_all(stage, chunks)
+            stage.finish(count_solutions(stage.rows(Solution)))
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
@@ -135,12 +162,21 @@ class Run:
         stage = self._open("branches", [solutions.name], policy=True)
         if not stage.done:
             bar = self._watcher.progress("branch")
-            parents = first_preferred(solutions.rows(Solution))
-            with self._services.workshop(self.recipe.policy, SFT) as shop:
+            parents = first_preferred(
+                solutions.rows(Solution), truncated_is_wrong=config.truncated_is_wrong
+            )
+            with self._services.sampler(self.recipe.policy, SFT) as sampler:
                 self._record(stage)
-                problems = self.problems("train")
-                work = sample_branches(parents, config, shop, stage, bar, problems=problems)
-                stage.finish(asyncio.run(work))
+                chunks = branch_solutions(
+                    parents,
+                    sampler,
+                    config,
+                    problems=self.problems("train"),
+                    existing=stage.rows(Solution),
+                    progress=bar,
+                )
+                append_all(stage, chunks)
+            stage.finish(count_branches(stage.rows(Solution)))
 
     def pair(self) -> None:
         """Naive pairs, step-controlled pairs, and the data-equal control's pairs."""
@@ -194,7 +230,7 @@ class Run:
 
     def sft(self, out: Path) -> SFTReport:
         """Fine-tune the initial policy on the run's own good solutions, into `out`."""
-        from scdpo.training.sft import sft_policy
+        from scdpo.training.supervised import sft
 
         stages = [self._stage(name) for name in ("solutions", *self._imports())]
         solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
@@ -202,7 +238,7 @@ class Run:
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft_policy(policy_path(self.recipe.policy), solutions, config, out, progress=bar)
+        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
 
     def evaluate(self, policy: str) -> None:
         """Greedy accuracy of a policy of the run (`sft` or a method) on the test problems."""
@@ -215,9 +251,12 @@ class Run:
         stage = self._open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
             config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
-            with self._services.workshop(path, policy) as shop:
+            with self._services.sampler(path, policy) as sampler:
                 self._record(stage)
-                stage.finish(asyncio.run(evaluate_greedy(problems, config, shop, stage, bar)))
+                have = stage.ids("problem_id")
+                rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
+                append_all(stage, rows, "problem_id")
+            stage.finish(count_evaluations(stage.rows(Evaluation)))
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Recorded solutions as graded rows of this run, executed again on the way."""
@@ -231,8 +270,10 @@ class Run:
             bar = self._watcher.progress(f"import {path.stem}"[:40])
             sandbox, grader = self._services.sandbox(), self._services.grader()
             self._record(stage)
-            work = import_recorded(path, layout, dataset, grader, sandbox, stage, bar)
-            stage.finish(asyncio.run(work))
+            reproduced = Reproduced()
+            chunks = recorded_solutions(path, layout, dataset, grader, sandbox, reproduced, bar)
+            append_all(stage, chunks)
+            stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
         return stage.manifest or _gone(stage)
 
     # ---- results
@@ -318,28 +359,32 @@ class Run:
         return policy_hash(self.recipe.policy)
 
     def _train(self, method: Method, stage: Stage) -> TrainingReport:
-        from scdpo.training.dpo import train_dpo
+        from scdpo.training.preference import train
 
         pairs = self.pairs_of(method)
-        train = [pair for pair in pairs if pair.split == "train"]
-        if not train:
+        used = [pair for pair in pairs if pair.split == "train"]
+        if not used:
             raise InputError(
                 f"{self.path}: {method} has no pairs to train on; "
                 f"`scdpo report {self.path}` shows what became of the solutions"
             )
         if self.folder.write:
             self._record(stage)
-        return train_dpo(
+        return train(
             policy_path(self.recipe.policy),
-            train,
-            self.recipe.train,
+            used,
             stage.path,
+            config=self.recipe.train,
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
-            progress=when_needed(self._watcher, f"train {method}"),
-            reference_progress=when_needed(self._watcher, f"reference {method}"),
+            progress=begun_when_reported(self._watcher, f"train {method}"),
+            reference_progress=begun_when_reported(self._watcher, f"reference {method}"),
             note=lambda text: self._watcher.note("training", text),
         )
+
+    def _made_anything(self) -> bool:
+        """Whether a stage has begun other than reading problems, which costs nothing."""
+        return any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
 
     def _record(self, stage: Stage) -> None:
         """Keep what a stage that begins or goes on now runs on."""
@@ -362,13 +407,6 @@ class Run:
 
     def _pairs_used(self, policy: str) -> int:
         return next(self._stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
-
-
-def read_problems(source: ProblemSource) -> list[Problem]:
-    """The problems of a source. Raises InputError and DataError."""
-    if source.path is None:
-        return load_embedded(cast("EmbeddedSplit", source.split), source.limit)
-    return load_problems(source.source, source.path, split=source.split, limit=source.limit)
 
 
 def _gone(stage: Stage) -> Manifest:

@@ -1,31 +1,33 @@
-"""What the stages of a run share: the sandbox, the grader, and engines for policies."""
+"""What the stages of a run share: the sandbox, the grader, and the policies' engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from scdpo.engines import open_engine
+from scdpo.engines import EngineProtocol, open_engine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
-from scdpo.sampling.solutions import Workshop
+from scdpo.progress import Progress, silent
+from scdpo.records import Record
+from scdpo.sampling import Sampler
 from scdpo.sandbox import ProcessSandbox
-
-Progress = Callable[[int, int], None]
+from scdpo.store import Stage
+from scdpo.waiting import run
 
 
 class Watcher(Protocol):
-    """Is told what a run works with, and how far it is."""
+    """Is told what a run works with and how far it is."""
 
     def note(self, label: str, text: str) -> None:
         """Something a user wants to know, such as the isolation that the sandbox obtained."""
         ...
 
     def progress(self, name: str) -> Progress:
-        """What to call with done and all, for a piece of work that begins now."""
+        """The progress of a piece of work that begins now."""
         ...
 
 
@@ -36,12 +38,12 @@ class Silent:
         """Say nothing."""
 
     def progress(self, name: str) -> Progress:
-        """Say nothing, often."""
-        return lambda done, total: None
+        """Say nothing."""
+        return silent
 
 
-def when_needed(watcher: Watcher, name: str) -> Progress:
-    """The watcher's progress of a piece of work, begun when it is first told of."""
+def begun_when_reported(watcher: Watcher, name: str) -> Progress:
+    """The watcher's progress of a piece of work that begins with its first report."""
     begun: list[Progress] = []
 
     def report(done: int, total: int) -> None:
@@ -53,11 +55,15 @@ def when_needed(watcher: Watcher, name: str) -> Progress:
 
 
 class Services:
-    """The services of a run, each started when first needed; `close` ends them."""
+    """The services of a run, each started when first needed; `close` ends them.
 
-    def __init__(self, recipe: Recipe, watcher: Watcher):
+    `engine` takes the place of the recipe's engine for the initial policy, and is left open.
+    """
+
+    def __init__(self, recipe: Recipe, watcher: Watcher, engine: EngineProtocol | None = None):
         self._recipe = recipe
         self._watcher = watcher
+        self._engine = engine
         self._stack = ExitStack()
         self._sandbox: ProcessSandbox | None = None
         self._grader: Grader | None = None
@@ -81,18 +87,20 @@ class Services:
         return self._grader
 
     @contextmanager
-    def workshop(self, policy: str, name: str) -> Iterator[Workshop]:
-        """Everything to sample solutions with; `name` is what rows call the policy.
+    def sampler(self, policy: str, name: str) -> Iterator[Sampler]:
+        """A sampler of a policy's solutions; `name` is what rows call the policy.
 
         Raises PolicyError, EngineError and SandboxError.
         """
         sandbox = self.sandbox()
         self.device()
+        format = get_format(**self._recipe.format.model_dump())
+        if self._engine is not None and policy == self._recipe.policy:
+            yield Sampler(self._engine, format, self.grader(), sandbox, name)
+            return
         engine = open_engine(policy, self._recipe.engine)
-        engine.name = name
         try:
-            form = get_format(**self._recipe.format.model_dump())
-            yield Workshop(engine, form, self.grader(), sandbox)
+            yield Sampler(engine, format, self.grader(), sandbox, name)
         finally:
             engine.close()
 
@@ -103,7 +111,8 @@ class Services:
         if self._recipe.threads is not None:
             torch.set_num_threads(self._recipe.threads)
         fallback = "cuda" if torch.cuda.is_available() else "cpu"
-        device, threads = self._recipe.engine.device or fallback, torch.get_num_threads()
+        wanted = getattr(self._recipe.engine, "device", None)
+        device, threads = wanted or fallback, torch.get_num_threads()
         if not self._noted:
             self._noted = True
             self._watcher.note("device", f"{device}, {threads} threads")
@@ -115,3 +124,13 @@ class Services:
         trains = stage.startswith("policies/")
         isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
         return environment(stage, device=device, threads=threads, sandbox=isolation)
+
+
+def append_all(stage: Stage, chunks: AsyncIterator[Sequence[Record]], *key: str) -> None:
+    """Append rows to a stage as they are made, those that it lacks by `key` (`id` if none)."""
+
+    async def append() -> None:
+        async for rows in chunks:
+            stage.append_new(rows, *key)
+
+    run(append())

@@ -11,11 +11,10 @@ from rich.console import Console
 from scdpo.errors import InputError
 
 if TYPE_CHECKING:
-    from scdpo.evaluation.accuracy import GroupBy
+    from scdpo.evaluation import BreakdownLine, ComparisonLine, Evaluations, GroupBy
     from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.run import Run
-    from scdpo.report import BreakdownLine, ComparisonLine, Grid
-    from scdpo.results import Evaluations
+    from scdpo.report import Grid
 
 MOST_LEVELS = 10
 """Levels are listed without being asked for when there are at most this many."""
@@ -43,9 +42,9 @@ def show(one: Run, by: GroupBy | None = None) -> bool:
 def show_measured(one: Measurement, rows: Evaluations, by: GroupBy | None = None) -> None:
     """Print how a policy did on its benchmarks, broken down where that is usual or asked for,
     and keep it in the folder's `report.md`."""
-    from scdpo.problems.benchmarks import BENCHMARKS
+    from scdpo.evaluation import benchmark_lines, breakdown_lines
+    from scdpo.problems import BENCHMARKS
     from scdpo.report import benchmark_table, breakdown_table
-    from scdpo.results import benchmark_lines, breakdown_lines
 
     tables: list[Grid] = []
     for name, found in rows.items():

@@ -12,6 +12,7 @@ from typing import Literal
 
 from scdpo.errors import DataError, InputError
 from scdpo.problems import rows
+from scdpo.problems.embedded import EMBEDDED, load_embedded
 from scdpo.problems.files import NumberedRow, file_rows, find_file, hub_rows
 from scdpo.problems.gold import Row, RowError, problem_id
 from scdpo.records import Problem
@@ -93,20 +94,28 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def load_problems(
-    name: str, path: Path | str, *, split: str = "test", limit: int | None = None
+    name: str, path: Path | str | None = None, *, split: str = "test", limit: int | None = None
 ) -> list[Problem]:
     """The problems of benchmark `name`, in the order of the file, at most `limit`.
 
     `path` is a file, a folder with the file of `split`, or a data set on the Hugging Face hub
-    (`owner/name`; a path that exists goes first). Ids are a hash of the question (see
-    `problem_id`), with `-2`, `-3` … behind repeated questions; own rows may bring their own.
-    Raises InputError for an unknown name or limit, DataError with the line for a row that is
-    malformed or has no question or answer, MissingDependency for the hub without its extra.
+    (`owner/name`; a path that exists is preferred). `embedded` are the problems of the package,
+    which have no path and the splits train, validation and test; `jsonl` are your own rows with
+    `question` and `answer`. Ids are a hash of the question (see `problem_id`), with `-2`, `-3` …
+    behind repeated questions; your own rows may bring theirs. Raises InputError for an unknown
+    name, split or limit, DataError with the line for a row that is malformed or has no question
+    or answer, MissingDependency for the hub without its extra.
     """
-    if name not in BENCHMARKS:
-        raise InputError(f"benchmark {name!r}: known are {', '.join(BENCHMARKS)}")
+    if name != EMBEDDED and name not in BENCHMARKS:
+        raise InputError(f"benchmark {name!r}: known are {EMBEDDED}, {', '.join(BENCHMARKS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: must be at least 1")
+    if name == EMBEDDED:
+        if path is not None:
+            raise InputError(f"benchmark {EMBEDDED!r} takes no path (found {path})")
+        return load_embedded(split, limit)
+    if path is None:
+        raise InputError(f"benchmark {name!r} needs a path: a file, a folder or a hub name")
     benchmark = BENCHMARKS[name]
     local = Path(path)
     if local.is_dir():

@@ -19,6 +19,8 @@ from scdpo.errors import InputError, MissingDependency
 from scdpo.problems.worked import Computed, computed, evaluate
 from scdpo.records import Demonstration, Problem, WorkedStep
 
+EMBEDDED = "embedded"
+"""The name under which these problems are loaded."""
 DATASET = "gsm_symbolic"
 EmbeddedSplit = Literal["train", "validation", "test"]
 
@@ -35,7 +37,7 @@ DRAWS = 1_000_000
 _BOILERPLATE = " Give the result as your final answer. Do not include units."
 
 
-def load_embedded(split: EmbeddedSplit, limit: int | None = None) -> list[Problem]:
+def load_embedded(split: EmbeddedSplit | str, limit: int | None = None) -> list[Problem]:
     """The problems of a split that ship with the package, at most `limit` of them.
 
     Raises InputError for an unknown split or when fewer than `limit` problems ship.

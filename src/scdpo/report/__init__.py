@@ -2,22 +2,10 @@
 
 from scdpo.report.benchmarks import benchmark_table, comparison_table
 from scdpo.report.grid import Grid, as_markdown
-from scdpo.report.lines import (
-    BenchmarkLine,
-    BreakdownLine,
-    ComparisonLine,
-    Difference,
-    PolicyLine,
-)
 from scdpo.report.table import as_json, breakdown_table, policy_table, stage_table
 
 __all__ = [
-    "BenchmarkLine",
-    "BreakdownLine",
-    "ComparisonLine",
-    "Difference",
     "Grid",
-    "PolicyLine",
     "as_json",
     "as_markdown",
     "benchmark_table",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scdpo.errors import InputError
+from scdpo.evaluation import BenchmarkLine, ComparisonLine
 from scdpo.report import notation
 from scdpo.report.grid import Cell, Column, Grid
-from scdpo.report.lines import BenchmarkLine, ComparisonLine
 from scdpo.report.table import SIGNIFICANT
 
 

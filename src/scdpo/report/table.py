@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 from scdpo.errors import InputError
+from scdpo.evaluation import BreakdownLine, Difference, MeasuredLine, PolicyLine
 from scdpo.records import Record
 from scdpo.report import notation
 from scdpo.report.grid import Cell, Column, Grid
-from scdpo.report.lines import BreakdownLine, Difference, MeasuredLine, PolicyLine
 from scdpo.store import Manifest
 
 LABELS = {"sft": "SFT", "dpo": "DPO", "dpo_equal": "DPO (data-equal)", "scdpo": "SCDPO"}

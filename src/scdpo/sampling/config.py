@@ -14,14 +14,23 @@ class _Config(BaseModel):
 
 
 class Schedule(_Config):
-    """The temperature of each new step: `start`, `increment` more per step, at most `cap`.
+    """The temperature of each new step: `start`, then `increment` more per step, at most `cap`.
 
-    The paper's schedule for branches is 1.1, 0.05, 1.4; a constant one has no increment.
+    The paper's schedule for branches is Schedule(1.1, 0.05, 1.4) (arXiv 2407.00782, Sec. 3.2); a
+    constant schedule has the increment 0.
     """
 
-    start: float = Field(1.1, ge=0)
-    increment: float = Field(0.05, ge=0)
-    cap: float = Field(1.4, ge=0)
+    start: float = Field(1.1, ge=0, description="Temperature of the first new step.")
+    increment: float = Field(
+        0.05, ge=0, description="How much the temperature rises with every further step."
+    )
+    cap: float = Field(1.4, ge=0, description="Highest temperature.")
+
+    def __init__(
+        self, start: float = 1.1, increment: float = 0.05, cap: float = 1.4, **unknown: object
+    ) -> None:
+        values: dict[str, object] = {"start": start, "increment": increment, "cap": cap}
+        super().__init__(**values, **unknown)
 
     @model_validator(mode="after")
     def _cap_is_reachable(self) -> Schedule:
@@ -36,60 +45,71 @@ class Schedule(_Config):
 
 
 class Limits(_Config):
-    """Where a rollout is cut: steps, tokens per step, and tokens of prompt and solution.
+    """Where a rollout is cut."""
 
-    A rollout that has `max_steps` steps, shared ones included, and no end marker yet is cut.
-    """
-
-    max_steps: int = Field(64, ge=1)
-    step_tokens: int = Field(512, ge=1)
-    context: int = Field(3072, ge=16)
+    max_steps: int = Field(64, ge=1, description="Most steps of a solution, shared ones included.")
+    step_tokens: int = Field(512, ge=1, description="Most tokens of a step.")
+    context: int = Field(3072, ge=16, description="Most tokens of prompt and solution together.")
 
 
 class SampleConfig(_Config):
-    """Naive sampling (stage 1 of the method).
+    """Naive sampling (stage 1 of the method): a question is left as soon as it has `correct`
+    preferred and `wrong` dispreferred solutions, or after `max_attempts`."""
 
-    A question is left as soon as it has `correct` preferred and `wrong` dispreferred solutions,
-    or after `max_attempts`. `seed` is the run's. `chunk` problems are worked on together with
-    up to `rows` rollouts at a time, each with a sandbox session of its own; a stopped run goes
-    on at the first unfinished chunk.
-    """
-
-    temperature: float = Field(1.0, ge=0)
-    correct: int = Field(1, ge=0)
-    wrong: int = Field(1, ge=0)
-    max_attempts: int = Field(100, ge=1)
-    error_words_in_question: bool = False
-    limits: Limits = Limits()
-    chunk: int = Field(64, ge=1)
-    rows: int = Field(192, ge=1)
-    seed: int = 0
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature.")
+    correct: int = Field(1, ge=0, description="Preferred solutions wanted of every question.")
+    wrong: int = Field(1, ge=0, description="Dispreferred solutions wanted of every question.")
+    max_attempts: int = Field(100, ge=1, description="Most solutions sampled of a question.")
+    error_words_in_question: bool = Field(
+        False, description="Look for error words in the question too, as the released code does."
+    )
+    truncated_is_wrong: bool = Field(
+        False, description="Count truncated and unanswered solutions as wrong."
+    )
+    limits: Limits = Field(Limits(), description="Where a solution is cut.")
+    chunk: int = Field(
+        64, ge=1, description="Questions worked on together: the unit of resumption."
+    )
+    rows: int = Field(
+        192, ge=1, description="Solutions sampled side by side, each with a sandbox session."
+    )
+    seed: int = Field(0, description="Seed; the recipe's own by default.")
 
 
 class BranchConfig(_Config):
-    """Branching (stage 2 of the method).
+    """Branching (stage 2 of the method): for every preferred solution, continuations are drawn
+    from branch steps until `negatives` wrong ones are kept, at most `max_attempts` of them."""
 
-    For every preferred solution, continuations are drawn from branch steps until `negatives`
-    wrong ones are kept (a number, or one per data set with `default` for the others), at most
-    `max_attempts` of them. `branch_steps` draws k at random, or takes every boundary in turn;
-    the last `skip_last` boundaries are left out. A negative whose new steps have a mean log-prob
-    per token below `min_mean_logp` under the initial policy is flagged `unlikely` and not kept.
-    Up to `rows` continuations run at a time, each with a sandbox session of its own.
-    """
-
-    schedule: Schedule = Schedule()
-    negatives: NonNegativeInt | dict[str, NonNegativeInt] = 2
-    max_attempts: int = Field(16, ge=1)
-    branch_steps: Literal["random", "every"] = "random"
-    skip_last: int = Field(0, ge=0)
-    min_mean_logp: float | None = None
-    limits: Limits = Limits()
-    chunk: int = Field(32, ge=1)
-    rows: int = Field(128, ge=1)
-    seed: int = 0
+    schedule: Schedule = Field(Schedule(), description="Temperatures of the new steps.")
+    negatives: NonNegativeInt | dict[str, NonNegativeInt] = Field(
+        2,
+        description="Wrong continuations wanted of every parent: a number, or one for each data "
+        "set with `default` for the others.",
+    )
+    max_attempts: int = Field(16, ge=1, description="Most continuations of a parent.")
+    branch_steps: Literal["random", "every"] = Field(
+        "random", description="Take the branch steps k in random order, or one after another."
+    )
+    skip_last: int = Field(
+        0, ge=0, description="How many of the last step boundaries are no branch steps."
+    )
+    min_mean_logp: float | None = Field(
+        None,
+        description="Flag a continuation as `unlikely`, and do not keep it, if the mean log-prob "
+        "per token (nats) of its new steps under the initial policy is below this.",
+    )
+    truncated_is_wrong: bool = Field(
+        False, description="Count truncated and unanswered continuations as wrong."
+    )
+    limits: Limits = Field(Limits(), description="Where a solution is cut.")
+    chunk: int = Field(32, ge=1, description="Parents worked on together: the unit of resumption.")
+    rows: int = Field(
+        128, ge=1, description="Continuations sampled side by side, each with a sandbox session."
+    )
+    seed: int = Field(0, description="Seed; the recipe's own by default.")
 
     def negatives_for(self, dataset: str) -> int:
-        """How many negatives a question of this data set should have."""
+        """How many negatives a question of this data set should have. Raises InputError."""
         if isinstance(self.negatives, int):
             return self.negatives
         if dataset in self.negatives:

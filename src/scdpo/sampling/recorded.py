@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
 from scdpo.grading import Claim, Grader, judge
-from scdpo.problems.gold import one_of_several, problem_id
-from scdpo.records import Finish, Solution, Verdict
-from scdpo.sampling.driver import Progress, all_of
+from scdpo.problems import one_of_several, problem_id
+from scdpo.progress import Progress, silent
+from scdpo.records import Finish, Solution
+from scdpo.sampling.driver import all_of
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.judging import claim_of
-from scdpo.sampling.naive import count_solutions
+from scdpo.sampling.solutions import claim_of, unfinished
 from scdpo.sandbox import SESSION_ENDING_CUTS, Sandbox, same_output
-from scdpo.store import Stage
 
 BATCH = 64
 """Solutions that are graded together."""
@@ -49,49 +48,45 @@ class Reproduced:
         return counts
 
 
-async def import_recorded(
+async def recorded_solutions(
     path: Path,
     layout: str,
     dataset: str,
     grader: Grader,
     sandbox: Sandbox,
-    stage: Stage,
-    progress: Progress | None = None,
-) -> dict[str, int | float]:
-    """Import a file of recorded solutions into `stage`; returns its counts.
+    reproduced: Reproduced,
+    progress: Progress = silent,
+) -> AsyncIterator[list[Solution]]:
+    """Yield the graded solutions of a file of recorded ones, a batch at a time.
 
     Every program is executed again, in order and in one session per solution, and its output
-    compared with the recorded one; the rows keep the recorded text, since that is what the
-    policy went on from. Grading is ours, against the gold answer in the file. A row's problem
-    id is made of the question, so that files on the same questions meet. An import that was
-    stopped executes everything again, as no row holds what an execution printed here. Raises
-    DataError for a malformed or empty file.
+    compared with the recorded one: `reproduced` counts how many are the same. The rows keep the
+    recorded text, since that is what the policy continued from. Grading is ours, against the gold
+    answer in the file. A row's problem id is made of the question, so that files on the same
+    questions meet. Raises DataError for a malformed or empty file.
     """
     recorded = list(read_recorded(path, layout))
     if not recorded:
         raise DataError("no solutions in it", path)
-    form = get_format(recorded[0].format)
-    reproduced = Reproduced()
+    format = get_format(recorded[0].format)
     seen: Counter[str] = Counter()
     turns = asyncio.Semaphore(SESSIONS)
 
-    async def execute(one: RecordedSolution) -> Reproduced:
+    async def execute(solution: RecordedSolution) -> Reproduced:
         async with turns:
-            return await _execute(one, form, sandbox)
+            return await _execute(solution, format, sandbox)
 
     for start in range(0, len(recorded), BATCH):
         part = recorded[start : start + BATCH]
-        for one in await all_of(execute(r) for r in part):
-            reproduced.add(one)
-        stage.append_new(_solutions(part, path.stem, dataset, form, grader, seen))
-        if progress is not None:
-            progress(start + len(part), len(recorded))
-    return count_solutions(stage.rows(Solution)) | reproduced.counts()
+        for counted in await all_of(execute(solution) for solution in part):
+            reproduced.add(counted)
+        yield _solutions(part, path.stem, dataset, format, grader, seen)
+        progress(start + len(part), len(recorded))
 
 
-async def _execute(recorded: RecordedSolution, form: Format, sandbox: Sandbox) -> Reproduced:
+async def _execute(recorded: RecordedSolution, format: Format, sandbox: Sandbox) -> Reproduced:
     """Run a solution's programs; how many print what was recorded."""
-    codes = [(form.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
+    codes = [(format.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
     runnable = [(code, output) for code, output in codes if code is not None and output is not None]
     found = Reproduced(blocks=len(runnable))
     if not runnable:
@@ -126,12 +121,12 @@ def _solutions(
     part: Sequence[RecordedSolution],
     policy: str,
     dataset: str,
-    form: Format,
+    format: Format,
     grader: Grader,
     seen: Counter[str],
 ) -> list[Solution]:
     claims = [
-        claim_of(r.steps, form, (r.gold,), several=one_of_several(dataset, r.question))
+        claim_of(r.steps, format, (r.gold,), several=one_of_several(dataset, r.question))
         if r.finished
         else Claim(None, (r.gold,))
         for r in part
@@ -154,14 +149,10 @@ def _solutions(
                 steps=r.steps,
                 finish=finish,
                 answer=answer,
-                verdict=verdict if r.finished else _unfinished(finish),
-                flags=solution_flags(r.question, r.steps, form.stop),
+                verdict=verdict if r.finished else unfinished(finish),
+                flags=solution_flags(r.question, r.steps, format.stop),
                 attempt=attempt,
                 seed=0,
             )
         )
     return rows
-
-
-def _unfinished(finish: Finish) -> Verdict:
-    return Verdict(name="undecided", reason=f"unfinished: {finish}")

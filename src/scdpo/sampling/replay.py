@@ -29,14 +29,14 @@ class Start:
 
 
 async def starts_at(
-    solution: Solution, ks: Sequence[int], form: Format, sandbox: Sandbox | None
+    solution: Solution, ks: Sequence[int], format: Format, sandbox: Sandbox | None
 ) -> list[Start]:
     """A start after the first k steps of `solution` for every k, in order.
 
     Sessions are the caller's to close. Raises SandboxError.
     """
     starts: dict[int, Start] = {}
-    walk = _Walk(solution, form, sandbox)
+    walk = _Walk(solution, format, sandbox)
     try:
         for i in sorted(range(len(ks)), key=lambda i: ks[i]):
             starts[i] = await walk.start(ks[i])
@@ -69,9 +69,9 @@ class _Lost:
 class _Walk:
     """A session that goes through a solution's programs, step by step."""
 
-    def __init__(self, solution: Solution, form: Format, sandbox: Sandbox | None):
+    def __init__(self, solution: Solution, format: Format, sandbox: Sandbox | None):
         self._solution = solution
-        self._form = form
+        self._format = format
         self._sandbox = sandbox
         self._session: Session | None = None
         self._at = 0
@@ -90,7 +90,7 @@ class _Walk:
                 # The programs may have broken what a session needs for it: from here on they
                 # run again for every start. A sandbox that is lost says so when asked for one.
                 self._clonable = False
-        again = _Walk(self._solution, self._form, self._sandbox)
+        again = _Walk(self._solution, self._format, self._sandbox)
         try:
             await again._go(k)
         except BaseException:
@@ -104,7 +104,7 @@ class _Walk:
 
     async def _go(self, k: int) -> None:
         for step in self._solution.steps[self._at : k]:
-            code = self._form.code(step.text) if step.kind == "code" else None
+            code = self._format.code(step.text) if step.kind == "code" else None
             if code is None or isinstance(self._session, _Lost):
                 continue
             if self._session is None:

@@ -30,7 +30,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RolloutResult:
     """How a rollout ended: all its steps, the prefix included, and why it ended."""
 
     steps: tuple[Step, ...]
@@ -45,7 +45,7 @@ class Execute:
 
 
 Action = Request | Execute
-Rollout = Generator[Action, Completion | Execution, Outcome]
+Rollout = Generator[Action, Completion | Execution, RolloutResult]
 Encode = Callable[[str], tuple[int, ...]]
 
 
@@ -58,7 +58,7 @@ class _State:
     sampled: int = 0
 
 
-def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout:
+def rollout(task: Task, format: Format, limits: Limits, encode: Encode) -> Rollout:
     """Generate a step, execute its code, append, raise the temperature, go on.
 
     `encode` tokenises what the host appends. The rollout ends when the policy ends it
@@ -71,23 +71,23 @@ def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout
     while True:
         room = limits.context - len(state.ids)
         if len(state.steps) >= limits.max_steps:
-            return _outcome(state, "max_steps")
+            return RolloutResult(tuple(state.steps), "max_steps")
         if room <= 0:
-            return _outcome(state, "context")
-        request = _request(task, form, limits, state, room)
+            return RolloutResult(tuple(state.steps), "context")
+        request = _request(task, format, limits, state, room)
         completion = yield request
         assert isinstance(completion, Completion)
-        _append(state, completion, request.temperature, form)
+        _append(state, completion, request.temperature, format)
         finish = _finish(state, completion, limits)
         if finish is not None:
-            return _outcome(state, finish)
-        code = form.code(completion.text)
+            return RolloutResult(tuple(state.steps), finish)
+        code = format.code(completion.text)
         if code is not None:
             execution = yield Execute(code)
             assert isinstance(execution, Execution)
-            _append_output(state, execution, form, encode)
+            _append_output(state, execution, format, encode)
             if execution.cut in SESSION_ENDING_CUTS:
-                return _outcome(state, "sandbox")
+                return RolloutResult(tuple(state.steps), "sandbox")
 
 
 def _ids_of(steps: Sequence[Step], encode: Encode) -> tuple[int, ...]:
@@ -99,11 +99,11 @@ def _ids_of(steps: Sequence[Step], encode: Encode) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _request(task: Task, form: Format, limits: Limits, state: _State, room: int) -> Request:
+def _request(task: Task, format: Format, limits: Limits, state: _State, room: int) -> Request:
     return Request(
         prompt_ids=state.ids,
-        stop=form.stop,
-        end=form.end,
+        stop=format.stop,
+        end=format.end,
         temperature=task.schedule.temperature(state.new_steps),
         max_tokens=min(limits.step_tokens, room),
         seed=task.seed,
@@ -111,7 +111,7 @@ def _request(task: Task, form: Format, limits: Limits, state: _State, room: int)
     )
 
 
-def _append(state: _State, completion: Completion, temperature: float, form: Format) -> None:
+def _append(state: _State, completion: Completion, temperature: float, format: Format) -> None:
     """Append a completion as a step, or to the new text step that it belongs to.
 
     An end marker or a blank line on its own is no step where the format says so; a step's
@@ -131,10 +131,10 @@ def _append(state: _State, completion: Completion, temperature: float, form: For
         mean_logp=_mean(completion.logps),
     )
     last = state.steps[-1] if len(state.steps) > state.n_prefix else None
-    if last is not None and last.kind == "text" and len(form.parse(last.text + step.text)) == 1:
-        state.steps[-1] = _joined(last, step)
+    if last is not None and last.kind == "text" and len(format.parse(last.text + step.text)) == 1:
+        state.steps[-1] = _merge(last, step)
         return
-    if completion.finish == "stop" and form.code(step.text) is not None:
+    if completion.finish == "stop" and format.code(step.text) is not None:
         step = step.model_copy(update={"kind": "code"})
     state.steps.append(step)
     state.new_steps += 1
@@ -151,7 +151,7 @@ def _finish(state: _State, completion: Completion, limits: Limits) -> Finish | N
     return "step_tokens" if len(state.steps[-1].token_ids) > limits.step_tokens else None
 
 
-def _joined(step: Step, more: Step) -> Step:
+def _merge(step: Step, more: Step) -> Step:
     n, m = len(step.token_ids), len(more.token_ids)
     known = step.mean_logp is not None and more.mean_logp is not None
     total = (step.mean_logp or 0.0) * n + (more.mean_logp or 0.0) * m
@@ -164,9 +164,9 @@ def _joined(step: Step, more: Step) -> Step:
     )
 
 
-def _append_output(state: _State, execution: Execution, form: Format, encode: Encode) -> None:
+def _append_output(state: _State, execution: Execution, format: Format, encode: Encode) -> None:
     step = state.steps[-1]
-    host_text = form.host_text(step.text, execution.output)
+    host_text = format.host_text(step.text, execution.output)
     host_ids = encode(host_text)
     state.ids += host_ids
     state.steps[-1] = step.model_copy(
@@ -184,7 +184,3 @@ def _mean(values: Sequence[float]) -> float | None:
     if not values or not all(map(math.isfinite, values)):
         return None
     return math.fsum(values) / len(values)
-
-
-def _outcome(state: _State, finish: Finish) -> Outcome:
-    return Outcome(steps=tuple(state.steps), finish=finish)

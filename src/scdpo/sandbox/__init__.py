@@ -7,8 +7,9 @@ the sandbox promises and how its four wings (`host`, `notebook`, `walls`, `proce
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from scdpo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution, Sandbox, Session
@@ -33,28 +34,13 @@ __all__ = [
 
 # Loaded on first use: the child process imports this package too, and needs neither pydantic nor
 # asyncio.
-_MODULES = {
-    "SESSION_ENDING_CUTS": "base",
-    "Cut": "base",
-    "Execution": "base",
-    "Sandbox": "base",
-    "Session": "base",
-    "ProcessSandbox": "client",
-    "normalise_output": "compare",
-    "same_output": "compare",
-    "Level": "config",
-    "SandboxConfig": "config",
-    "ProcessSession": "session",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        value = getattr(import_module(f"scdpo.sandbox.host.{_MODULES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "host.base": "SESSION_ENDING_CUTS Cut Execution Sandbox Session",
+        "host.client": "ProcessSandbox",
+        "host.compare": "normalise_output same_output",
+        "host.config": "Level SandboxConfig",
+        "host.session": "ProcessSession",
+    },
+)
