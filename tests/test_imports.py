@@ -122,7 +122,7 @@ def test_rooms_import_downwards() -> None:
 
 @pytest.mark.parametrize("words", ["everything", "floor one", "stores"])
 def test_the_table_is_read_or_refused(words: str) -> None:
-    with pytest.raises(ValueError, match="no room|invalid literal"):
+    with pytest.raises(ValueError, match=r"no room|invalid literal"):
         table_of_rooms(f"| 2 | `store/` | rows | {words} |")
 
 

@@ -27,6 +27,10 @@ app = typer.Typer(
 )
 
 
+RESUME = "everything done so far is kept; rerun the same command to resume"
+"""What a command that was stopped says."""
+
+
 class Group(StrEnum):
     """What questions can be grouped by."""
 
@@ -89,9 +93,7 @@ def opened(
             with Run(settings, path, watcher, write=write and first, redo=redo) as run:
                 yield run, terminal
         except KeyboardInterrupt:
-            terminal.note(
-                "stopped", "everything done so far is kept; rerun the same command to resume"
-            )
+            terminal.note("stopped", RESUME)
             raise
 
 

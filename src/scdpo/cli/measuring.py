@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scdpo.cli.app import Group, RecipeOption, RedoOption, app, opened
+from scdpo.cli.app import RESUME, Group, RecipeOption, RedoOption, app, opened
 from scdpo.errors import InputError
 from scdpo.pipeline.tables import show, show_compared, show_measured
 from scdpo.terminal import Terminal
@@ -120,16 +120,14 @@ def _measure(
         try:
             measured = measurement.run()
         except KeyboardInterrupt:
-            terminal.note(
-                "stopped", "everything done so far is kept; rerun the same command to resume"
-            )
+            terminal.note("stopped", RESUME)
             raise
         terminal.settle()
         show_measured(measurement, measured, by)
         terminal.note("rows", f"{measurement.path / 'evaluations' / '*'}")
 
 
-def _evaluate_run(run: Path, policy: str, recipe: str | None, redo: bool) -> None:
+def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> None:
     from scdpo.pipeline.recipe import METHODS
 
     if policy not in ("sft", *METHODS):

@@ -8,7 +8,7 @@ from typing import Literal, Self, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scdpo.errors import InputError
-from scdpo.store import validation_line
+from scdpo.validation import explain
 
 Checkpointing: TypeAlias = Literal[False, True, "selective"]
 """Gradient checkpointing; `training.recomputing` describes what each kind keeps."""
@@ -93,4 +93,4 @@ def with_settings(kind: type[C], config: C | None, settings: dict[str, object]) 
     try:
         return kind.model_validate(before | settings)
     except ValidationError as error:
-        raise InputError(f"{kind.__name__}: {validation_line(error)}") from error
+        raise InputError(f"{kind.__name__}: {explain(error, kind)}") from error
