@@ -132,14 +132,12 @@ def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> No
 
     if policy not in ("sft", *METHODS):
         raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")
-    with opened(run, recipe, redo=f"evaluations/{policy}" if redo else None) as (
-        opened_run,
-        terminal,
-    ):
-        opened_run.evaluate(policy)
+    redone = f"evaluations/{policy}" if redo else None
+    with opened(path, recipe, redo=redone) as (run, terminal):
+        run.evaluate(policy)
         terminal.settle()
-        show(opened_run)
-        terminal.note("report", f"{run / 'report.md'}")
+        show(run)
+        terminal.note("report", f"{path / 'report.md'}")
 
 
 @app.command()

@@ -158,11 +158,11 @@ def store_weights(path: Path, weights: Literal["fp16", "bf16"]) -> None:
     save_policy(policy, path)
 
 
-def texts(form: Format, demonstration: Demonstration) -> list[str]:
+def texts(format: Format, demonstration: Demonstration) -> list[str]:
     """Prompt and steps of a demonstration, each text that is tokenised on its own."""
-    steps = compose(demonstration.steps, form)
+    steps = compose(demonstration.steps, format)
     parts = [part for step in steps for part in (step.text, step.host_text) if part]
-    return [form.prompt(demonstration.problem.question), *parts]
+    return [format.prompt(demonstration.problem.question), *parts]
 
 
 def tokenise(
@@ -182,11 +182,11 @@ def tokenise(
 
     return [
         solution_tokens(
-            form.prompt(demonstration.problem.question),
+            format.prompt(demonstration.problem.question),
             (),
-            compose(demonstration.steps, form),
+            compose(demonstration.steps, format),
             encode,
             score_output,
         )
-        for form, demonstration in demonstrations
+        for format, demonstration in demonstrations
     ]
