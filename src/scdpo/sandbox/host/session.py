@@ -17,7 +17,6 @@ from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution
 from scdpo.sandbox.host.config import SandboxConfig
 from scdpo.sandbox.processes import wire
 
-_REPLY_SECONDS = 30.0
 _MAX_PIPE = 1 << 20
 _CHUNK = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
