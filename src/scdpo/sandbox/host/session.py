@@ -191,6 +191,8 @@ class ProcessSession:
     def send_place(self, folder: str, fds: list[int]) -> None:
         """Tell a copy which folder and namespaces are its own. Raises SandboxError."""
         header = wire.HEADER.pack(wire.PLACE, bytes(wire.TOKEN_BYTES), len(folder.encode()))
+        # Before the copy can answer: the kernel adds the sender's id when a message is sent.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
             socket.send_fds(self._socket, [header + folder.encode()], fds)
         except OSError as error:
@@ -203,7 +205,6 @@ class ProcessSession:
         namespace. Raises SandboxError.
         """
         loop = asyncio.get_running_loop()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         answered = asyncio.Event()
         loop.add_reader(self._fd, answered.set)
         try:
