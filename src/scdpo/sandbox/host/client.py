@@ -178,7 +178,7 @@ class ProcessSandbox:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            # A loop that stands still in `run` goes on waiting for its replies afterwards.
+            # A loop that is blocked by a call of `run` still needs its replies afterwards.
             self._replies = {
                 number: reply
                 for number, reply in self._replies.items()
@@ -349,7 +349,7 @@ def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
 
 
 def _config(config: SandboxConfig | None, settings: dict[str, Any]) -> SandboxConfig:
-    """The config, or one made of keywords. Raises InputError."""
+    """The config that was passed, or a new one from keywords. Raises InputError."""
     if config is not None:
         if settings:
             given = ", ".join(settings)
