@@ -24,7 +24,8 @@ from scdpo.pipeline.make_policy import load_make_policy, texts, tokenise
 from scdpo.policies import Policy
 from scdpo.problems.embedded import generate
 from scdpo.training.fresh import fresh_policy
-from scdpo.training.sft import SFTConfig, SFTReport, train_sft
+from scdpo.training.sft_config import SFTConfig, SFTReport
+from scdpo.training.supervised import sft
 from scdpo.training.tree import MaskedIds
 
 RECIPE = Path(__file__).resolve().parents[1] / "src" / "scdpo" / "recipes" / "embedded-policy.yaml"
@@ -68,7 +69,7 @@ class Bench:
         """The report of one epoch, and the mean loss of its last steps."""
         config = SFTConfig.model_validate(self.recipe.sft.model_dump() | {"epochs": 1} | changes)
         with tempfile.TemporaryDirectory() as folder:
-            report = train_sft(self.policy(), examples, config, Path(folder))
+            report = sft(self.policy(), examples, Path(folder), config=config)
             rows = (Path(folder) / "log.jsonl").read_text().splitlines()
         return report, mean(json.loads(row)["loss"] for row in rows[-LAST:])
 

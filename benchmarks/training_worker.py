@@ -24,11 +24,11 @@ from recorded_pairs import MAX_LENGTH, read_pairs
 from scdpo.policies import Policy, load_policy, load_tokenizer
 from scdpo.records import Pair
 from scdpo.training.config import Checkpointing
-from scdpo.training.dpo import train_dpo
 from scdpo.training.dpo_config import DPOConfig, LoraSettings
 from scdpo.training.pair_batches import tree_batches
+from scdpo.training.preference import train
 from scdpo.training.preference_trainer import PreferenceTrainer
-from scdpo.training.scoring import Way, attending
+from scdpo.training.scoring import TreeScoring, using_attention
 from scdpo.training.steps import by_question, plan_epochs
 from scdpo.training.tokens import PairTokens, tokenise
 
@@ -162,9 +162,9 @@ def tokens_of(pairs: Sequence[Pair], policy: Any) -> tuple[PairTokens, ...]:
 
 
 def train_ours(job: Job) -> Outcome:
-    """With `train_dpo`."""
+    """With `train`."""
     pairs, config, meter = read_pairs(Path(job.pairs)), settings(job), Meter(job.warm_up)
-    report = train_dpo(job.policy, pairs, config, Path(job.out), progress=meter.step)
+    report = train(job.policy, pairs, Path(job.out), config=config, progress=meter.step)
     outcome = meter.outcome
     assert report.n_pairs == len(pairs)
     tokens = tokens_of(pairs, _encoder(job.policy))
@@ -183,7 +183,7 @@ def _encoder(policy: str) -> Policy:
 
 
 def _plan(tokens: Sequence[PairTokens], job: Job) -> list[tuple[int, ...]]:
-    """The pairs of every optimizer step, as `train_dpo` plans them."""
+    """The pairs of every optimizer step, as `train` plans them."""
     groups = by_question([pair.prompt_ids for pair in tokens], job.batch_size)
     plan = plan_epochs(groups, job.batch_size, job.epochs, SEED)
     steps = [step.examples for step in plan]
@@ -213,7 +213,7 @@ def train_trl(job: Job) -> Outcome:
     datasets.disable_progress_bars()
     disable_progress_bar()
     os.environ["TQDM_DISABLE"] = "1"
-    torch.set_flush_denormal(True)  # as train_dpo does
+    torch.set_flush_denormal(True)  # as train does
     pairs, meter = read_pairs(Path(job.pairs)), Meter(job.warm_up)
     encoder = _encoder(job.policy)
     tokens = tokens_of(pairs, encoder)
@@ -334,11 +334,11 @@ def compare_gradients(job: Job) -> Outcome:
             parameter += 0.01 * parameter.std() * torch.randn_like(parameter)
     losses: list[float] = []
     gradients: list[torch.Tensor] = []
-    for way in (Way("flex" if job.gpu else "paths"), None):
+    for way in (TreeScoring("flex" if job.gpu else "paths"), None):
         trainer.way = way
         policy.model.zero_grad()
         total = 0.0
-        with attending(policy.model, way.backend if way else None):
+        with using_attention(policy.model, way.backend if way else None):
             work = trainer.work(trainer.steps[0], 0, 1)
             for micro_batch in work.micro_batches:
                 loss = trainer.loss(policy.model, micro_batch, counts=False) / work.n_items

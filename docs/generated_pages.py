@@ -198,8 +198,8 @@ def commands_page() -> str:
     """Every command with its arguments and options, as Markdown."""
     import typer
 
-    from scdpo.cli.app import app
     from scdpo.cli import main  # noqa: F401  (registers the commands)
+    from scdpo.cli.app import app
 
     group: Any = typer.main.get_command(app)
     parts = [COMMANDS_INTRODUCTION]

@@ -19,9 +19,10 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 from scdpo.training import scoring
-from scdpo.training.dpo import DPOConfig, train_dpo
+from scdpo.training.dpo_config import DPOConfig
+from scdpo.training.preference import train
 from scdpo.training.preference_trainer import PreferenceTrainer
-from scdpo.training.processes import joined, leave
+from scdpo.training.processes import close_process_group, process_group
 from tiny_pairs import question_pairs
 
 PAIRS = [pair for i in range(5) for pair in question_pairs(i, branches=1 + i % 3)]
@@ -82,7 +83,7 @@ def main() -> None:
         allow_deepspeed()
     report_sharding()
     scoring.LOGITS_BYTES = 4 * 64 * 8  # so that the log-probs are made in chunks
-    state = joined()
+    state = process_group()
     assert state.num_processes == int(os.environ["WORLD_SIZE"]), "not in one group"
     settings = DPOConfig.model_validate_json(config)
     kill_at = int(os.environ.get("KILL_AT", "0"))
@@ -91,9 +92,9 @@ def main() -> None:
         if done == kill_at and kill_at:
             os._exit(9)
 
-    train_dpo(Path(policy), PAIRS, settings, Path(out), heldout=PAIRS[:3], progress=progress)
+    train(Path(policy), PAIRS, Path(out), config=settings, heldout=PAIRS[:3], progress=progress)
     sys.stdout.write(f"{kind} {AcceleratorState().distributed_type.value}\n")
-    leave()
+    close_process_group()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from scdpo.errors import InputError, MissingDependency
 from scdpo.policies import load_policy
-from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
+from scdpo.training.dpo_config import DPOConfig, TrainingReport
+from scdpo.training.preference import train
 from scdpo.training.references import ReferenceCache
 from tiny_pairs import make_policy, question_pairs
 
@@ -51,7 +52,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_an_adapter_is_trained_and_merged(policy: Path, tmp_path: Path) -> None:
-    report = train_dpo(policy, PAIRS, config(), tmp_path, heldout=PAIRS[:4])
+    report = train(policy, PAIRS, tmp_path, config=config(), heldout=PAIRS[:4])
     assert report.first_loss == pytest.approx(math.log(2), abs=1e-5)
     assert report.final_loss < report.first_loss
     adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -69,9 +70,9 @@ def test_an_adapter_is_trained_and_merged(policy: Path, tmp_path: Path) -> None:
 
 
 def test_the_merged_policy_has_the_reported_margin(policy: Path, tmp_path: Path) -> None:
-    first = train_dpo(policy, PAIRS, config(), tmp_path / "a", heldout=PAIRS[:4])
-    second = train_dpo(
-        tmp_path / "a" / "policy", PAIRS, config(), tmp_path / "b", heldout=PAIRS[:4]
+    first = train(policy, PAIRS, tmp_path / "a", config=config(), heldout=PAIRS[:4])
+    second = train(
+        tmp_path / "a" / "policy", PAIRS, tmp_path / "b", config=config(), heldout=PAIRS[:4]
     )
     assert first.heldout_after is not None
     assert second.heldout_before is not None
@@ -83,8 +84,8 @@ def test_the_merged_policy_has_the_reported_margin(policy: Path, tmp_path: Path)
 
 def test_the_reference_is_the_base_with_the_adapter_off(policy: Path, tmp_path: Path) -> None:
     """Computed with every step, or once; or once more after the file was lost half-way."""
-    train_dpo(policy, PAIRS, config(), tmp_path / "cached")
-    train_dpo(policy, PAIRS, config(reference="online"), tmp_path / "online")
+    train(policy, PAIRS, tmp_path / "cached", config=config())
+    train(policy, PAIRS, tmp_path / "online", config=config(reference="online"))
     assert losses(tmp_path / "online") == pytest.approx(losses(tmp_path / "cached"), abs=1e-5)
 
     class Killed(Exception):
@@ -95,18 +96,18 @@ def test_the_reference_is_the_base_with_the_adapter_off(policy: Path, tmp_path: 
             raise Killed
 
     with pytest.raises(Killed):
-        train_dpo(policy, PAIRS, config(), tmp_path / "lost", progress=kill)
+        train(policy, PAIRS, tmp_path / "lost", config=config(), progress=kill)
     (tmp_path / "lost" / "references.npz").unlink()
-    report = train_dpo(policy, PAIRS, config(), tmp_path / "lost")
+    report = train(policy, PAIRS, tmp_path / "lost", config=config())
     assert report.resumed_at_step == 1
     assert losses(tmp_path / "lost") == pytest.approx(losses(tmp_path / "cached"), abs=1e-5)
 
 
 def test_full_and_adapter_trainings_share_reference_log_probs(policy: Path, tmp_path: Path) -> None:
     cache = tmp_path / "references.npz"
-    train_dpo(policy, PAIRS, config(lora=None), tmp_path / "full", references=cache)
+    train(policy, PAIRS, tmp_path / "full", config=config(lora=None), references=cache)
     written = cache.stat().st_mtime_ns
-    train_dpo(policy, PAIRS, config(), tmp_path / "adapter", references=cache)
+    train(policy, PAIRS, tmp_path / "adapter", config=config(), references=cache)
     assert cache.stat().st_mtime_ns == written
 
 
@@ -114,7 +115,7 @@ def test_full_and_adapter_trainings_share_reference_log_probs(policy: Path, tmp_
 def test_four_bit_weights_carry_an_adapter(again: bool | str, policy: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is an extra")
     settings = config(lora={"rank": 4, "quantize": True}, epochs=4, gradient_checkpointing=again)
-    report: TrainingReport = train_dpo(policy, PAIRS, settings, tmp_path, heldout=PAIRS[:4])
+    report: TrainingReport = train(policy, PAIRS, tmp_path, config=settings, heldout=PAIRS[:4])
     assert report.first_loss == pytest.approx(math.log(2), abs=1e-5)
     assert report.final_loss < report.first_loss - 0.05
     adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -127,10 +128,10 @@ def test_what_is_missing_is_said_in_a_line(
     policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match=r"lora\.targets: .*nowhere"):
-        train_dpo(policy, PAIRS, config(lora={"targets": ["nowhere"]}), tmp_path / "a")
+        train(policy, PAIRS, tmp_path / "a", config=config(lora={"targets": ["nowhere"]}))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingDependency, match=r"pip install 'scdpo\[qlora\]'"):
-        train_dpo(policy, PAIRS, config(lora={"quantize": True}), tmp_path / "b")
+        train(policy, PAIRS, tmp_path / "b", config=config(lora={"quantize": True}))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingDependency, match=r"pip install 'scdpo\[peft\]'"):
-        train_dpo(policy, PAIRS, config(), tmp_path / "c")
+        train(policy, PAIRS, tmp_path / "c", config=config())

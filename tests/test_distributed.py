@@ -19,7 +19,8 @@ from distributed_worker import PAIRS
 from scdpo.pipeline.recipe import load_recipe
 from scdpo.pipeline.run import Run
 from scdpo.policies import load_policy
-from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
+from scdpo.training.dpo_config import DPOConfig, TrainingReport
+from scdpo.training.preference import train
 from scdpo.training.sft_config import SFTReport
 from small_runs import write_recipe, write_recorded
 from tiny_pairs import make_policy
@@ -73,7 +74,7 @@ def alone(policy: Path, out: Path, settings: DPOConfig) -> TrainingReport:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return train_dpo(policy, PAIRS, settings, out, heldout=PAIRS[:3])
+        return train(policy, PAIRS, out, config=settings, heldout=PAIRS[:3])
     finally:
         torch.set_num_threads(threads)
 

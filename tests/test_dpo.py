@@ -16,8 +16,9 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from scdpo.errors import DataError, InputError, PolicyError, ScdpoError, StoreError
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Step
-from scdpo.training.dpo import DPOConfig, TrainingReport, train_dpo
+from scdpo.training.dpo_config import DPOConfig, TrainingReport
 from scdpo.training.padding import pad_sequences
+from scdpo.training.preference import train
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 from scdpo.training.scoring import score_padded
 from scdpo.training.steps import by_question, plan_epochs
@@ -65,9 +66,9 @@ def test_loss_starts_at_ln2_with_fresh_and_with_cached_references(
     policy: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "references.npz"
-    fresh = train_dpo(policy, PAIRS, CONFIG, tmp_path / "a", references=cache)
+    fresh = train(policy, PAIRS, tmp_path / "a", config=CONFIG, references=cache)
     written = cache.stat().st_mtime_ns
-    cached = train_dpo(policy, PAIRS, config(seed=1), tmp_path / "b", references=cache)
+    cached = train(policy, PAIRS, tmp_path / "b", config=config(seed=1), references=cache)
     assert cache.stat().st_mtime_ns == written
     for report, out in ((fresh, tmp_path / "a"), (cached, tmp_path / "b")):
         assert report.first_loss == pytest.approx(LN2, abs=1e-6)
@@ -76,11 +77,11 @@ def test_loss_starts_at_ln2_with_fresh_and_with_cached_references(
 
 def test_training_prefers_the_chosen_and_reports_it(policy: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    report = train_dpo(
+    report = train(
         policy,
         PAIRS,
-        config(epochs=4),
         tmp_path,
+        config=config(epochs=4),
         heldout=PAIRS[:3],
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -101,7 +102,7 @@ def test_training_prefers_the_chosen_and_reports_it(policy: Path, tmp_path: Path
 
 def test_heldout_metrics_are_those_of_the_saved_policy(policy: Path, tmp_path: Path) -> None:
     held = PAIRS[1]
-    report = train_dpo(policy, PAIRS, CONFIG, tmp_path, heldout=[held])
+    report = train(policy, PAIRS, tmp_path, config=CONFIG, heldout=[held])
     assert report.heldout_after is not None
     margins = []
     for path in (policy, tmp_path / "policy"):
@@ -119,13 +120,13 @@ def test_heldout_metrics_are_those_of_the_saved_policy(policy: Path, tmp_path: P
 def test_step_controlled_at_k_0_is_naive(policy: Path, tmp_path: Path) -> None:
     naive = [make_pair(i) for i in range(6)]
     at_zero = [pair.model_copy(update={"kind": "step_controlled"}) for pair in naive]
-    train_dpo(policy, naive, CONFIG, tmp_path / "naive")
-    train_dpo(policy, at_zero, CONFIG, tmp_path / "zero")
+    train(policy, naive, tmp_path / "naive", config=CONFIG)
+    train(policy, at_zero, tmp_path / "zero", config=CONFIG)
     assert torch.equal(weights(tmp_path / "naive/policy"), weights(tmp_path / "zero/policy"))
 
 
 def test_weights_change_at_the_papers_learning_rate(policy: Path, tmp_path: Path) -> None:
-    train_dpo(policy, PAIRS, config(learning_rate=1e-7), tmp_path)
+    train(policy, PAIRS, tmp_path, config=config(learning_rate=1e-7))
     moved = (weights(tmp_path / "policy") - weights(policy)).abs()
     assert (moved > 0).float().mean() > 0.5
     assert moved.max() < 1e-6
@@ -134,7 +135,7 @@ def test_weights_change_at_the_papers_learning_rate(policy: Path, tmp_path: Path
 def test_loss_does_not_depend_on_the_micro_batch_size(policy: Path, tmp_path: Path) -> None:
     curves = []
     for size in (1, 2, 8):
-        train_dpo(policy, PAIRS, config(micro_batch_size=size), tmp_path / str(size))
+        train(policy, PAIRS, tmp_path / str(size), config=config(micro_batch_size=size))
         curves.append(losses(tmp_path / str(size)))
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
     assert curves[2] == pytest.approx(curves[0], abs=1e-5)
@@ -159,7 +160,7 @@ def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
     reports, curves = {}, {}
     for name, changes in ways.items():
         settings = config(learning_rate=3e-3, epochs=3, **changes)
-        reports[name] = train_dpo(policy, QUESTIONS, settings, tmp_path / name)
+        reports[name] = train(policy, QUESTIONS, tmp_path / name, config=settings)
         curves[name] = losses(tmp_path / name)
     for name in ways:
         assert curves[name][0] == pytest.approx(LN2, abs=1e-6), name
@@ -184,7 +185,7 @@ def test_a_compiled_decoder_trains_the_same(
     options = {"epochs": 1, "attention": attention, "gradient_checkpointing": again}
     for compiled in (False, True):
         settings = config(compile=compiled, **options)
-        train_dpo(policy, QUESTIONS, settings, tmp_path / str(compiled))
+        train(policy, QUESTIONS, tmp_path / str(compiled), config=settings)
     curves = [losses(tmp_path / str(compiled)) for compiled in (False, True)]
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
     assert weights(tmp_path / "True" / "policy").shape == weights(policy).shape
@@ -193,7 +194,7 @@ def test_a_compiled_decoder_trains_the_same(
 def test_loss_does_not_depend_on_the_rows(policy: Path, tmp_path: Path) -> None:
     curves = []
     for size in (16, 64, 4096):  # a row a question (or less), some rows, one row
-        train_dpo(policy, QUESTIONS, config(row_tokens=size), tmp_path / str(size))
+        train(policy, QUESTIONS, tmp_path / str(size), config=config(row_tokens=size))
         curves.append(losses(tmp_path / str(size)))
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
     assert curves[2] == pytest.approx(curves[0], abs=1e-5)
@@ -201,7 +202,7 @@ def test_loss_does_not_depend_on_the_rows(policy: Path, tmp_path: Path) -> None:
 
 
 def test_metrics_are_logged_for_each_kind_of_pair(policy: Path, tmp_path: Path) -> None:
-    train_dpo(policy, QUESTIONS, config(learning_rate=3e-3), tmp_path)
+    train(policy, QUESTIONS, tmp_path, config=config(learning_rate=3e-3))
     for row in logged(tmp_path):
         naive, controlled = row.get("naive/pairs", 0), row.get("step_controlled/pairs", 0)
         assert naive + controlled == row["pairs"]
@@ -227,7 +228,7 @@ def test_metrics_reach_the_trainers_loggers(policy: Path, tmp_path: Path) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Board)
-        train_dpo(policy, QUESTIONS, config(report_to=["tensorboard"]), tmp_path)
+        train(policy, QUESTIONS, tmp_path, config=config(report_to=["tensorboard"]))
     assert {"loss", "margin", "naive/accuracy", "tokens_per_second", "tokens_saved"} <= set(seen)
 
 
@@ -248,7 +249,7 @@ def test_every_loss_is_the_same_for_trees_and_pairs(
 ) -> None:
     for computation in ("tree", "pairs"):
         settings = config(epochs=1, computation=computation, **changes)
-        train_dpo(policy, QUESTIONS, settings, tmp_path / computation)
+        train(policy, QUESTIONS, tmp_path / computation, config=settings)
     # DPOP's penalty begins exactly where the training does, so that the last bit of the first
     # log-probs decides whether the first step feels it.
     rel = 1e-2 if settings.loss == "dpop" else 1e-4
@@ -262,32 +263,32 @@ def test_a_model_that_cannot_score_trees_trains_on_pairs_and_says_so(
     mamba = MambaForCausalLM(MambaConfig(**shape))
     save_policy(Policy("mamba", mamba, load_policy(policy).tokenizer), tmp_path / "mamba")
     said: list[str] = []
-    report = train_dpo(tmp_path / "mamba", PAIRS, CONFIG, tmp_path / "out", note=said.append)
+    report = train(tmp_path / "mamba", PAIRS, tmp_path / "out", config=CONFIG, note=said.append)
     assert report.computation == "pairs"
     assert report.first_loss == pytest.approx(LN2, abs=1e-5)
     assert len(said) == 1
     assert "cannot score token trees (paths: " in said[0]
     with pytest.raises(InputError, match=r"computation: .* cannot score token trees"):
-        train_dpo(tmp_path / "mamba", PAIRS, config(computation="tree"), tmp_path / "tree")
+        train(tmp_path / "mamba", PAIRS, tmp_path / "tree", config=config(computation="tree"))
 
 
 def test_references_survive_another_shuffle_and_are_gone_when_deleted(
     policy: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Killed):
-        train_dpo(policy, QUESTIONS, CONFIG, tmp_path, progress=kill_at(3))
+        train(policy, QUESTIONS, tmp_path, config=CONFIG, progress=kill_at(3))
     written = (tmp_path / "references.npz").read_bytes()
-    train_dpo(
+    train(
         policy,
         QUESTIONS[::-1],
-        config(seed=9),
         tmp_path / "other",
+        config=config(seed=9),
         references=tmp_path / "references.npz",
     )
     assert (tmp_path / "references.npz").read_bytes() == written
     (tmp_path / "references.npz").unlink()
     with pytest.raises(ScdpoError, match="log-probs of the initial policy are gone"):
-        train_dpo(policy, QUESTIONS, CONFIG, tmp_path)
+        train(policy, QUESTIONS, tmp_path, config=CONFIG)
 
 
 class Killed(Exception):
@@ -305,16 +306,16 @@ def kill_at(step: int) -> Callable[[int, int], None]:
 def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     policy: Path, tmp_path: Path
 ) -> None:
-    whole = train_dpo(policy, PAIRS, CONFIG, tmp_path / "whole", heldout=PAIRS[:2])
+    whole = train(policy, PAIRS, tmp_path / "whole", config=CONFIG, heldout=PAIRS[:2])
     cut = tmp_path / "cut"
     resumed: TrainingReport | None = None
     for step in (1, 3, 5):
         with pytest.raises(Killed):
-            train_dpo(policy, PAIRS, CONFIG, cut, heldout=PAIRS[:2], progress=kill_at(step))
+            train(policy, PAIRS, cut, config=CONFIG, heldout=PAIRS[:2], progress=kill_at(step))
     broken = cut / "checkpoints" / "checkpoint-999"
     broken.mkdir()
     (broken / "trainer_state.json").write_text('{"global_step": 9')
-    resumed = train_dpo(policy, PAIRS, CONFIG, cut, heldout=PAIRS[:2])
+    resumed = train(policy, PAIRS, cut, config=CONFIG, heldout=PAIRS[:2])
     assert resumed.resumed_at_step == 4
     assert torch.equal(weights(cut / "policy"), weights(tmp_path / "whole/policy"))
     assert losses(cut) == losses(tmp_path / "whole")
@@ -324,32 +325,34 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
 def test_a_finished_training_returns_its_report_and_another_is_refused(
     policy: Path, tmp_path: Path
 ) -> None:
-    report = train_dpo(policy, PAIRS, CONFIG, tmp_path)
-    assert train_dpo(policy, PAIRS, CONFIG, tmp_path, progress=kill_at(0)) == report
+    report = train(policy, PAIRS, tmp_path, config=CONFIG)
+    assert train(policy, PAIRS, tmp_path, config=CONFIG, progress=kill_at(0)) == report
     for pairs, settings in ((PAIRS[1:], CONFIG), (PAIRS, config(beta=0.2))):
         with pytest.raises(StoreError, match="other settings, examples or initial policy"):
-            train_dpo(policy, pairs, settings, tmp_path)
+            train(policy, pairs, tmp_path, config=settings)
 
 
 def test_unusable_pairs_are_dropped_and_counted(policy: Path, tmp_path: Path) -> None:
     long = make_pair(90, rejected=(Step(kind="text", text=text(1, 60)),))
     over_context = make_pair(91, chosen=(Step(kind="text", text=text(2, 140)),))
     empty = make_pair(92, chosen=(Step(kind="code", text="", host_text="w1 w2"),))
-    report = train_dpo(policy, [*PAIRS, long, over_context, empty], config(max_length=60), tmp_path)
+    report = train(
+        policy, [*PAIRS, long, over_context, empty], tmp_path, config=config(max_length=60)
+    )
     assert (report.n_pairs, report.dropped) == (10, {"too_long": 2, "nothing_counts": 1})
     assert all(math.isfinite(loss) for loss in losses(tmp_path))
     with pytest.raises(InputError, match="none of 2 pairs can be trained on: 1 too_long, 1 noth"):
-        train_dpo(policy, [over_context, empty], CONFIG, tmp_path / "none")
+        train(policy, [over_context, empty], tmp_path / "none", config=CONFIG)
     with pytest.raises(InputError, match="no pairs"):
-        train_dpo(policy, [], CONFIG, tmp_path / "none")
+        train(policy, [], tmp_path / "none", config=CONFIG)
 
 
 def test_wrong_input_is_one_line(policy: Path, tmp_path: Path) -> None:
     foreign = make_pair(3, prompt_ids=(900,))
     with pytest.raises(InputError, match=r"pair p3: token id 900, but .* has 64 tokens"):
-        train_dpo(policy, [foreign], CONFIG, tmp_path / "out")
+        train(policy, [foreign], tmp_path / "out", config=CONFIG)
     with pytest.raises(PolicyError):
-        train_dpo(tmp_path / "nowhere", PAIRS, CONFIG, tmp_path / "out")
+        train(tmp_path / "nowhere", PAIRS, tmp_path / "out", config=CONFIG)
     with pytest.raises(ValueError, match="batch_size 4 is not a multiple of micro_batch_size 3"):
         config(micro_batch_size=3)
     with pytest.raises(ValueError, match="should be False, True or 'selective'"):
@@ -359,7 +362,7 @@ def test_wrong_input_is_one_line(policy: Path, tmp_path: Path) -> None:
     not_a_cache = tmp_path / "references.npz"
     not_a_cache.write_bytes(b"PK torn")
     with pytest.raises(DataError, match="not a reference cache"):
-        train_dpo(policy, PAIRS, CONFIG, tmp_path / "out", references=not_a_cache)
+        train(policy, PAIRS, tmp_path / "out", config=CONFIG, references=not_a_cache)
 
 
 def test_a_reference_is_not_reused_when_anything_it_depends_on_changed(policy: Path) -> None:
@@ -386,9 +389,9 @@ def test_the_reference_cache_keeps_entries_and_computes_only_what_is_missing(
     policy: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "references.npz"
-    train_dpo(policy, PAIRS[:4], CONFIG, tmp_path / "a", references=cache)
+    train(policy, PAIRS[:4], tmp_path / "a", config=CONFIG, references=cache)
     before = dict(ReferenceCache(cache).logps)
-    train_dpo(policy, PAIRS[:6], CONFIG, tmp_path / "b", references=cache)
+    train(policy, PAIRS[:6], tmp_path / "b", config=CONFIG, references=cache)
     after = ReferenceCache(cache).logps
     assert (len(before), len(after)) == (8, 12)
     assert before.items() <= after.items()
@@ -400,7 +403,7 @@ def test_losses_agree_with_trl(policy: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     pairs = [make_pair(i // 2, branch=i % 2 * 2) for i in range(30)]
     settings = config(epochs=1, micro_batch_size=4, learning_rate=3e-3)
-    train_dpo(policy, pairs, settings, tmp_path / "ours")
+    train(policy, pairs, tmp_path / "ours", config=settings)
 
     loaded = load_policy(policy, device="cpu")
     groups = by_question([pair.prompt for pair in pairs])

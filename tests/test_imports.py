@@ -15,6 +15,7 @@ MAX_LINES = 400
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 DESIGN = SOURCE.parents[1] / "docs" / "design.md"
+WINGS = "## Wings of the sandbox"
 
 
 def table_of_rooms(text: str) -> dict[str, tuple[int, set[str]]]:
@@ -29,7 +30,10 @@ def table_of_rooms(text: str) -> dict[str, tuple[int, set[str]]]:
             room = name.removesuffix("/").removesuffix(".py")
             listed["" if room == "__init__" else room] = int(floor), allowed
     return {
-        room: (floor, {name for part in allowed.split(", ") for name in _rooms(part, floor, listed)})
+        room: (
+            floor,
+            {name for part in allowed.split(", ") for name in _rooms(part, floor, listed)},
+        )
         for room, (floor, allowed) in listed.items()
     }
 
@@ -118,7 +122,7 @@ def test_rooms_import_downwards() -> None:
 
 @pytest.mark.parametrize("words", ["everything", "floor one", "stores"])
 def test_the_table_is_read_or_refused(words: str) -> None:
-    with pytest.raises(ValueError, match="no room|invalid literal"):
+    with pytest.raises(ValueError, match=r"no room|invalid literal"):
         table_of_rooms(f"| 2 | `store/` | rows | {words} |")
 
 
@@ -159,12 +163,102 @@ def test_the_walk_sees_every_way_to_import(module: str, line: str, complaint: st
         ("store.py", "from scdpo import __version__"),
         ("store.py", "import scdpo\nx = scdpo.__file__"),
         ("engines/http.py", "from scdpo.policies import policy_path"),
-        ("cli/app.py", "from scdpo.training.dpo import train"),
+        ("cli/app.py", "from scdpo.training.preference import train"),
         ("store.py", "import json, typing"),
     ],
 )
 def test_the_walk_allows_what_the_table_allows(module: str, line: str) -> None:
     assert violations(SOURCE / module, ast.parse(line)) == []
+
+
+def wings() -> dict[str, set[str]]:
+    """Wing of the sandbox → wings that it may import, as the table of docs/sandbox.md says."""
+    docs = SOURCE.parents[1] / "docs" / "sandbox.md"
+    section = docs.read_text(encoding="utf-8").partition(WINGS)[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| `")]
+    names = {row[0].strip(" `/"): row[-1] for row in rows}
+    return {
+        wing: {word.strip() for word in allowed.split(",")} - {"nothing"}
+        for wing, allowed in names.items()
+    }
+
+
+def crossings(path: Path, tree: ast.AST) -> list[str]:
+    """Imports of a module of the sandbox that its wing may not make."""
+    inside = path.relative_to(SOURCE / "sandbox").parts
+    if len(inside) == 1:
+        return []  # the face
+    table, wing = wings(), inside[0]
+    found = []
+    for line, name in imported(path, tree):
+        _, room, *rest = [*name.split("."), "", ""]
+        if room != "sandbox":
+            # Only the owner's process has what other rooms need, such as pydantic.
+            if room and wing != "host":
+                found.append(f"{wing}, line {line}: {name}")
+        elif rest[0] != wing and rest[0] not in table[wing]:
+            found.append(f"{wing}, line {line}: {name}")
+    return found
+
+
+def test_the_sandbox_has_the_wings_of_its_table() -> None:
+    folders = {
+        path.name for path in (SOURCE / "sandbox").iterdir() if (path / "__init__.py").is_file()
+    }
+    assert wings().keys() == folders
+    assert all(allowed <= folders for allowed in wings().values())
+    loose = {path.name for path in (SOURCE / "sandbox").glob("*.py")}
+    assert loose == {"__init__.py"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if room_of(path) == "sandbox"],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_a_module_of_the_sandbox_imports_only_what_its_wing_may(path: Path) -> None:
+    assert crossings(path, ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("notebook/cell.py", "from scdpo.sandbox.processes import wire"),
+        ("notebook/cell.py", "from scdpo.sandbox import Execution"),
+        ("notebook/cell.py", "from scdpo.errors import SandboxError"),
+        ("walls/view.py", "def f():\n    from ..processes.boot import main"),
+        ("processes/boot.py", "import scdpo.sandbox.host.client"),
+        ("host/client.py", "from scdpo.sandbox.notebook.cell import Notebook"),
+    ],
+)
+def test_the_walk_sees_a_crossing(module: str, line: str) -> None:
+    assert len(crossings(SOURCE / "sandbox" / module, ast.parse(line))) == 1
+
+
+def test_other_rooms_import_the_sandbox_by_its_face() -> None:
+    inner = {("scdpo", "sandbox", wing) for wing in wings()}
+    found = []
+    for path in MODULES:
+        if room_of(path) != "sandbox":
+            names = imported(path, ast.parse(path.read_text(encoding="utf-8")))
+            found += [
+                f"{path.relative_to(SOURCE)}:{line} imports {name}"
+                for line, name in names
+                if tuple(name.split(".")[:3]) in inner
+            ]
+    assert found == []
+
+
+def test_the_processes_of_a_sandbox_need_neither_pydantic_nor_asyncio() -> None:
+    code = "import scdpo.sandbox.processes.boot; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"pydantic", "asyncio", "numpy", *HEAVY}
+    assert "scdpo.sandbox.notebook.cell" in done.stdout.split()
+    assert "scdpo.sandbox.host" not in done.stdout.split()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))

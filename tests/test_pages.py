@@ -131,7 +131,7 @@ def test_a_proc_that_does_not_show_the_process_is_no_error() -> None:
         "result = {'same': digest() == before, 'said': said}"
     )
     assert got["same"]
-    assert got["said"].startswith("huge pages: not to be had here (")
+    assert got["said"].startswith("huge pages: not available here (")
 
 
 def test_a_kernel_that_refuses_is_named_and_nothing_breaks() -> None:

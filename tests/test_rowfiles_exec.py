@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gzip
 import json
@@ -23,7 +24,7 @@ import scdpo.rowfiles.driver
 import scdpo.rowfiles.source
 from row_files import read, write
 from scdpo.errors import DataError, ScdpoError, StoreError
-from scdpo.rowfiles import ExecSummary, exec_rows
+from scdpo.rowfiles import ExecSummary, exec_rows, exec_rows_async
 from scdpo.sandbox import Execution, ProcessSandbox, SandboxConfig
 from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
@@ -186,6 +187,17 @@ def test_what_waits_for_a_slow_row_is_bounded(
     assert done("in.jsonl").rows == 51
     assert 2 < watched.begun_when_first_was_done <= 8
     assert [row["outputs"] for row in read("out.jsonl")[1:]] == [[str(i)] for i in range(50)]
+
+
+def test_rows_can_be_run_while_an_event_loop_runs() -> None:
+    write("in.jsonl", *sums(3))
+
+    async def body() -> list[ExecSummary]:
+        waited = exec_rows("in.jsonl", Path("first.jsonl"), CONFIG)
+        return [waited, await exec_rows_async(Path("in.jsonl"), Path("second.jsonl"), CONFIG)]
+
+    assert [summary.rows for summary in asyncio.run(body())] == [3, 3]
+    assert read("first.jsonl") == read("second.jsonl")
 
 
 # ---- pipes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import row_files
 from row_files import read, write
 from scdpo.errors import ScdpoError, StoreError
 from scdpo.grading import GradingConfig
-from scdpo.rowfiles import GradeSummary, grade_rows
+from scdpo.rowfiles import GradeSummary, grade_rows, grade_rows_async
 from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
@@ -111,6 +112,28 @@ def test_a_prediction_goes_before_a_solution_also_where_it_is_null() -> None:
     assert ["found" in row for row in read("out.jsonl")] == [True, False, False]
 
 
+def test_a_row_may_say_that_its_question_asks_for_several_values() -> None:
+    solution = {"answer": "15", "solution": r"There are \boxed{15} novelists and \boxed{9} poets."}
+    prediction = {"answer": "15", "prediction": "15 and 9"}
+    write(
+        "in.jsonl", *(row | {"several": s} for row in (solution, prediction) for s in (True, False))
+    )
+    done("in.jsonl")
+    assert [row["verdict"] for row in read("out.jsonl")] == ["correct", "wrong"] * 2
+
+
+def test_a_question_that_asks_for_several_values() -> None:
+    text = "There are \\boxed{15} novelists and \\boxed{9} poets."
+    row = {"answer": "15", "solution": text}
+    write(
+        "in.jsonl", row | {"several": True}, {"answer": 15, "several": True, "prediction": "7, 9"}
+    )
+    done("in.jsonl")
+    first, second = read("out.jsonl")
+    assert (first["verdict"], first["found"]) == ("correct", "15, 9")
+    assert second["verdict"] == "wrong"
+
+
 def test_the_papers_rule_takes_the_first_box_and_leaves_nothing_undecided(capsys: Capture) -> None:
     solution = {"answer": 15, "solution": r"\boxed{15} novelists and \boxed{9} poets"}
     write("in.jsonl", solution, {"answer": 15, "prediction": None})
@@ -153,6 +176,17 @@ def test_a_solution_of_ten_megabytes_is_searched_soon(text: str) -> None:
     write("in.jsonl", {"answer": 8, "solution": text + " The answer is 8."})
     done("in.jsonl")
     assert '"verdict":"' in Path("out.jsonl").read_text()[-60:]
+
+
+def test_rows_can_be_judged_while_an_event_loop_runs() -> None:
+    write("in.jsonl", *sums(3))
+
+    async def body() -> list[GradeSummary]:
+        waited = grade_rows("in.jsonl", Path("first.jsonl"), CONFIG)
+        return [waited, await grade_rows_async(Path("in.jsonl"), Path("second.jsonl"), CONFIG)]
+
+    assert [summary.rows for summary in asyncio.run(body())] == [3, 3]
+    assert read("first.jsonl") == read("second.jsonl")
 
 
 # ---- pipes
@@ -299,6 +333,10 @@ BAD_LINES = {
     "no golds": (b'{"answer": [], "prediction": 3}', "in.jsonl, line 1: answer: the list is empty"),
     "NaN gold": (b'{"answer": NaN, "prediction": 3}', "in.jsonl, line 1: answer: a text or a numb"),
     "true": (b'{"answer": 3, "prediction": true}', "in.jsonl, line 1: prediction: a text or a num"),
+    "several": (
+        b'{"answer": 3, "prediction": 3, "several": 1}',
+        "in.jsonl, line 1: several: true or false is expected, found 1",
+    ),
     "a number": (b'{"answer": 3, "solution": 3}', "in.jsonl, line 1: solution: a text is expected"),
     "empty": (b"", "in.jsonl: contains no rows"),
     "deep": (b'{"answer": ' + b"[" * 100_000, "in.jsonl, line 1: not JSON: nested too deeply"),

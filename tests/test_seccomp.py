@@ -259,7 +259,7 @@ def test_it_needs_no_privilege():
         group=65534,
         extra_groups=[],
         cwd="/",
-        env={"PYTHONPATH": str(Path(seccomp.__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(Path(seccomp.__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )

@@ -25,7 +25,8 @@ from scdpo.training.optimizers import MuonWithAdamW, split_parameters
 from scdpo.training.packing import pack
 from scdpo.training.padding import pad_sequences
 from scdpo.training.scoring import score_padded
-from scdpo.training.sft import SFTConfig, examples_from_solutions, sft_policy, train_sft
+from scdpo.training.sft_config import SFTConfig
+from scdpo.training.supervised import examples_from_solutions, sft
 from scdpo.training.tree import MaskedIds
 
 SHAPE = FreshPolicyConfig(
@@ -256,7 +257,7 @@ def test_the_first_loss_is_the_mean_over_the_counted_tokens_of_the_batch(tmp_pat
     lengths = [len(ids) for ids, _ in EXAMPLES]
     batch = [EXAMPLES[i] for i in epoch_order(lengths, 4, 0, 0, group=16, drop_last=True)[:4]]
     expected = mean_nll(policy.model, batch)
-    report = train_sft(policy, EXAMPLES, CONFIG, tmp_path)
+    report = sft(policy, EXAMPLES, tmp_path, config=CONFIG)
     assert report.first_loss == pytest.approx(expected, abs=1e-5)
 
 
@@ -267,7 +268,7 @@ def test_losses_do_not_depend_on_micro_batches_or_packing(tmp_path: Path, optimi
     for number, way in enumerate(ways):
         out = tmp_path / str(number)
         settings = config(optimizer=optimizer, learning_rate=1e-3, muon_learning_rate=1e-3, **way)
-        train_sft(fresh(), EXAMPLES, settings, out)
+        sft(fresh(), EXAMPLES, out, config=settings)
         curves.append(losses(out))
     # Muon orthogonalises in bf16, so that a last bit of a gradient can become a visible one.
     close = 1e-5 if optimizer == "adamw" else 1e-3
@@ -283,7 +284,7 @@ def test_training_learns_what_counts_alone(tmp_path: Path, optimizer: str) -> No
     policy = fresh()
     before = mean_nll(policy.model, examples)
     settings = config(optimizer=optimizer, epochs=4, learning_rate=0.01)
-    report = train_sft(policy, examples, settings, tmp_path)
+    report = sft(policy, examples, tmp_path, config=settings)
     assert report.final_loss < report.first_loss - 1
     trained = load_policy(tmp_path / "policy", device="cpu").model
     assert torch.equal(weights(trained), weights(policy.model))
@@ -313,12 +314,12 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     settings = config(epochs=2.5, **changes)
-    whole = train_sft(fresh(), EXAMPLES, settings, tmp_path / "whole")
+    whole = sft(fresh(), EXAMPLES, tmp_path / "whole", config=settings)
     for killed_at in (1, 3, 6):
         with pytest.raises(Killed):
-            train_sft(fresh(), EXAMPLES, settings, tmp_path / "cut", progress=kill_at(killed_at))
+            sft(fresh(), EXAMPLES, tmp_path / "cut", config=settings, progress=kill_at(killed_at))
     policy = fresh()
-    cut = train_sft(policy, EXAMPLES, settings, tmp_path / "cut")
+    cut = sft(policy, EXAMPLES, tmp_path / "cut", config=settings)
     assert (whole.steps, cut.steps, cut.resumed_at_step) == (8, 8, 4)
     for out in ("whole", "cut"):
         model = load_policy(tmp_path / out / "policy", device="cpu").model
@@ -331,8 +332,8 @@ def test_nothing_is_printed_and_progress_is_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[int, int]] = []
-    report = train_sft(
-        fresh(), EXAMPLES, CONFIG, tmp_path, progress=lambda *done: seen.append(done)
+    report = sft(
+        fresh(), EXAMPLES, tmp_path, config=CONFIG, progress=lambda *done: seen.append(done)
     )
     assert seen == [(done, 6) for done in range(7)]
     assert capfd.readouterr() == ("", "")
@@ -342,7 +343,7 @@ def test_nothing_is_printed_and_progress_is_reported(
 
 def test_the_report_counts_examples_steps_and_tokens(tmp_path: Path) -> None:
     lengths = [len(ids) for ids, _ in EXAMPLES]
-    report = train_sft(fresh(), EXAMPLES, config(epochs=1.34), tmp_path)
+    report = sft(fresh(), EXAMPLES, tmp_path, config=config(epochs=1.34))
     assert (report.n_examples, report.steps, report.resumed_at_step) == (14, 4, 0)
     seen = epoch_order(lengths, 4, 0, 0, group=16, drop_last=True)
     seen += epoch_order(lengths, 4, 0, 1, group=16, drop_last=True)[:4]
@@ -350,7 +351,7 @@ def test_the_report_counts_examples_steps_and_tokens(tmp_path: Path) -> None:
 
 
 def test_fewer_examples_than_a_batch_are_one_batch(tmp_path: Path) -> None:
-    report = train_sft(fresh(), EXAMPLES[:3], config(batch_size=64, epochs=0.1), tmp_path)
+    report = sft(fresh(), EXAMPLES[:3], tmp_path, config=config(batch_size=64, epochs=0.1))
     assert (report.steps, report.tokens) == (1, sum(len(ids) for ids, _ in EXAMPLES[:3]))
     assert report.first_loss == pytest.approx(mean_nll(fresh().model, EXAMPLES[:3]), abs=1e-5)
 
@@ -362,18 +363,18 @@ def test_the_learning_rate_rises_stays_and_falls(tmp_path: Path) -> None:
         (0.875, [0, 0.5, 1, 0.987, 0.95, 0.891, 0.812, 0.717]),
     ):
         out = tmp_path / str(ratio)
-        train_sft(fresh(), EXAMPLES, settings.model_copy(update={"decay_ratio": ratio}), out)
+        sft(fresh(), EXAMPLES, out, config=settings.model_copy(update={"decay_ratio": ratio}))
         rates = [row["learning_rate"] / 3e-3 for row in logged(out)]
         assert rates[: len(expected)] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_training_that_stops_early_is_the_beginning_of_the_whole_one(tmp_path: Path) -> None:
     settings = config(epochs=3, decay_ratio=0.5)
-    train_sft(fresh(), EXAMPLES, settings, tmp_path / "whole")
+    sft(fresh(), EXAMPLES, tmp_path / "whole", config=settings)
     early = config(epochs=3, decay_ratio=0.5, stop_at_step=6)
     with pytest.raises(Killed):
-        train_sft(fresh(), EXAMPLES, early, tmp_path / "early", progress=kill_at(6))
-    report = train_sft(fresh(), EXAMPLES, early, tmp_path / "early")
+        sft(fresh(), EXAMPLES, tmp_path / "early", config=early, progress=kill_at(6))
+    report = sft(fresh(), EXAMPLES, tmp_path / "early", config=early)
     assert report.steps == 6
     for name in ("loss", "learning_rate"):
         whole, begun = ([row[name] for row in logged(tmp_path / out)] for out in ("whole", "early"))
@@ -382,8 +383,8 @@ def test_a_training_that_stops_early_is_the_beginning_of_the_whole_one(tmp_path:
 
 
 def test_a_finished_training_returns_its_report_and_another_is_refused(tmp_path: Path) -> None:
-    report = train_sft(fresh(), EXAMPLES, CONFIG, tmp_path)
-    assert train_sft(fresh(), EXAMPLES, CONFIG, tmp_path, progress=kill_at(0)) == report
+    report = sft(fresh(), EXAMPLES, tmp_path, config=CONFIG)
+    assert sft(fresh(), EXAMPLES, tmp_path, config=CONFIG, progress=kill_at(0)) == report
     reference = (fresh(), EXAMPLES, CONFIG)
     marked = [(ids, [True] * len(ids)) for ids, _ in EXAMPLES]
     for policy, examples, settings in (
@@ -392,23 +393,23 @@ def test_a_finished_training_returns_its_report_and_another_is_refused(tmp_path:
         (*reference[:2], config(epochs=3)),
     ):
         with pytest.raises(StoreError, match="other settings, examples or initial policy"):
-            train_sft(policy, examples, settings, tmp_path)
+            sft(policy, examples, tmp_path, config=settings)
 
 
 def test_unusable_examples_are_dropped_and_counted(tmp_path: Path) -> None:
     only_first = ([5, 6], [True, False])
     over_context = example(1, 70)
-    report = train_sft(
+    report = sft(
         fresh(max_context=64),
         [*EXAMPLES, only_first, over_context],
-        config(max_length=99),
         tmp_path,
+        config=config(max_length=99),
     )
     assert (report.n_examples, report.dropped) == (14, {"too_long": 1, "nothing_counts": 1})
     with pytest.raises(InputError, match="none of 2 solutions can be used: 1 too_long, 1 nothing"):
-        train_sft(fresh(), [only_first, over_context], CONFIG, tmp_path / "none")
+        sft(fresh(), [only_first, over_context], tmp_path / "none", config=CONFIG)
     with pytest.raises(InputError, match="token id 900, but fresh has 285 tokens"):
-        train_sft(fresh(), [([900, 1], [True, True])], CONFIG, tmp_path / "foreign")
+        sft(fresh(), [([900, 1], [True, True])], tmp_path / "foreign", config=CONFIG)
     with pytest.raises(ValueError, match="batch_size 4 is not a multiple of micro_batch_size 3"):
         config(micro_batch_size=3)
 
@@ -482,15 +483,15 @@ def test_good_solutions_become_examples(score_output: bool) -> None:
 def test_a_policy_folder_is_trained_on_its_good_solutions(tmp_path: Path) -> None:
     save_policy(fresh(), tmp_path / "initial")
     settings = config(max_length=128, epochs=8)
-    report = sft_policy(tmp_path / "initial", SOLUTIONS, settings, tmp_path / "out")
+    report = sft(tmp_path / "initial", SOLUTIONS, tmp_path / "out", config=settings)
     assert (report.n_examples, report.steps) == (2, 8)
     assert report.final_loss < report.first_loss
     trained = load_policy(report.policy, device="cpu")
     assert trained.encode("12 eggs") == fresh().encode("12 eggs")
     with pytest.raises(InputError, match="no correct, finished solution without a flag"):
-        sft_policy(tmp_path / "initial", SOLUTIONS[1:5], settings, tmp_path / "none")
+        sft(tmp_path / "initial", SOLUTIONS[1:5], tmp_path / "none", config=settings)
     with pytest.raises(PolicyError):
-        sft_policy(tmp_path / "nowhere", SOLUTIONS, settings, tmp_path / "none")
+        sft(tmp_path / "nowhere", SOLUTIONS, tmp_path / "none", config=settings)
 
 
 # ---- fresh policies

@@ -28,10 +28,10 @@ from scdpo.training.chain_attention import OPERATOR, chain_attention, pieces_of
 from scdpo.training.config import Checkpointing
 from scdpo.training.packing import pack
 from scdpo.training.padding import pad_sequences
-from scdpo.training.probe import candidates, find_way
-from scdpo.training.recomputing import recompute
-from scdpo.training.scoring import Way, attending, score_padded, score_tree
-from scdpo.training.tree import MaskedIds, Tree, evened, grow, join, visible
+from scdpo.training.probe import candidates, find_scoring
+from scdpo.training.recomputing import enable_checkpointing
+from scdpo.training.scoring import TreeScoring, score_padded, score_tree, using_attention
+from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join, visible
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 LLAMA = LlamaConfig(**SMALL, intermediate_size=48, num_key_value_heads=2)
@@ -136,7 +136,7 @@ def test_a_preferred_solution_is_one_chain_before_its_branches() -> None:
 def test_rows_that_are_scored_side_by_side_go_through_as_many_chunks() -> None:
     trees = [grow([([1] * n, [True] * n)]) for n in (3, 9, 5, 2, 7)]
     assert [tree.n_scored for tree in trees] == [2, 8, 4, 1, 6]
-    assert [tree.n_scored for tree in evened(trees, 2)] == [8, 8, 4, 4, 6]
+    assert [tree.n_scored for tree in equalise_chunks(trees, 2)] == [8, 8, 4, 4, 6]
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(8, 30), st.integers(1, 4))
@@ -186,7 +186,7 @@ def gradient(model: torch.nn.Module) -> torch.Tensor:
 
 
 def both_ways(
-    model: torch.nn.Module, some: Sequence[Sequence[MaskedIds]], way: Way
+    model: torch.nn.Module, some: Sequence[Sequence[MaskedIds]], way: TreeScoring
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """Log-probs and gradient of a weighted sum of them: each sequence by itself, and as trees."""
     flat = [s for question in some for s in question]
@@ -195,7 +195,7 @@ def both_ways(
     (alone * weight).sum().backward()
     expected = gradient(model)
     model.zero_grad()
-    with attending(model, way.backend):
+    with using_attention(model, way.backend):
         together = score_tree(model, join([grow(question) for question in some]), way)
         (together * weight).sum().backward()
     found = gradient(model)
@@ -208,7 +208,7 @@ def test_trees_give_the_log_probs_and_gradients_of_sequences(
     config: PretrainedConfig, backend: Backend
 ) -> None:
     (alone, expected), (together, found) = both_ways(
-        model_of(config), QUESTIONS, Way(backend, "chunked")
+        model_of(config), QUESTIONS, TreeScoring(backend, "chunked")
     )
     assert together.tolist() == pytest.approx(alone.tolist(), rel=1e-5)
     assert (found - expected).norm() < 1e-5 * expected.norm()
@@ -223,7 +223,7 @@ def test_chunks_give_the_same_and_never_hold_all_logits(
     model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(len(out)))
     monkeypatch.setattr("scdpo.training.scoring.CHUNK_TOKENS", 2)
     monkeypatch.setattr("scdpo.training.scoring.LOGITS_BYTES", most)
-    (alone, expected), (together, found) = both_ways(model, QUESTIONS, Way("paths"))
+    (alone, expected), (together, found) = both_ways(model, QUESTIONS, TreeScoring("paths"))
     assert together.tolist() == pytest.approx(alone.tolist(), rel=1e-5)
     assert (found - expected).norm() < 1e-5 * expected.norm()
     in_chunks = seen[len(alone) :]
@@ -235,19 +235,21 @@ def test_chunks_give_the_same_and_never_hold_all_logits(
 @pytest.mark.parametrize(
     ("config", "way"),
     [
-        (LLAMA, Way("paths")),
-        (MISTRAL, Way("paths")),
-        (GPT2, Way("paths")),
-        (GEMMA2, Way("paths", "own")),  # it bends the logits after the output embeddings
+        (LLAMA, TreeScoring("paths")),
+        (MISTRAL, TreeScoring("paths")),
+        (GPT2, TreeScoring("paths")),
+        (GEMMA2, TreeScoring("paths", "own")),  # it bends the logits after the output embeddings
         (MAMBA, None),
     ],
     ids=lambda value: getattr(value, "model_type", None),
 )
-def test_the_probe_finds_what_a_model_can_do(config: PretrainedConfig, way: Way | None) -> None:
+def test_the_probe_finds_what_a_model_can_do(
+    config: PretrainedConfig, way: TreeScoring | None
+) -> None:
     model = model_of(config)
-    found, reason = find_way(model, QUESTIONS, ("paths", "sdpa"))
+    found, reason = find_scoring(model, QUESTIONS, ("paths", "sdpa"))
     assert found == way
-    assert (way == Way("paths")) == (reason == "")
+    assert (way == TreeScoring("paths")) == (reason == "")
     assert model.config._attn_implementation != "scdpo_paths"
 
 
@@ -260,7 +262,7 @@ def test_the_probe_refuses_a_model_that_ignores_what_it_is_given() -> None:
         return honest(**inputs | {"position_ids": None})
 
     decoder.forward = careless
-    found, reason = find_way(model, QUESTIONS, ("paths", "sdpa"))
+    found, reason = find_scoring(model, QUESTIONS, ("paths", "sdpa"))
     assert found is None
     assert "differ" in reason
 
@@ -278,9 +280,9 @@ def test_neighbours_and_siblings_are_not_seen(seed: int, backend: Backend) -> No
     first = mask.index(True)
     changed[at][side] = ([*ids[:first], *((t + 1) % 50 for t in ids[first:])], mask)
     scores = []
-    with torch.no_grad(), attending(model, backend):
+    with torch.no_grad(), using_attention(model, backend):
         for some in (QUESTIONS, changed):
-            scores.append(score_tree(model, join([grow(q) for q in some]), Way(backend)))
+            scores.append(score_tree(model, join([grow(q) for q in some]), TreeScoring(backend)))
     differ = (scores[0] - scores[1]).abs() > 1e-5
     assert differ.nonzero().flatten().tolist() == [6 * at + side]
 
@@ -336,7 +338,7 @@ def test_attention_is_tried_where_it_runs_and_can_be_kept(
 def test_a_model_that_cannot_compute_its_layers_again_is_one_line(what: Checkpointing) -> None:
     model = model_of(CTRLConfig(vocab_size=50, n_embd=32, dff=48, n_layer=2, n_head=4))
     with pytest.raises(InputError, match=r"gradient_checkpointing: CTRL.* does not support"):
-        recompute(model, what)
+        enable_checkpointing(model, what)
 
 
 def test_the_operator_of_pieces_keeps_torchs_rules() -> None:
@@ -350,20 +352,20 @@ def test_flex_attention_sees_the_same_as_the_dense_mask() -> None:
     model = model_of(MISTRAL)
     row = join([grow(question) for question in QUESTIONS])
     with torch.no_grad():
-        with attending(model, "sdpa"):
-            dense = score_tree(model, row, Way("sdpa"))
-        with attending(model, "flex"):
-            flex = score_tree(model, row, Way("flex"))
+        with using_attention(model, "sdpa"):
+            dense = score_tree(model, row, TreeScoring("sdpa"))
+        with using_attention(model, "flex"):
+            flex = score_tree(model, row, TreeScoring("flex"))
     assert flex.tolist() == pytest.approx(dense.tolist(), rel=1e-4)
 
 
 def test_a_sequence_that_counts_nothing_scores_zero() -> None:
     model = model_of(LLAMA)
-    with torch.no_grad(), attending(model, "paths"):
+    with torch.no_grad(), using_attention(model, "paths"):
         scores = score_tree(
-            model, grow([([1, 2, 3], [False] * 3), ([1, 4], [True] * 2)]), Way("paths")
+            model, grow([([1, 2, 3], [False] * 3), ([1, 4], [True] * 2)]), TreeScoring("paths")
         )
-        nothing = score_tree(model, grow([([1, 2], [False] * 2)]), Way("paths"))
+        nothing = score_tree(model, grow([([1, 2], [False] * 2)]), TreeScoring("paths"))
     assert scores[0] == 0
     assert scores[1] < 0
     assert nothing.tolist() == [0]

@@ -115,13 +115,14 @@ def encode_text(
 ) -> tuple[int, ...]:
     """Token ids of `text`, special-token markers recognised and nothing added around it.
 
-    `start` puts before them the ids the tokenizer begins every text with (such as BOS).
+    `start` puts BOS before them where the tokenizer begins every text with it, unless the text
+    begins with it already (as one rendered with a chat template may).
     """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if start:
         around = tokenizer("", add_special_tokens=True)["input_ids"]
         bos = tokenizer.bos_token_id
-        if bos is not None and bos in around:
+        if bos is not None and bos in around and ids[:1] != [bos]:
             ids = [bos, *ids]
     return tuple(int(i) for i in ids)
 

@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from scdpo import __version__
-from scdpo.cli.app import app
+from scdpo.cli.app import RESUME, app
 from scdpo.pipeline.tables import console
 from scdpo.terminal import Terminal
-
-_RESUME = "the rows written so far are kept; rerun the same command to resume"
 
 
 @app.command("exec")
@@ -62,7 +60,7 @@ def exec_(
             done = exec_rows(file, out, config, terminal.progress if out else None)
         except KeyboardInterrupt:
             if out:
-                terminal.note("stopped", _RESUME)
+                terminal.note("stopped", RESUME)
             raise
         terminal.settle()
         terminal.note("exec", done.text)
@@ -109,7 +107,7 @@ def grade(
             done = grade_rows(file, out, config, terminal.progress if out else None)
         except KeyboardInterrupt:
             if out:
-                terminal.note("stopped", _RESUME)
+                terminal.note("stopped", RESUME)
             raise
         terminal.settle()
         terminal.note("grade", done.text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scdpo.cli.app import Group, RecipeOption, RedoOption, app, opened
+from scdpo.cli.app import RESUME, Group, RecipeOption, RedoOption, app, opened
 from scdpo.errors import InputError
 from scdpo.pipeline.tables import show, show_compared, show_measured
 from scdpo.terminal import Terminal
@@ -47,7 +47,7 @@ def evaluate(
         int | None, typer.Option(help="The first questions only.", show_default="all")
     ] = None,
     by: Annotated[
-        Group | None, typer.Option(help="Accuracy by this too.", show_default=False)
+        Group | None, typer.Option(help="Break the accuracy down by this too.", show_default=False)
     ] = None,
     format: Annotated[
         str | None,
@@ -66,8 +66,8 @@ def evaluate(
     """Answer questions greedily: a run's test problems, or benchmarks with any policy.
 
     `scdpo evaluate RUN --policy scdpo` is a stage of a run. `scdpo evaluate --policy P
-    --benchmarks gsm8k,math500` measures a policy on its own; called again, it goes on. The
-    settings are those of --recipe, of which the problems are not read.
+    --benchmarks gsm8k,math500` measures a policy on its own; rerun it to resume. The settings
+    are those of --recipe, whose problems are not read.
     """
     options = {
         "--benchmarks": benchmarks,
@@ -82,10 +82,12 @@ def evaluate(
     given = [name for name, value in options.items() if value not in (None, [])]
     if run is not None:
         if given:
-            raise InputError(f"{given[0]} is for a policy without a run, and a run {run} is named")
+            raise InputError(
+                f"{given[0]} is for a policy without a run, but the run {run} is given"
+            )
         _evaluate_run(run, policy or "sft", recipe, redo)
     elif benchmarks is None:
-        raise InputError("a run folder, or --policy and --benchmarks are expected, found neither")
+        raise InputError("expected a run folder, or --policy and --benchmarks; found neither")
     else:
         from scdpo.pipeline.measure import measuring_recipe
         from scdpo.problems.places import places
@@ -111,28 +113,31 @@ def _measure(
     source = recipe or ("embedded" if settings.policy == "embedded" else "none")
     with (
         Terminal({"policy": settings.policy, "recipe": source}) as terminal,
-        Measurement(settings, benchmarks, out, terminal, limit=limit, by=by, redo=redo) as one,
+        Measurement(
+            settings, benchmarks, out, terminal, limit=limit, by=by, redo=redo
+        ) as measurement,
     ):
         try:
-            measured = one.run()
+            measured = measurement.run()
         except KeyboardInterrupt:
-            terminal.note("stopped", "what was done is kept; the same command goes on")
+            terminal.note("stopped", RESUME)
             raise
         terminal.settle()
-        show_measured(one, measured, by)
-        terminal.note("rows", f"{one.path / 'evaluations' / '*'}")
+        show_measured(measurement, measured, by)
+        terminal.note("rows", f"{measurement.path / 'evaluations' / '*'}")
 
 
-def _evaluate_run(run: Path, policy: str, recipe: str | None, redo: bool) -> None:
+def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> None:
     from scdpo.pipeline.recipe import METHODS
 
     if policy not in ("sft", *METHODS):
         raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")
-    with opened(run, recipe, redo=f"evaluations/{policy}" if redo else None) as (one, terminal):
-        one.evaluate(policy)
+    redone = f"evaluations/{policy}" if redo else None
+    with opened(path, recipe, redo=redone) as (run, terminal):
+        run.evaluate(policy)
         terminal.settle()
-        show(one)
-        terminal.note("report", f"{run / 'report.md'}")
+        show(run)
+        terminal.note("report", f"{path / 'report.md'}")
 
 
 @app.command()

@@ -19,7 +19,7 @@ from scdpo.errors import InputError
 BoolArray = NDArray[np.bool_]
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """Lower and upper limit, as fractions of 1."""
 
     low: float
@@ -35,7 +35,7 @@ class BootstrapResult:
     high: float
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> ConfidenceInterval:
     """Score interval of a binomial proportion (Wilson 1927, JASA 22:209-212, no continuity
     correction).
 
@@ -55,7 +55,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     # At 0 and n one limit is exactly 0 or 1; rounding must not put it beside.
     low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
     high = 1.0 if successes == n else min(1.0, (centre + half) / scale)
-    return Interval(low, high)
+    return ConfidenceInterval(low, high)
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:

@@ -1,10 +1,10 @@
 """The final answer of a solution's text.
 
-Three ways to state an answer are known: a LaTeX box (`\\boxed{…}`, `\\fbox{…}`, `\\boxed 5`),
-which precedes the others wherever it stands, an announcement ("The answer is …", "Answer: …",
-"答案是…"), and GSM8K's `#### …`. Of several of one kind the last one counts, since
-models correct themselves; but boxes with nothing between them than a comma or "and" are
-one answer, a list. A box that is cut off in the middle is no box.
+There are three ways to state an answer: a LaTeX box (`\\boxed{…}`, `\\fbox{…}`, `\\boxed 5`),
+which takes precedence wherever it is; an announcement ("The answer is …", "Answer: …",
+"答案是…"); and GSM8K's `#### …`. Of several of the same kind the last counts, since models correct
+themselves; but boxes with nothing but a comma or "and" between them are a single answer, a list.
+A box that is cut off does not count.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _WRAPPED = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{([^{}]*)\}")
 _SENTENCES = re.compile(r"(?<=[.!?。])\$*\s+")
 _VERB = re.compile(r"\b(?:is|are|equals?|be)\b|(?<=[A-Za-z])'s\b|为|是|等于", re.IGNORECASE)
 _PREDICATE = re.compile(r"[ :]*([^.。]*(?:\.\d[^.。]*)*)")
-"""What stands behind the last verb of a sentence."""
+"""What follows the last verb of a sentence."""
 _QUALIFIED = re.compile(
     r"(?:\b(?:not|less|more|greater|fewer|least|most|than|over|under|about|negative|minus|between|from"
     r"|to|either|or|out of|in)|不|非|少于|多于|大于|小于|至少|至多|约)\W*$",
@@ -63,9 +63,10 @@ _SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
 def final_answer(text: str) -> str | None:
     """The final answer stated in `text`, or None when none is.
 
-    Precedence: "the final answer is" behind all boxes; the last complete non-empty box; the last
-    announcement or `####` line, whichever comes later. The answer is returned as written, without
-    the marker, math delimiters around an announced answer, and the full stop after it.
+    In order of precedence: "the final answer is" after all boxes; the last complete box that is
+    not empty; the last announcement or `####` line, whichever comes later. The answer is returned
+    as written, without the marker, the math delimiters around an announced answer, and the full
+    stop after it.
     """
     boxed = _boxed(text)
     if boxed:
@@ -78,10 +79,10 @@ def final_answer(text: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def stated(text: str) -> str:
-    """The answer stated in a text that is more than an answer; the text itself if it is none.
+    """The answer that a text states if it says more than its answer, or else the text itself.
 
-    A text with a box among other words, a `####` line or an announcement ("the answer is 5") is
-    a solution; `5 apples` and `\\boxed{5}` are answers.
+    A text with a box, a `####` line or an announcement ("the answer is 5") states an answer;
+    `5 apples` is one. Cached, since the same gold answers and answers come again.
     """
     if "boxed" in text or "fbox" in text or _ANNOUNCED.search(text) or "####" in text:
         return final_answer(text) or text
@@ -89,10 +90,10 @@ def stated(text: str) -> str:
 
 
 def mentions(text: str) -> list[str]:
-    """What a sentence says last: behind its last verb, or its only formula or number.
+    """The texts that a sentence may give as its answer.
 
-    A number that is part of a formula, or that words in front of it qualify (less than 20, 1 out
-    of 20), is none.
+    They are what follows its last verb, and its only formula or number. A number does not count
+    if it is part of a formula, or if words before it qualify it (less than 20, 1 out of 20).
     """
     text = _WRAPPED.sub(r" \1 ", _TRAILER.sub("", text)).replace("\\$", "$")
     formulas = list(dict.fromkeys(m.group(1).strip() for p in _DELIMITED for m in p.finditer(text)))
@@ -106,11 +107,11 @@ def mentions(text: str) -> list[str]:
         found += _alone(text)
     if len(sentences := _SENTENCES.split(text.strip())) > 1:
         found += _alone(sentences[-1])
-    return [one for one in dict.fromkeys(found) if one]
+    return [text for text in dict.fromkeys(found) if text]
 
 
 def _alone(text: str) -> list[str]:
-    """The number of a text, if it names but one and nothing is said of it."""
+    """The number of a text, if it has only one and no words qualify it."""
     numbers = list(_NUMBER.finditer(text))
     if len({match.group().strip() for match in numbers}) != 1:
         return []
@@ -122,12 +123,12 @@ def _alone(text: str) -> list[str]:
 
 
 def numbers_in(text: str) -> int:
-    """How many different numbers a sentence names."""
+    """The count of different numbers in a sentence."""
     return len({match.group().strip() for match in _NUMBER.finditer(text)})
 
 
 def _boxed(text: str) -> str | None:
-    """Content of the last complete box, or of the last list of boxes."""
+    """The content of the last complete box, or of the last list of boxes."""
     found = boxes(text)
     if not found:
         return None
@@ -143,7 +144,7 @@ def _boxed(text: str) -> str | None:
 
 
 class Box(NamedTuple):
-    """A box, from the backslash at `start` to before `end`, and what is in it, stripped."""
+    """A box at `text[start:end]`, and its content without surrounding space."""
 
     start: int
     end: int
@@ -177,13 +178,13 @@ def boxes(text: str) -> list[Box]:
 
 
 def _announced(text: str) -> tuple[int, str] | None:
-    """Where the last announcement stands and what it announces."""
+    """The position of the last announcement, and what it announces."""
     for head in reversed(list(_ANNOUNCED.finditer(text))):
         tail = text[head.end() :].lstrip(" \t\r\n*:：")
         for delimiters in _DELIMITED:
             inside = delimiters.match(tail)
             if inside is not None:
-                # What follows the formula is kept when it is a sign or a unit, not a sentence.
+                # A sign or a unit after the formula is kept, a sentence is not.
                 rest = _SENTENCE_END.split(tail[inside.end() :], maxsplit=1)[0].strip(" *")
                 unit = rest if re.fullmatch(r"%|\\%|[\w\u4e00-\u9fff]{1,8}", rest) else ""
                 return head.start(), f"{inside.group(1).strip()} {unit}".strip()
@@ -194,6 +195,6 @@ def _announced(text: str) -> tuple[int, str] | None:
 
 
 def _after_hashes(text: str) -> tuple[int, str] | None:
-    """Where the last `####` line stands and what is on it; Markdown headings are left out."""
+    """The position of the last `####` line that is not a Markdown heading, and what is on it."""
     lines = [line for line in _HASHES.finditer(text) if not _HEADING.match(line.group(1))]
     return (lines[-1].start(), lines[-1].group(1).strip()) if lines else None

@@ -1,4 +1,4 @@
-"""Is an answer equal to a gold answer: correct, wrong or undecided."""
+"""The grader: whether an answer equals a gold answer, as correct, wrong or undecided."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scdpo.records import CORRECT, WRONG, Verdict, undecided
 MAX_SYMBOLIC = 2_000
 """Longest answer that is parsed as mathematics, in characters."""
 MAX_DEPTH = 60
-"""Most nested brackets that are parsed; the parser's time grows faster than the depth."""
+"""Deepest nesting of brackets that is parsed; the parser's time grows faster than the depth."""
 MAX_REMEMBERED = 50_000
 """Symbolic verdicts kept for later attempts on the same problem."""
 
@@ -28,11 +28,13 @@ _PairKey = tuple[str, str]  # gold answer, answer
 class GradingConfig(BaseModel):
     """How answers are compared.
 
-    `workers`: processes for symbolic comparisons. `deadline`: seconds of CPU time that one
-    comparison may use before its process is killed and the verdict is `undecided`; CPU time, so
-    that a busy machine gives the same verdicts. `compat: paper` judges as the code released with
-    the paper does (see `grading.paper`), for comparison with published numbers: it knows no
-    `undecided`, and neither other setting matters.
+    Attributes:
+        workers: Number of processes for symbolic comparisons.
+        deadline: Seconds of CPU time that a comparison may use before its process is killed and
+            the verdict is `undecided`. CPU time, so that a busy machine gives the same verdicts.
+        compat: `paper` judges as the code released with arXiv 2407.00782 does (see
+            `grading.paper`), for comparison with published numbers. That rule leaves nothing
+            undecided and needs no workers, so the other settings have no effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,10 +45,10 @@ class GradingConfig(BaseModel):
 
 
 class Grader:
-    """Grades answers: exact rules in this process first, Math-Verify in worker processes after.
+    """Grades answers, by exact rules in this process and then by Math-Verify in worker processes.
 
-    A context manager; workers start when the first pair needs them and die with this process.
-    All methods may be called from several threads.
+    Use it as a context manager, or call `close`. The workers start when a pair first needs them
+    and end with this process. All methods may be called from several threads.
     """
 
     def __init__(self, config: GradingConfig | None = None):
@@ -70,29 +72,33 @@ class Grader:
         self._pool.close()
 
     def grade(self, gold: Sequence[str] | str, answer: str | None) -> Verdict:
-        """Compare an answer with the gold answers, of which any one makes it correct.
+        """Compare an answer with a gold answer, or with several of which any makes it correct.
 
-        No answer is `undecided`. Raises GradingError when the workers cannot start.
+        The verdict on None, or on an empty answer, is `undecided`. Raises GradingError when the
+        workers cannot start.
         """
         return self.grade_many([(gold, answer)])[0]
 
     async def grade_async(self, gold: Sequence[str] | str, answer: str | None) -> Verdict:
-        """`grade` for an event loop, which goes on while a worker computes."""
+        """`grade` for coroutines; the event loop keeps running while the answers are compared."""
         return (await self.grade_many_async([(gold, answer)]))[0]
 
     def answer_in(self, text: str) -> str | None:
-        """The final answer that a solution's text states; under `compat: paper`, give its last
-        step, which is all that rule looks at."""
+        """The final answer that a solution's text states, or None.
+
+        Under `compat: paper`, pass the solution's last step, since that rule looks at nothing
+        else.
+        """
         return paper_answer(text) if self.config.compat == "paper" else final_answer(text)
 
     async def grade_many_async(
         self, items: Sequence[tuple[Sequence[str] | str, str | None]]
     ) -> list[Verdict]:
-        """`grade_many` for an event loop."""
+        """`grade_many` for coroutines."""
         return await asyncio.to_thread(self.grade_many, items)
 
     def grade_many(self, items: Sequence[tuple[Sequence[str] | str, str | None]]) -> list[Verdict]:
-        """Verdicts on (gold answers, answer) items, in their order."""
+        """The verdicts on (gold answers, answer) items, in the order of the items."""
         if self.config.compat == "paper":
             return [
                 CORRECT if any(paper_equal(gold, answer) for gold in _as_list(golds)) else WRONG
@@ -115,7 +121,7 @@ class Grader:
         ]
 
     def _compare(self, waiting: Mapping[_PairKey, Pending]) -> dict[_PairKey, Verdict]:
-        """Verdicts of the workers, remembered for later calls."""
+        """The verdicts of the workers, remembered for later calls."""
         if not waiting:
             return {}
         found = self._pool.compare_many([(pair.gold, pair.answer) for pair in waiting.values()])
@@ -130,7 +136,7 @@ class Grader:
         return compared
 
     def _without_worker(self, pair: _PairKey) -> Verdict | Pending:
-        """What the rules or an earlier comparison say, or what a worker is to compare."""
+        """The verdict of the rules or of an earlier comparison, or the texts for a worker."""
         if (remembered := self._remembered.get(pair)) is not None:
             return remembered
         if max(map(_depth, pair)) > MAX_DEPTH:
@@ -155,7 +161,8 @@ def _as_list(golds: Sequence[str] | str) -> Sequence[str]:
 
 
 def _verdict(answer: str | None, found: Sequence[Verdict | Pending]) -> Verdict:
-    """The verdict over all gold answers: one equality is enough, one doubt leaves it open."""
+    """The verdict over all gold answers: a single equality makes it correct, and without one a
+    single doubt leaves it undecided."""
     if answer is None or not answer.strip():
         return undecided(NO_ANSWER)
     if not found:

@@ -3,7 +3,7 @@ r"""Answers to questions that ask for several values, where the gold answer is o
 Simuleq asks "How many novelists are there? How many poets?" and gives 15. A solution that ends in
 `\boxed{15}` novelists and `\boxed{9}` poets, in `(15, 9)` or in `x = 15, y = 9` is right; one that
 ends in 9 alone may be right as well. `stated_values` finds the values, the grader compares each
-with the gold answer, and `verdict_on_values` says what that makes of the solution.
+with the gold answer, and `verdict_on_values` combines the verdicts.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from scdpo.grading.extraction import NO_ANSWER, boxes, final_answer, stated
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 ASKED = 2
-"""Values that a question of this kind asks for; no solution is right by listing many."""
+"""Values that such a question asks for; a solution must not be right by listing many."""
 MOST_BETWEEN = 200
-"""Characters that may stand between two boxes of one statement; boxes farther apart belong to
-different steps of the reasoning."""
+"""Most characters between two boxes of the same answer; boxes farther apart belong to different
+steps of the reasoning."""
 MOST_SEARCHED_FOR_BOXES = 20_000
-"""Characters of a text's end in which boxes are looked for."""
+"""Characters at the end of a text in which boxes are searched for."""
 MOST_CANDIDATES = 40
-"""Values and numbers of one statement that are compared; what has more is undecided."""
+"""Most values and numbers of a solution that are compared; with more it is undecided."""
 ONLY_ONE = "it may be another of the values asked for"
 TOO_MANY = "it states more values than are asked for"
 AMONG_NUMBERS = "the gold answer is among its numbers"
@@ -43,15 +43,15 @@ _NOTHING = re.compile(r"[\s$.:]*")
 
 @dataclass(frozen=True, slots=True)
 class StatedValues:
-    """What a solution states in its end: different values, and the numbers that are written in
-    them, each in its order."""
+    """The values that a solution states at its end, and the numbers in them, without repetitions
+    and in the order of the text."""
 
     values: tuple[str, ...]
     numbers: tuple[str, ...]
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Everything that is to be compared with the gold answer; none where it is too much."""
+        """Everything that is compared with the gold answer; empty where it is too much."""
         found = tuple(dict.fromkeys((*self.values, *self.numbers)))
         return found if len(found) <= MOST_CANDIDATES else ()
 
@@ -78,11 +78,11 @@ def stated_values(text: str, *, is_answer: bool = False) -> StatedValues:
 
 
 def verdict_on_values(found: StatedValues, verdicts: Mapping[str, Verdict]) -> Verdict:
-    """What a solution is worth, given the verdict on each of its candidates.
+    """The verdict on a solution, given the verdict on each of its candidates.
 
     Correct if one of the last two values equals the gold answer. Wrong only if there are at
-    least two values, none of them equals it, and it is not even among the numbers that are
-    written there: a single other value may be the other one that was asked for.
+    least two values, none of them equals it, and neither does a number within them: a single
+    other value may be the other value that the question asks for.
     """
     if not found.values:
         return undecided(NO_ANSWER)

@@ -1,4 +1,4 @@
-"""Symbolic equality with Math-Verify. Runs inside a worker process only: it may never return."""
+"""Symbolic equality with Math-Verify. It may never return, so only worker processes run it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ RELATIVE_TOLERANCE = 1e-5
 def compare(gold: str, answer: str) -> Verdict:
     """Whether two answers are the same mathematical object.
 
-    Undecided when either side cannot be parsed or the comparison fails. No time limit.
+    The verdict is undecided when either side cannot be parsed or the comparison fails. There is
+    no time limit.
     """
     from math_verify import verify
 
@@ -50,7 +51,7 @@ def compare(gold: str, answer: str) -> Verdict:
 def _parsed(text: str) -> list[Any]:
     """Sympy objects of an answer's whole text; empty when it cannot be parsed."""
     text = latex(text)
-    # Stripping units takes variables such as m, g and t for units; try what is likelier first.
+    # Stripping units takes variables such as m, g and t for units, so try the likelier way first.
     units = any(command in text for command in ("\\text", "\\mathrm", "\\mbox"))
     return _parse(text, units) or _parse(text, not units)
 
@@ -77,7 +78,7 @@ def _parse(text: str, units: bool) -> list[Any]:
 
 
 def _same_symbol(first: Any, second: Any) -> bool:
-    """Whether an expression comes down to a symbol, which Math-Verify compares as text."""
+    """Whether an expression simplifies to a symbol, which Math-Verify would compare as text."""
     from sympy import Expr, Symbol
 
     if not (isinstance(first, Expr) and isinstance(second, Expr)):

@@ -11,6 +11,7 @@ from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.pairs.export import trl_rows
 from scdpo.pairs.mixture import mixture
 from scdpo.pairs.naive import data_equal, naive_pairs
+from scdpo.pairs.rows import pairs_from_rows
 from scdpo.pairs.step_controlled import step_controlled_pairs
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "mixture",
     "naive_pairs",
     "pair",
+    "pairs_from_rows",
     "step_controlled_pairs",
     "trl_rows",
 ]

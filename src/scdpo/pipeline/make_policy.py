@@ -21,7 +21,8 @@ from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
 from scdpo.training.checkpoints import Progress
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
-from scdpo.training.sft import SFTConfig, SFTReport, examples_from_solutions, train_sft
+from scdpo.training.sft_config import SFTConfig, SFTReport
+from scdpo.training.supervised import examples_from_solutions, sft
 from scdpo.training.tokens import solution_tokens
 from scdpo.training.tree import MaskedIds
 from scdpo.validation import explain
@@ -29,6 +30,8 @@ from scdpo.validation import explain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PACKAGED = ("embedded-policy",)
+"""The settings for this that ship in the package."""
 CHUNK = 2000
 """Demonstrations that are tokenised together."""
 
@@ -64,7 +67,7 @@ class MakePolicyConfig(BaseModel):
 
 def load_make_policy(path: Path) -> MakePolicyConfig:
     """Read the settings from a YAML file, or a recipe of the package. Raises RecipeError."""
-    data, where = read_yaml(path)
+    data, where = read_yaml(path, PACKAGED)
     try:
         return MakePolicyConfig.model_validate(data)
     except ValidationError as error:
@@ -82,7 +85,7 @@ def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None =
         if config.demonstrations is not None
         else _from_solutions(config)
     )
-    report = train_sft(policy, examples, config.sft, out, progress=progress)
+    report = sft(policy, examples, out, config=config.sft, progress=progress)
     if config.weights != "fp32":
         store_weights(Path(report.policy), config.weights)
     return report
@@ -157,11 +160,11 @@ def store_weights(path: Path, weights: Literal["fp16", "bf16"]) -> None:
     save_policy(policy, path)
 
 
-def texts(form: Format, demonstration: Demonstration) -> list[str]:
+def texts(format: Format, demonstration: Demonstration) -> list[str]:
     """Prompt and steps of a demonstration, each text that is tokenised on its own."""
-    steps = compose(demonstration.steps, form)
+    steps = compose(demonstration.steps, format)
     parts = [part for step in steps for part in (step.text, step.host_text) if part]
-    return [form.prompt(demonstration.problem.question), *parts]
+    return [format.prompt(demonstration.problem.question), *parts]
 
 
 def tokenise(
@@ -181,11 +184,11 @@ def tokenise(
 
     return [
         solution_tokens(
-            form.prompt(demonstration.problem.question),
+            format.prompt(demonstration.problem.question),
             (),
-            compose(demonstration.steps, form),
+            compose(demonstration.steps, format),
             encode,
             score_output,
         )
-        for form, demonstration in demonstrations
+        for format, demonstration in demonstrations
     ]

@@ -1,41 +1,21 @@
-"""A run: the stages in order, each on its own too, all in one run folder."""
+"""The whole pipeline: `Run.everything` calls the stages in order, and each can be called alone."""
 
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Self
 
 from scdpo.engines import EngineProtocol, engine_config
-from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
-from scdpo.evaluation import (
-    SFT,
-    BreakdownLine,
-    GroupBy,
-    PolicyLine,
-    breakdown_lines,
-    count_evaluations,
-    evaluate_greedy,
-    policy_lines,
-)
+from scdpo.errors import InputError
+from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
-from scdpo.pipeline.provenance import (
-    Environment,
-    changed_settings,
-    environments,
-    in_order,
-    keep_environment,
-    made_anything,
-    settings,
-)
-from scdpo.pipeline.recipe import Method, ProblemSource, Recipe, dump_recipe, read_yaml
+from scdpo.pipeline.opened import OpenRun, manifest_of
+from scdpo.pipeline.provenance import keep_environment, settings
+from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
-from scdpo.pipeline.trained import TrainedPolicy, trained_policy, training_counts
-from scdpo.policies import policy_hash, policy_path
+from scdpo.pipeline.trained import trained_policy, training_counts
+from scdpo.policies import policy_path
 from scdpo.problems import load_problems
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
@@ -46,22 +26,14 @@ from scdpo.sampling import (
     sample_solutions,
 )
 from scdpo.sampling.recorded import Reproduced, recorded_solutions
-from scdpo.store import (
-    Manifest,
-    RunFolder,
-    Stage,
-    file_hash,
-    is_full_disk,
-    write_atomic,
-    write_jsonl,
-)
+from scdpo.store import Manifest, Stage, file_hash
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
 
 
-class Run:
-    """A run folder with its recipe, and the services its stages share; a context manager.
+class Run(OpenRun):
+    """A run: its recipe, its folder, and the services that its stages share; a context manager.
 
     Every stage may be called again: it continues where it stood, and does nothing when it is
     done. A folder that was begun with another recipe is refused where a setting that has shaped
@@ -85,40 +57,20 @@ class Run:
         if isinstance(engine, str):
             recipe = recipe.model_copy(update={"engine": engine_config({"name": engine})})
             engine = None
-        self.recipe = recipe
-        self.path = path
+        super().__init__(recipe, path, write=write, redo=redo)
         self._watcher = watcher or Silent()
-        self._redo = redo
         self._services = Services(recipe, self._watcher, engine)
-        self._new = write and not path.exists()
-        self.folder = RunFolder(path, write=write)
-        try:
-            if write:
-                self._keep_recipe()
-        except BaseException:
-            self.folder.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self._services.close()
         finally:
-            self.folder.close()
-        if error is not None and self._new and not self._made_anything():
-            shutil.rmtree(self.path, ignore_errors=True)
-        if error is not None and not isinstance(error, ScdpoError) and is_full_disk(error):
-            raise StorageFull(
-                f"{self.path}: no space left on the disk; what was done is kept, make room and "
-                "run again"
-            ) from error
+            super().__exit__(kind, error, trace)
 
     def everything(self) -> list[PolicyLine]:
         """The whole recipe: sample, branch, pair, train and evaluate; lines of the table."""
         self.problems("train")
-        self.problems("test")  # read now: a fault in it should not be found hours later
+        self.problems("test")  # read now, so that a fault in it is not found hours later
         self.sample()
         self.branch()
         self.pair()
@@ -132,7 +84,7 @@ class Run:
 
     def problems(self, part: str) -> list[Problem]:
         """The `train` or `test` problems, kept in the run folder as they were first read."""
-        stage = self._stage(f"problems/{part}")
+        stage = self.stage(f"problems/{part}")
         if not stage.done:
             source: ProblemSource = getattr(self.recipe.problems, part)
             problems = load_problems(
@@ -146,7 +98,7 @@ class Run:
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
         problems, config = self.problems("train"), self.recipe.sample
-        stage = self._open("solutions", ["problems/train"], policy=True)
+        stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
             bar = self._watcher.progress("sample")
             with self._services.sampler(self.recipe.policy, SFT) as sampler:
@@ -158,8 +110,8 @@ class Run:
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        solutions, config = self._finished("solutions", "sample"), self.recipe.branch
-        stage = self._open("branches", [solutions.name], policy=True)
+        solutions, config = self.finished("solutions", "sample"), self.recipe.branch
+        stage = self.open("branches", [solutions.name], policy=True)
         if not stage.done:
             bar = self._watcher.progress("branch")
             parents = first_preferred(
@@ -180,17 +132,17 @@ class Run:
 
     def pair(self) -> None:
         """Naive pairs, step-controlled pairs, and the data-equal control's pairs."""
-        sources = [self._finished(name, "import") for name in self._imports()]
-        if self._begun("solutions"):
-            sources.insert(0, self._finished("solutions", "sample"))
+        sources = [self.finished(name, "import") for name in self.imports()]
+        if self.begun("solutions"):
+            sources.insert(0, self.finished("solutions", "sample"))
         if not sources:
             raise InputError(
                 f"{self.path}: no solutions to pair; run `scdpo sample` or `scdpo import` first"
             )
-        branched = [self._finished("branches", "branch")] if self._begun("branches") else []
+        branched = [self.finished("branches", "branch")] if self.begun("branches") else []
         inputs = [stage.name for stage in (*sources, *branched)]
         parts = ("naive", "step_controlled", "data_equal")
-        stages = [self._open(f"pairs/{part}", inputs) for part in parts]
+        stages = [self.open(f"pairs/{part}", inputs) for part in parts]
         if all(stage.done for stage in stages):
             return
         solutions = [row for stage in sources for row in stage.rows(Solution)]
@@ -217,9 +169,9 @@ class Run:
         for that and help to train.
         """
         inputs = [stage.name for stage in self._pair_stages(method)]
-        stage = self._stage(f"policies/{method}")
+        stage = self.stage(f"policies/{method}")
         if self.folder.write:
-            self._open(stage.name, inputs, policy=True)
+            self.open(stage.name, inputs, policy=True)
         wait_for_all()
         if not stage.done:
             report = self._train(method, stage)
@@ -230,25 +182,25 @@ class Run:
 
     def sft(self, out: Path) -> SFTReport:
         """Fine-tune the initial policy on the run's own good solutions, into `out`."""
-        from scdpo.training.sft import sft_policy
+        from scdpo.training.supervised import sft
 
-        stages = [self._stage(name) for name in ("solutions", *self._imports())]
+        stages = [self.stage(name) for name in ("solutions", *self.imports())]
         solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
         if not solutions:
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft_policy(policy_path(self.recipe.policy), solutions, config, out, progress=bar)
+        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
 
     def evaluate(self, policy: str) -> None:
         """Greedy accuracy of a policy of the run (`sft` or a method) on the test problems."""
         problems = self.problems("test")
         inputs, path = ["problems/test"], self.recipe.policy
         if policy != SFT:
-            trained = self._finished(f"policies/{policy}", f"train --method {policy}")
+            trained = self.finished(f"policies/{policy}", f"train --method {policy}")
             inputs.append(trained.name)
             path = str(trained.path / "policy")
-        stage = self._open(f"evaluations/{policy}", inputs, policy=policy == SFT)
+        stage = self.open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
             config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
             with self._services.sampler(path, policy) as sampler:
@@ -262,7 +214,7 @@ class Run:
         """Recorded solutions as graded rows of this run, executed again on the way."""
         if layout not in LAYOUTS:
             raise InputError(f"layout {layout!r}: known are {', '.join(LAYOUTS)}")
-        stage = self._stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
+        stage = self.stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
         config = settings(self.recipe, stage.name) | {"layout": layout, "dataset": dataset}
         # An unfinished import executes everything again, so that its rows are no loss.
         stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
@@ -274,117 +226,31 @@ class Run:
             chunks = recorded_solutions(path, layout, dataset, grader, sandbox, reproduced, bar)
             append_all(stage, chunks)
             stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
-        return stage.manifest or _gone(stage)
-
-    # ---- results
-
-    def report(self) -> list[PolicyLine]:
-        """One line for every evaluated policy, compared with SFT and with data-equal DPO.
-
-        Written to `report.jsonl` too, unless the run is only read.
-        """
-        rows = self._evaluations()
-        used = {name: self._pairs_used(name) for name in rows if name != SFT}
-        lines = policy_lines(rows, used)
-        if self.folder.write:
-            write_jsonl(self.path / "report.jsonl", lines)
-        return lines
-
-    def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
-        """One line for every policy and group of questions; none where the data has no groups."""
-        return breakdown_lines(self._evaluations(), key)
-
-    def manifests(self) -> list[Manifest]:
-        """The manifests of all stages begun, in the order of a whole run."""
-        patterns = ("*/manifest.json", "*/*/manifest.json")
-        paths = [path.parent for pattern in patterns for path in self.path.glob(pattern)]
-        found = (self._stage(path.relative_to(self.path).as_posix()).manifest for path in paths)
-        return in_order([manifest for manifest in found if manifest is not None])
-
-    def environments(self) -> list[Environment]:
-        """What the stages ran on, in the order they were worked on."""
-        return environments(self.path)
-
-    # ---- what stages share
-
-    def _stage(self, name: str) -> Stage:
-        return self.folder.stage(name)
-
-    def _begun(self, name: str) -> bool:
-        return self._stage(name).manifest is not None
-
-    def _finished(self, name: str, command: str) -> Stage:
-        """A stage that has to be done before this one. Raises InputError."""
-        stage = self._stage(name)
-        if not stage.done:
-            state = "not finished" if self._begun(name) else "not there yet"
-            raise InputError(f"{self.path}: {name} is {state}; run `scdpo {command}` first")
-        return stage
-
-    def _open(self, name: str, inputs: Sequence[str], *, policy: bool = False) -> Stage:
-        """Open a stage under its settings and the hashes of what it reads."""
-        stage = self._stage(name)
-        hashes = {i: (self._stage(i).manifest or _gone(stage)).output_hash or "" for i in inputs}
-        if policy:
-            hashes["policy"] = self._initial_hash
-        wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
-        redo = wanted or not made_anything(stage)
-        return stage.open(settings(self.recipe, name), hashes, redo=redo)
-
-    def _keep_recipe(self) -> None:
-        """Keep the recipe in the folder, unless rows there were made under another one."""
-        path = self.path / "recipe.yaml"
-        changed: list[str] = []
-        if path.exists():
-            before, _ = read_yaml(path)
-            if before == self.recipe.model_dump(mode="json"):
-                return
-            moved = before.get("policy") != self.recipe.policy
-            for manifest in self.manifests():
-                if not made_anything(self._stage(manifest.stage)):
-                    continue
-                changed += changed_settings(self.recipe, manifest)
-                made_by = manifest.inputs.get("policy")
-                if moved and made_by is not None and made_by != self._initial_hash:
-                    changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
-        if changed:
-            raise StoreError(
-                f"{self.path} was begun with another recipe: {', '.join(dict.fromkeys(changed))}; "
-                "use another folder"
-            )
-        write_atomic(path, dump_recipe(self.recipe))
-
-    @cached_property
-    def _initial_hash(self) -> str:
-        return policy_hash(self.recipe.policy)
+        return manifest_of(stage)
 
     def _train(self, method: Method, stage: Stage) -> TrainingReport:
-        from scdpo.training.dpo import train_dpo
+        from scdpo.training.preference import train
 
         pairs = self.pairs_of(method)
-        train = [pair for pair in pairs if pair.split == "train"]
-        if not train:
+        used = [pair for pair in pairs if pair.split == "train"]
+        if not used:
             raise InputError(
                 f"{self.path}: {method} has no pairs to train on; "
                 f"`scdpo report {self.path}` shows what became of the solutions"
             )
         if self.folder.write:
             self._record(stage)
-        return train_dpo(
+        return train(
             policy_path(self.recipe.policy),
-            train,
-            self.recipe.train,
+            used,
             stage.path,
+            config=self.recipe.train,
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
             progress=begun_when_reported(self._watcher, f"train {method}"),
             reference_progress=begun_when_reported(self._watcher, f"reference {method}"),
             note=lambda text: self._watcher.note("training", text),
         )
-
-    def _made_anything(self) -> bool:
-        """Whether a stage has begun other than reading problems, which costs nothing."""
-        return any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
 
     def _record(self, stage: Stage) -> None:
         """Keep what a stage that begins or goes on now runs on."""
@@ -393,21 +259,4 @@ class Run:
     def _pair_stages(self, method: Method) -> list[Stage]:
         names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}
         parts = names.get(method, ["naive", "step_controlled"])
-        return [self._finished(f"pairs/{part}", "pair") for part in parts]
-
-    def _imports(self) -> list[str]:
-        paths = sorted((self.path / "imports").glob("*/manifest.json"))
-        return [f"imports/{path.parent.name}" for path in paths]
-
-    def _evaluations(self) -> dict[str, list[Evaluation]]:
-        """The rows of every policy whose evaluation is done."""
-        stages = [m.stage for m in self.manifests() if m.status == "done"]
-        names = [name.split("/")[1] for name in stages if name.startswith("evaluations/")]
-        return {n: list(self._stage(f"evaluations/{n}").rows(Evaluation)) for n in names}
-
-    def _pairs_used(self, policy: str) -> int:
-        return next(self._stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
-
-
-def _gone(stage: Stage) -> Manifest:
-    raise StoreError(f"{stage.path}: the stage has no manifest")
+        return [self.finished(f"pairs/{part}", "pair") for part in parts]

@@ -8,8 +8,9 @@ they share.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from scdpo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from scdpo.rowfiles.exec import ExecSummary, exec_rows, exec_rows_async
@@ -24,17 +25,10 @@ __all__ = [
     "grade_rows_async",
 ]
 
-_HOMES = {
-    "ExecSummary": "exec",
-    "exec_rows": "exec",
-    "exec_rows_async": "exec",
-    "GradeSummary": "grade",
-    "grade_rows": "grade",
-    "grade_rows_async": "grade",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"scdpo.rowfiles.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "exec": "ExecSummary exec_rows exec_rows_async",
+        "grade": "GradeSummary grade_rows grade_rows_async",
+    },
+)

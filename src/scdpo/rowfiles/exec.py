@@ -19,7 +19,7 @@ from scdpo import waiting
 from scdpo.errors import DataError, SandboxError, short
 from scdpo.records import Record
 from scdpo.rowfiles.driver import Completed, ProgressOf, complete_rows
-from scdpo.rowfiles.members import Number, without
+from scdpo.rowfiles.members import WrittenNumber, without
 from scdpo.rowfiles.output import OutputManifest
 from scdpo.rowfiles.source import Source
 from scdpo.sandbox import Cut, ProcessSandbox, SandboxConfig
@@ -196,7 +196,7 @@ class ExecRow:
 
 def exec_row(line: bytes, path: Path, n: int) -> ExecRow:
     """A line as a row. Raises DataError, with `path` and `n`, for one without blocks."""
-    found = object_of(line, path, n, number=Number)
+    found = object_of(line, path, n, number=WrittenNumber)
     if "blocks" not in found:
         raise DataError("no blocks: a list of strings is expected there", path, n)
     blocks = found["blocks"]

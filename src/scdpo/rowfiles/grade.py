@@ -21,7 +21,7 @@ from scdpo.errors import DataError, GradingError, short
 from scdpo.grading import Claim, Grader, GradingConfig, Judgement, judge
 from scdpo.records import Record, Verdict, VerdictName
 from scdpo.rowfiles.driver import Completed, ProgressOf, complete_rows
-from scdpo.rowfiles.members import Number, without
+from scdpo.rowfiles.members import WrittenNumber, without
 from scdpo.rowfiles.output import OutputManifest
 from scdpo.rowfiles.source import Source
 from scdpo.store import compact, object_of
@@ -204,7 +204,7 @@ class GradeRow:
 
 def grade_row(line: bytes, path: Path, n: int) -> GradeRow:
     """A line as a row. Raises DataError, with `path` and `n`, for one that cannot be judged."""
-    found = object_of(line, path, n, number=Number)
+    found = object_of(line, path, n, number=WrittenNumber)
     if "answer" not in found:
         raise DataError(f"no answer: {_EXPECTED} is expected there, or a list", path, n)
     is_answer = "prediction" in found
@@ -235,14 +235,14 @@ def _added_keys(is_answer: bool) -> tuple[str, ...]:
 
 def _gold(value: object, path: Path, n: int) -> str:
     """A gold answer; a missing one is empty, which the grader leaves undecided."""
-    text = value.text if isinstance(value, Number) else "" if value is None else value
+    text = value.text if isinstance(value, WrittenNumber) else "" if value is None else value
     if not isinstance(text, str):
         raise DataError(f"answer: {_EXPECTED} is expected, found {short(value)}", path, n)
     return text
 
 
 def _prediction(value: object, path: Path, n: int) -> str | None:
-    if isinstance(value, Number):
+    if isinstance(value, WrittenNumber):
         return value.text
     if isinstance(value, float):
         # Tables write a missing value as NaN, so it is no answer; infinity is one.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class WrittenNumber:
     """A number in the digits of its row: a float would turn `0.10` into `0.1`, and Python reads
     no int of more than 4,300 digits."""
 
@@ -19,7 +19,7 @@ class Number:
         return self.text
 
 
-_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number)
+_DECODER = json.JSONDecoder(parse_int=WrittenNumber, parse_float=WrittenNumber)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters (peft): put on for a training, saved, and merged into the weights."""
+"""Low-rank adapters (peft): added for a training, saved, and merged into the weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import torch
 
 from scdpo.errors import InputError, MissingDependency
 from scdpo.policies import Policy, load_policy, save_policy
+from scdpo.training.checkpoints import TrainingFolder, save_trained
 from scdpo.training.dpo_config import LoraSettings
+from scdpo.training.scoring import model_inside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from scdpo.training.planned_trainer import PlannedTrainer
 
 
 def load_in_four_bits(policy: str | Path, device: str | None) -> Policy:
@@ -37,16 +41,19 @@ def load_in_four_bits(policy: str | Path, device: str | None) -> Policy:
     for module in loaded.model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             # On CPUs with AVX-512 a forward pass in evaluation would repack the weights, and
-            # from then on no gradient would reach the adapter, without a word.
+            # from then on no gradient would reach the adapter, without any error.
             module.support_avx512bf16_for_cpu = False
     return loaded
 
 
-def with_adapter(policy: Policy, settings: LoraSettings, seed: int) -> PreTrainedModel:
-    """The policy's model with a fresh adapter that alone is trained; it changes nothing yet.
+def with_adapter(policy: Policy, settings: LoraSettings | None, seed: int) -> PreTrainedModel:
+    """The policy's model with a new adapter, which alone is trained and changes nothing yet.
 
-    Raises MissingDependency without peft, InputError for targets that the model does not have.
+    Without `settings` the model as it is. Raises MissingDependency without peft, InputError for
+    targets that the model does not have.
     """
+    if settings is None:
+        return policy.model
     try:
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     except ImportError as error:
@@ -70,16 +77,33 @@ def with_adapter(policy: Policy, settings: LoraSettings, seed: int) -> PreTraine
         raise InputError(f"lora.targets: {' '.join(str(error).split())[:200]}") from error
 
 
-def save_merged(policy: str | Path, adapter: Path, out: Path) -> None:
-    """Write the initial policy with a trained adapter merged into its weights, in fp32.
+def save_adapter_and_merged(
+    trainer: PlannedTrainer[Any], source: object, policy: Policy, folder: TrainingFolder
+) -> None:
+    """Write the trained adapter to `adapter`, and the policy with the adapter merged to `policy`.
 
-    One process does it alone, so the weights are loaded whole, whatever the training did.
+    Where `source`, what the policy was made from, is a folder or hub name, the initial weights
+    are loaded again and the merged ones written in fp32; else the adapter of the loaded model is
+    merged in place. Every process has to call it.
     """
+    adapter = folder.path / "adapter"
+    save_trained(trainer, policy, adapter)
+    if not isinstance(source, (str, Path)):
+        merged = cast(Any, model_inside(trainer.model_wrapped)).merge_and_unload()
+        if trainer.is_world_process_zero():
+            save_policy(Policy(policy.name, merged, policy.tokenizer), folder.policy)
+    elif trainer.is_world_process_zero():
+        _save_merged(source, adapter, folder.policy)
+
+
+def _save_merged(policy: str | Path, adapter: Path, out: Path) -> None:
+    """The main process does it alone, so the weights are loaded whole, however they were sharded
+    in training."""
     from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]  # it would have all processes load shards
-
+    # With this set, all processes would load shards.
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     loaded = load_policy(policy, device="cpu")
     merged: Any = PeftModel.from_pretrained(loaded.model, adapter).merge_and_unload()
     save_policy(Policy(loaded.name, merged, loaded.tokenizer), out)

@@ -1,10 +1,9 @@
 """Attention of token trees on a CPU, piece by piece, as one operator with its own backward pass.
 
-The queries of a chain attend to a few ranges of keys, those on the path to it and its own, and
-flash attention computes each of these pieces by itself: the results are put together by their
-log-sum-exps, and the backward pass of a piece needs only the result of the whole (arXiv
-2205.14135, Sec. 3 and App. B). So no mask is made, no key is copied, and nothing is computed
-that the tree forbids.
+The queries of a chain attend to a few ranges of keys: those on the path to it, and its own. Flash
+attention computes each of these pieces by itself; the results are combined by their log-sum-exps,
+and the backward pass of a piece needs only the result of the whole (arXiv 2205.14135, Sec. 3 and
+App. B). No mask is made, no key is copied, and nothing is computed that the tree forbids.
 
 Shapes: query (1, H, N, d), key and value (1, G, N, d) with H a multiple of G.
 """
@@ -18,10 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scdpo.training.internals import private_part
 from scdpo.training.tree import Chain
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_NAME = "_scaled_dot_product_flash_attention_for_cpu"
+_flash = private_part(torch.ops.aten, _NAME, "torch")
+_flash_backward = private_part(torch.ops.aten, f"{_NAME}_backward", "torch")
 
 
 class _Piece(NamedTuple):
@@ -38,7 +39,7 @@ class _Piece(NamedTuple):
 
 
 def pieces_of(chains: Sequence[Chain]) -> list[int]:
-    """The pieces of a row, four numbers each: an operator takes no structures."""
+    """The pieces of a row, four numbers each, as an operator takes no structures."""
     flat: list[int] = []
     for chain in chains:
         for first, last in (*chain.before, (chain.start, chain.stop)):
@@ -83,7 +84,7 @@ def _attend(
             out[:, :, here], lse[:, :, here] = outs[0], sums[0]
             continue
         whole = torch.stack(sums).logsumexp(0)
-        shares = [(one - whole).exp_()[..., None] for one in sums]
+        shares = [(part - whole).exp_()[..., None] for part in sums]
         out[:, :, here] = sum(o * share for o, share in zip(outs, shares, strict=True))
         lse[:, :, here] = whole
     return out, lse
@@ -150,7 +151,7 @@ def _backward(ctx: Any, of_out: Tensor, of_lse: Tensor | None) -> Any:
 _attend.register_autograd(_backward, setup_context=_keep)
 
 OPERATOR = torch.ops.scdpo.chain_attention.default
-"""What computes the attention, for `torch.utils.checkpoint`."""
+"""The operator, as `torch.utils.checkpoint` knows it."""
 
 
 def _pieces(flat: Sequence[int]) -> Iterator[_Piece]:
@@ -158,7 +159,7 @@ def _pieces(flat: Sequence[int]) -> Iterator[_Piece]:
 
 
 def _sums(dtype: torch.dtype) -> torch.dtype:
-    """What flash attention sums in."""
+    """The number format of flash attention's sums."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

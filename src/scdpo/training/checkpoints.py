@@ -1,6 +1,6 @@
-"""What a training leaves in its folder so that it can be stopped at any moment and go on.
+"""The folder of a training, which can be stopped at any moment and resumed.
 
-OUT/training.json      a hash of what is trained, on what and how
+OUT/training.json      a hash of settings, examples and initial policy
 OUT/checkpoints/       the Trainer's last checkpoint, while the training is unfinished
 OUT/log.jsonl          one row per optimizer step
 OUT/policy/            the trained policy
@@ -10,7 +10,6 @@ OUT/report.json        written last: the training is finished
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from scdpo.errors import ScdpoError, StoreError
 from scdpo.policies import Policy
 from scdpo.records import Record
+from scdpo.store import write_atomic
 from scdpo.training.scoring import model_inside
 
 R = TypeVar("R", bound=Record)
@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 class TrainingFolder:
     """The folder of one training; creating it claims the folder for `fingerprint`.
 
-    Raises StoreError when the folder holds a training that another fingerprint belongs to.
+    Raises StoreError when the folder holds a training with another fingerprint.
     """
 
     def __init__(self, path: Path, fingerprint: str):
@@ -52,7 +52,7 @@ class TrainingFolder:
         path.mkdir(parents=True, exist_ok=True)
         claim = path / "training.json"
         if not claim.exists():
-            _write(claim, json.dumps({"fingerprint": fingerprint}))
+            write_atomic(claim, json.dumps({"fingerprint": fingerprint}))
         elif claim.read_text() != json.dumps({"fingerprint": fingerprint}):
             raise StoreError(
                 f"{path}: holds a training with other settings, examples or initial policy;"
@@ -69,12 +69,12 @@ class TrainingFolder:
             raise StoreError(f"{self._report}: not a report of this kind of training") from error
 
     def finish(self, report: Record) -> None:
-        """Write the report and drop the checkpoints."""
-        _write(self._report, report.model_dump_json(indent=2) + "\n")
+        """Write the report and delete the checkpoints."""
+        write_atomic(self._report, report.model_dump_json(indent=2) + "\n")
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def last_checkpoint(self) -> str | None:
-        """The newest whole checkpoint: its state file, written last, is there and readable."""
+        """The newest complete checkpoint: one whose state file, written last, can be read."""
         found: list[tuple[int, Path]] = []
         for path in self.checkpoints.glob("checkpoint-*"):
             step = re.fullmatch(r"checkpoint-(\d+)", path.name)
@@ -83,21 +83,8 @@ class TrainingFolder:
         return str(max(found)[1]) if found else None
 
 
-class AtBegin(TrainerCallback):
-    """Calls `begin` when the model is prepared and before the first step, also when resuming."""
-
-    def __init__(self, begin: Callable[[], None]):
-        self.begin = begin
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Call it."""
-        self.begin()
-
-
 class StepLog(TrainerCallback):
-    """Writes every logged step to a JSONL file, which a resumed training cuts to its start.
+    """Writes every logged step to a JSONL file; a resumed training drops the rows that it redoes.
 
     Raises ScdpoError at the first loss that is not finite.
     """
@@ -108,8 +95,8 @@ class StepLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Begin the file with the steps that the checkpoint knows of."""
-        _write(self.path, "".join(json.dumps(row) + "\n" for row in state.log_history))
+        """Start the file with the steps of the checkpoint."""
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in state.log_history))
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -126,32 +113,12 @@ class StepLog(TrainerCallback):
             file.write(json.dumps(row) + "\n")
 
 
-class ReportProgress(TrainerCallback):
-    """Calls `progress` after every optimizer step, and once at the start."""
-
-    def __init__(self, progress: Progress):
-        self.progress = progress
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Report where the training stands."""
-        self.progress(state.global_step, state.max_steps)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Report a step."""
-        self.progress(state.global_step, state.max_steps)
-
-
-def fit(trainer: Trainer, folder: TrainingFolder, progress: Progress | None) -> int:
-    """Train to the end from the last checkpoint; returns the step that it stood at."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # saving weights would print a bar of its own among ours
+def fit(trainer: Trainer, folder: TrainingFolder) -> int:
+    """Train to the end from the last checkpoint; returns the step of that checkpoint, or 0."""
+    # Saving weights would print a progress bar among ours.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     if trainer.is_world_process_zero():
         trainer.add_callback(StepLog(folder.log))
-        if progress is not None:
-            trainer.add_callback(ReportProgress(progress))
     checkpoint = folder.last_checkpoint()
     trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -159,7 +126,7 @@ def fit(trainer: Trainer, folder: TrainingFolder, progress: Progress | None) -> 
 
 
 def save_trained(trainer: Trainer, policy: Policy, path: Path) -> None:
-    """Write the trained model (an adapter alone, where there is one) and the tokenizer.
+    """Write the trained model (or only its adapter, if it has one) and the tokenizer.
 
     Sharded weights are gathered first, so every process has to call it.
     """
@@ -168,12 +135,6 @@ def save_trained(trainer: Trainer, policy: Policy, path: Path) -> None:
     if trainer.is_world_process_zero():
         model_inside(wrapped).save_pretrained(path, state_dict=weights)
         policy.tokenizer.save_pretrained(path)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _is_json(path: Path) -> bool:

@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self, TypeAlias
+import difflib
+from typing import Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from scdpo.errors import InputError
+from scdpo.validation import explain
 
 Checkpointing: TypeAlias = Literal[False, True, "selective"]
-"""Gradient checkpointing; `training.recomputing` says what each keeps."""
+"""Gradient checkpointing; `training.recomputing` describes what each kind keeps."""
+
+C = TypeVar("C", bound="TrainingConfig")
 
 
 class TrainingConfig(BaseModel):
-    """What trainings of every kind are told; an *example* is what one of them trains on.
-
-    `batch_size` counts examples per optimizer step and `micro_batch_size` examples that go
-    through the model together where each has rows of its own; the latter changes speed and
-    memory, not the loss. `max_length`
-    is in tokens; longer examples are dropped, as are those longer than the policy's own
-    context. `score_output` lets execution output count, as the released code of
-    arXiv 2407.00782 does. `bf16` autocasts the computation on a GPU; the weights stay fp32, as
-    bf16 weights would lose updates at small learning rates. `gradient_checkpointing` computes
-    activations twice to keep fewer of them, `selective` all but attention
-    (`training.recomputing`); `compile` runs the decoder through torch.compile. `report_to` names
-    loggers of the Trainer, such as `tensorboard` or `wandb`.
-    """
+    """Settings of trainings of every kind; an *example* is a pair or a solution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(gt=0)
-    batch_size: int = Field(64, ge=1)
-    micro_batch_size: int = Field(8, ge=1)
-    max_length: int = Field(ge=2)
-    warmup_ratio: float = Field(ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)
-    score_output: bool = False
-    bf16: bool = True
-    gradient_checkpointing: Checkpointing = False
-    compile: bool = False
-    report_to: tuple[str, ...] = ()
-    seed: int = Field(0, ge=0, lt=2**31)
+    learning_rate: float = Field(gt=0, description="Peak learning rate.")
+    batch_size: int = Field(64, ge=1, description="Examples in an optimizer step.")
+    micro_batch_size: int = Field(
+        8,
+        ge=1,
+        description="Examples that go through the model together where they are padded rather "
+        "than packed into rows; it changes speed and memory, not the loss.",
+    )
+    max_length: int = Field(
+        ge=2,
+        description="Longest example in tokens; longer ones are dropped, as are those that "
+        "exceed the policy's context.",
+    )
+    warmup_ratio: float = Field(
+        ge=0, lt=1, description="Share of the steps over which the learning rate rises from zero."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of the optimizer.")
+    max_grad_norm: float = Field(
+        1.0, ge=0, description="Norm to which gradients are clipped; 0 turns clipping off."
+    )
+    score_output: bool = Field(
+        False,
+        description="Whether execution output counts in the loss, as in the code released with "
+        "arXiv 2407.00782.",
+    )
+    bf16: bool = Field(
+        True,
+        description="Whether a GPU computes in bf16 (autocast); the weights stay in fp32, as "
+        "bf16 weights would lose updates at small learning rates.",
+    )
+    gradient_checkpointing: Checkpointing = Field(
+        False,
+        description="Whether activations are computed again in the backward pass to save memory: "
+        "all of them (true), or all but the results of attention (selective).",
+    )
+    compile: bool = Field(
+        False,
+        description="Whether the decoder runs through torch.compile; the first steps are slow.",
+    )
+    report_to: tuple[str, ...] = Field(
+        (), description="Loggers of the Transformers Trainer, such as tensorboard or wandb."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the order of examples and of a new adapter."
+    )
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:
@@ -49,3 +75,22 @@ class TrainingConfig(BaseModel):
                 f" {self.micro_batch_size}"
             )
         return self
+
+
+def with_settings(kind: type[C], config: C | None, settings: dict[str, object]) -> C:
+    """A config with some settings changed; `config` None starts from the defaults.
+
+    Raises InputError for an unknown setting, with the nearest known one, and for a value that is
+    not accepted.
+    """
+    known = list(kind.model_fields)
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            raise InputError(f"{name}: not a setting of {kind.__name__}{hint}")
+    before = {} if config is None else config.model_dump()
+    try:
+        return kind.model_validate(before | settings)
+    except ValidationError as error:
+        raise InputError(f"{kind.__name__}: {explain(error, kind)}") from error

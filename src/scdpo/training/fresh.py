@@ -1,4 +1,4 @@
-"""A new small policy from nothing: its tokenizer and its randomly initialised model."""
+"""A new small policy: a tokenizer trained on texts and a randomly initialised model."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class FreshPolicyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vocab_size: int = Field(1024, ge=300)
-    hidden_size: int = Field(160, ge=16)
-    layers: int = Field(5, ge=1)
-    heads: int = Field(5, ge=1)
-    kv_heads: int = Field(1, ge=1)
-    intermediate_size: int = Field(432, ge=16)
-    max_context: int = Field(768, ge=64)
-    seed: int = 0
+    vocab_size: int = Field(1024, ge=300, description="Tokens of the tokenizer, markers included.")
+    hidden_size: int = Field(160, ge=16, description="Width of the hidden states.")
+    layers: int = Field(5, ge=1, description="Number of decoder layers.")
+    heads: int = Field(5, ge=1, description="Attention heads of a layer.")
+    kv_heads: int = Field(1, ge=1, description="Key and value heads of a layer.")
+    intermediate_size: int = Field(432, ge=16, description="Width of the feed-forward layers.")
+    max_context: int = Field(768, ge=64, description="Longest text in tokens.")
+    seed: int = Field(0, description="Seed of the initial weights.")
 
 
 def fresh_policy(
     texts: Iterable[str], special_tokens: Sequence[str], end: str, config: FreshPolicyConfig
 ) -> Policy:
-    """A tokenizer trained on `texts` and a random model to go with it.
+    """A tokenizer trained on `texts`, and a random model with its vocabulary.
 
     Every digit is a token of its own, so that numbers are read and copied digit by digit. `end`
     is the end-of-solution token and one of `special_tokens`.

@@ -3,16 +3,16 @@
 Shape suffixes: B rows (sequences, or pairs where said), T tokens, V vocabulary.
 
 Inputs of the losses are summed log-probs (nats) of the tokens that count, of B pairs, under the
-policy and the reference policy. Sums are in fp64, as losses are made of small differences of
-them: in fp32 a sum of −5,000 is known to 2e-4 only. A step-controlled pair counts the steps after
-k (arXiv 2407.00782, Eq. 4). If its shared steps counted too, then with the same token ids on both
-sides they would add the same number to both sums, which cancels in some losses, value and gradient,
-and in others not (`SHARED_PREFIX_CANCELS`). In rewards it never does.
+policy and the reference policy. Sums are in fp64 because losses are small differences of them: in
+fp32 a sum of −5,000 is only known to 2e-4. In a step-controlled pair only the steps after k count
+(arXiv 2407.00782, Eq. 4). If its shared steps counted too, they would add the same number to both
+sums, as their token ids are the same on both sides. This cancels in some losses, in value and
+gradient, and does not in others (`SHARED_PREFIX_CANCELS`). It never cancels in the rewards.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ SHARED_PREFIX_CANCELS = {
     "added NLL (RPO)": False,
     "length-normalised": False,
 }
-"""Whether letting a pair's shared steps count would change the loss."""
+"""Whether the loss stays the same when a pair's shared steps count."""
 
 
 def sequence_logps(logits_BTV: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def dpo_loss(
     """The DPO loss of B pairs, −log σ(margin) (arXiv 2305.18290, Eq. 7; 2407.00782, Eq. 5).
 
     When the steps up to k do not count, this is the step-controlled loss (2407.00782, Eq. 4).
-    `label_smoothing` ε is the share of pairs that are taken to be labelled the wrong way round:
+    `label_smoothing` ε is the assumed share of pairs that are labelled the wrong way round:
     −(1 − ε) log σ(margin) − ε log σ(−margin) (cDPO, Mitchell 2023). A shared prefix cancels.
     """
     chosen_B = beta * (policy_chosen_B - ref_chosen_B)
@@ -119,9 +119,9 @@ def dpop_loss(
 ) -> DPOOutput:
     """DPO-Positive of B pairs (arXiv 2402.13228, Eq. 3; `penalty` is its λ).
 
-    −log σ(margin − β λ max(0, log π_ref/π_θ of the chosen one)): a policy is not to win by
-    making both continuations less likely. A shared prefix does not cancel, as it would enter
-    the penalty.
+    −log σ(margin − β λ max(0, log π_ref/π_θ of the chosen one)): the penalty keeps the policy
+    from winning by making both continuations less likely. A shared prefix does not cancel, as it
+    would enter the penalty.
     """
     out = dpo_loss(policy_chosen_B, policy_rejected_B, ref_chosen_B, ref_rejected_B, beta)
     margin_B = beta * (policy_chosen_B - ref_chosen_B - policy_rejected_B + ref_rejected_B)
@@ -129,11 +129,45 @@ def dpop_loss(
     return out._replace(loss_B=-F.logsigmoid(margin_B - beta * penalty * lost_B))
 
 
+def preference_loss(
+    logps_S: Tensor,
+    reference_S: Tensor,
+    length_S: Tensor,
+    *,
+    loss: Literal["sigmoid", "ipo", "dpop"] = "sigmoid",
+    beta: float = 0.1,
+    label_smoothing: float = 0.0,
+    dpop_penalty: float = 50.0,
+    nll_weight: float = 0.0,
+    length_normalised: bool = False,
+) -> DPOOutput:
+    """The loss of n pairs by name, from S = 2n log-probs in the order chosen, rejected, chosen, …
+
+    `logps_S` and `reference_S` are summed log-probs (nats) under the policy and the reference,
+    `length_S` the numbers of tokens that they sum. `loss` is `sigmoid` (`dpo_loss`), `ipo` or
+    `dpop`; with `length_normalised` it is computed on log-probs per token. `nll_weight` adds that
+    much of `chosen_nll`.
+    """
+    nll_B = chosen_nll(logps_S[0::2], length_S[0::2])
+    if length_normalised:
+        logps_S, reference_S = per_token(logps_S, length_S), per_token(reference_S, length_S)
+    terms = (logps_S[0::2], logps_S[1::2], reference_S[0::2], reference_S[1::2])
+    if loss == "ipo":
+        out = ipo_loss(*terms, beta)
+    elif loss == "dpop":
+        out = dpop_loss(*terms, beta, dpop_penalty)
+    else:
+        out = dpo_loss(*terms, beta, label_smoothing)
+    if nll_weight:
+        out = out._replace(loss_B=out.loss_B + nll_weight * nll_B)
+    return out
+
+
 def chosen_nll(policy_chosen_B: Tensor, chosen_length_B: Tensor) -> Tensor:
     """Mean negative log-prob per counted token of the chosen continuations, (B,).
 
-    Added with a weight to a preference loss this is RPO (arXiv 2404.19733, Eq. 1). A shared
-    prefix does not cancel, as nothing stands against it.
+    A preference loss plus a multiple of this is RPO (arXiv 2404.19733, Eq. 1). A shared prefix
+    does not cancel, as the rejected side has no such term.
     """
     return -per_token(policy_chosen_B, chosen_length_B)
 
@@ -141,8 +175,7 @@ def chosen_nll(policy_chosen_B: Tensor, chosen_length_B: Tensor) -> Tensor:
 def per_token(logps_B: Tensor, length_B: Tensor) -> Tensor:
     """Log-probs divided by the number of tokens that they sum.
 
-    With these in place of sums any of the losses above is its length-normalised form (for DPO:
-    arXiv 2411.15124, Sec. 5.1.2), in which a shared prefix does not cancel: it changes the
-    divisors.
+    With these in place of sums, each loss becomes its length-normalised form (for DPO: arXiv
+    2411.15124, Sec. 5.1.2). A shared prefix does not cancel there, as it changes the divisors.
     """
     return logps_B / length_B

@@ -1,4 +1,4 @@
-"""Sequences side by side in one right-padded batch."""
+"""Sequences in a right-padded batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SequenceBatch(TypedDict):
     """Right-padded sequences.
 
     `input_ids` (B, T) int64; `mask` (B, T) bool, True where a token counts; `keep`: logits are
-    needed at the last `keep` of the T positions only, as nothing before them counts;
+    needed only at the last `keep` of the T positions, as nothing before them counts;
     `n_tokens` without padding.
     """
 
@@ -26,7 +26,7 @@ class SequenceBatch(TypedDict):
 
 
 def pad_sequences(sequences: Sequence[MaskedIds]) -> SequenceBatch:
-    """Put sequences into one right-padded batch."""
+    """One right-padded batch of sequences, each with a counted token after its first."""
     length = max(len(ids) for ids, _ in sequences)
     input_ids = torch.zeros((len(sequences), length), dtype=torch.int64)
     mask = torch.zeros((len(sequences), length), dtype=torch.bool)

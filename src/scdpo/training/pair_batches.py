@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences
-from scdpo.training.planned_trainer import Work, shared_out
+from scdpo.training.planned_trainer import Work, shard
 from scdpo.training.steps import by_question
 from scdpo.training.tokens import PairTokens
-from scdpo.training.tree import MaskedIds, Tree, evened, grow, join
+from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def tree_batches(
     groups = by_question([pairs[index].prompt_ids for index in chosen])
     grown = [t for g in groups for t in _grown(pairs, [chosen[i] for i in g], row_tokens)]
     rows = pack([len(tree) for _, tree in grown], row_tokens, processes)
-    trees = evened([join([grown[index][1] for index in row]) for row in rows], processes)
+    trees = equalise_chunks([join([grown[index][1] for index in row]) for row in rows], processes)
     numbers = [tuple(number for index in row for number in grown[index][0]) for row in rows]
     return [
         PairBatch(n, tree, len(tree), tree.n_separate)
@@ -61,11 +61,11 @@ def padded_batches(
     return batches
 
 
-def share(
+def shard_pairs(
     batches: Sequence[PairBatch], n_items: int, process: int = 0, processes: int = 1
 ) -> Work[PairBatch]:
     """A process's share of the batches of an optimizer step with `n_items` pairs."""
-    mine, idle = shared_out(batches, process, processes)
+    mine, idle = shard(batches, process, processes)
     counted = mine[: len(mine) - idle]
     return Work(
         micro_batches=tuple(mine),
@@ -84,7 +84,7 @@ def _grown(
         return [(numbers, tree)]
     half = len(numbers) // 2
     parts = (numbers[:half], numbers[half:])
-    return [one for part in parts for one in _grown(pairs, part, row_tokens)]
+    return [grown for part in parts for grown in _grown(pairs, part, row_tokens)]
 
 
 def _sequences(pairs: Sequence[PairTokens], numbers: Sequence[int]) -> list[MaskedIds]:

@@ -1,7 +1,7 @@
-"""Whether a model can score token trees, found out by trying.
+"""Whether a model can score token trees, found by trying.
 
-A model may ignore the mask or the positions it is given, or do more to its logits than its
-output embeddings. Names do not tell; the log-probs do.
+A model may ignore the mask or the positions it is given, or transform its logits after its
+output embeddings. Its class does not tell; its log-probs do.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import nn
 from scdpo.training.attention import Backend
 from scdpo.training.config import Checkpointing
 from scdpo.training.padding import pad_sequences
-from scdpo.training.scoring import Head, Way, attending, score_padded, score_tree
+from scdpo.training.scoring import Head, TreeScoring, score_padded, score_tree, using_attention
 from scdpo.training.tree import MaskedIds, grow, join
 
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-7}
-"""Most that a mean log-prob per token may differ, in nats; other formats: `COARSE`."""
+"""Largest difference of a mean log-prob per token, in nats; other formats: `COARSE`."""
 COARSE = 3e-2
 HEADS: tuple[Head, ...] = ("chunked", "own")
 LONGEST = 4
-"""Sequences of the longest question that are tried; more would only take longer."""
+"""Number of sequences of the longest question that are tried; more would only take longer."""
 
 
 def candidates(attention: str, checkpointing: Checkpointing, on_gpu: bool) -> tuple[Backend, ...]:
-    """Backends in the order of their speed where they run, or the one that a user named.
+    """Backends in the order of their speed on this device, or the one that a user named.
 
-    FlexAttention is not among those whose results selective checkpointing can keep.
+    Selective checkpointing cannot keep the results of FlexAttention.
     """
     if attention != "auto":
         return (attention,)  # type: ignore[return-value]
@@ -37,13 +37,13 @@ def candidates(attention: str, checkpointing: Checkpointing, on_gpu: bool) -> tu
     return ("sdpa", "paths") if checkpointing == "selective" else ("flex", "sdpa", "paths")
 
 
-def find_way(
+def find_scoring(
     model: nn.Module, questions: Sequence[Sequence[MaskedIds]], backends: Sequence[Backend]
-) -> tuple[Way | None, str]:
-    """The first way to score trees that agrees with sequences scored by themselves, or None.
+) -> tuple[TreeScoring | None, str]:
+    """The first scoring of trees that agrees with sequences scored by themselves, or None.
 
     Tried on real sequences: those of the question with the longest one, with another question
-    beside it in the row. The text says why ways were not taken, in one line.
+    beside it in the row. The text says in one line why others were not taken.
     """
     by_length = sorted(questions, key=lambda q: -max(len(ids) for ids, _ in q))
     tried: list[Sequence[MaskedIds]] = [
@@ -53,27 +53,27 @@ def find_way(
     tree = join([grow(question) for question in tried])
     sequences = [s for question in tried for s in question]
     counted = torch.tensor([float(sum(mask[1:])) for _, mask in sequences])
-    with torch.no_grad(), attending(model, None):
+    with torch.no_grad(), using_attention(model, None):
         expected = torch.cat([score_padded(model, pad_sequences([s])) for s in sequences]).cpu()
     reasons: dict[str, None] = {}
     for backend in backends:
         for head in HEADS:
-            way = Way(backend, head)
+            scoring = TreeScoring(backend, head)
             try:
-                with torch.no_grad(), attending(model, backend):
-                    found = score_tree(model, tree, way).cpu()
-            except Exception as error:  # whatever a model raises that cannot be called so
+                with torch.no_grad(), using_attention(model, backend):
+                    found = score_tree(model, tree, scoring).cpu()
+            except Exception as error:  # whatever a model raises that cannot be called like this
                 reasons[f"{backend}: {_brief(error)}"] = None
                 continue
             apart = ((found - expected).abs() / counted.clamp(min=1)).max().item()
             if apart <= TOLERANCE.get(_precision(model), COARSE):
-                return way, "; ".join(reasons)
+                return scoring, "; ".join(reasons)
             reasons[f"{backend}: log-probs differ by {apart:.2g} a token"] = None
     return None, "; ".join(reasons)
 
 
 def _precision(model: nn.Module) -> torch.dtype:
-    """What a model computes in: the coarsest of its parameters' formats."""
+    """The number format of a model's parameters; bf16 where they differ."""
     kinds = {p.dtype for p in model.parameters()}
     return next(iter(kinds)) if len(kinds) == 1 else torch.bfloat16
 

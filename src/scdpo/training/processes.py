@@ -1,4 +1,4 @@
-"""Several processes of one training, as `accelerate launch` and `torchrun` start them."""
+"""The processes of one training, as `accelerate launch` and `torchrun` start them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def process_count() -> int:
-    """Processes of this launch; 1 when nothing launched several."""
+    """The number of launched processes; 1 when there is no launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -22,27 +22,27 @@ def is_main_process() -> bool:
 
 
 def on_cpu() -> bool:
-    """Whether to compute on the CPU: no GPU is there, and DeepSpeed does not choose by itself."""
+    """Whether to compute on the CPU: there is no GPU, and DeepSpeed does not choose the device."""
     import torch
 
     by_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     return not torch.cuda.is_available() and not by_deepspeed
 
 
-def joined() -> PartialState:
-    """The group of all processes, which this one has joined; on the GPU where there is one."""
+def process_group() -> PartialState:
+    """The group of all launched processes, which this process joins at the first call."""
     from accelerate import PartialState
 
     return PartialState(cpu=on_cpu())
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call."""
     if process_count() > 1:
-        joined().wait_for_everyone()
+        process_group().wait_for_everyone()
 
 
-def from_main(value: T) -> T:
+def broadcast_from_main(value: T) -> T:
     """The main process's value, in every process."""
     if process_count() == 1:
         return value
@@ -51,8 +51,8 @@ def from_main(value: T) -> T:
     return cast(T, broadcast_object_list([value])[0])
 
 
-def leave() -> None:
-    """Leave the group in order, when all are done; without it a process may abort at its end."""
+def close_process_group() -> None:
+    """Wait for all processes and leave the group; without this, a process may abort at exit."""
     if process_count() > 1:
         import torch.distributed
 

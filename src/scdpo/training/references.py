@@ -1,16 +1,16 @@
 """Log-probs under the reference policy, computed once per sequence and cached on disk.
 
-An entry's key is a hash of everything its value depends on: the token ids, the mask, the
-reference policy's weights and configuration, and the number format it was computed in. A
-sequence whose key is not in the file is computed, so a stale file can do no harm, and one file
-can serve several trainings of the same policy.
+An entry's key is a hash of everything that its value depends on: the token ids, the mask, the
+reference policy's weights and configuration, and the number format of the computation. Sequences
+whose key is not in the file are computed, so a stale file does no harm, and one file can serve
+several trainings of the same policy.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from scdpo.errors import DataError, ScdpoError
+from scdpo.store import write_atomic
 from scdpo.training.tree import MaskedIds
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _VOLATILE = ("transformers_version", "dtype", "use_cache")
 
 
 def policy_key(model: PreTrainedModel, dtype: str) -> str:
-    """Hash of a model's weights and configuration, and of the format it computes in."""
+    """Hash of a model's weights, its configuration and the number format it computes in."""
     settings = {
         name: value
         for name, value in model.config.to_dict().items()
@@ -54,40 +55,40 @@ def sequence_key(sequence: MaskedIds, policy: str) -> str:
 
 
 class ReferenceCache:
-    """A file of reference log-probs by sequence key; `path` need not exist yet."""
+    """Reference log-probs by sequence key, kept in a file or, with `path` None, in memory.
 
-    def __init__(self, path: Path):
+    The file need not exist yet. Raises DataError for a file that is not a reference cache.
+    """
+
+    def __init__(self, path: Path | None = None):
         self.path = path
-        self.logps = self._read() if path.exists() else {}
-
-    def _read(self) -> dict[str, float]:
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                keys, logps = file["keys"].tolist(), file["logps"].tolist()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError(
-                "not a reference cache; delete it to have it computed again", self.path
-            ) from error
-        return dict(zip(keys, logps, strict=True))
+        self.logps = _read(path) if path is not None and path.exists() else {}
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """The keys that are not there, each once, in order."""
+        """The keys that are not in the cache, each once, in order."""
         return [key for key in dict.fromkeys(keys) if key not in self.logps]
 
     def add(self, logps: dict[str, float], *, write: bool = True) -> None:
-        """Add entries and replace the file as a whole, so that it is never half written."""
+        """Add entries and replace the file as a whole. Raises StorageFull or StoreError."""
         self.logps.update(logps)
-        if not write:
+        if not write or self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                keys=np.asarray(list(self.logps), dtype=np.str_),
-                logps=np.asarray(list(self.logps.values()), dtype=np.float64),
-            )
-        partial.replace(self.path)
+        file = io.BytesIO()
+        np.savez(
+            file,
+            keys=np.asarray(list(self.logps), dtype=np.str_),
+            logps=np.asarray(list(self.logps.values()), dtype=np.float64),
+        )
+        write_atomic(self.path, file.getvalue())
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys, logps = file["keys"].tolist(), file["logps"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError("not a reference cache; delete it to compute it again", path) from error
+    return dict(zip(keys, logps, strict=True))
 
 
 def reference_logps(
@@ -98,12 +99,12 @@ def reference_logps(
     *,
     write: bool = True,
 ) -> list[float]:
-    """Log-prob of every sequence under the reference policy, from the cache where it is there.
+    """Log-prob (nats) of every sequence under the reference policy, from the cache where possible.
 
-    `score` computes those of the given numbers under the reference policy whose `policy_key` is
-    `policy`; a sequence that occurs several times is computed once. Without `write` the file is
-    left as it is (another process writes it). Raises ScdpoError when the policy gives a log-prob
-    that is not finite.
+    `score` computes the sequences with the given indices under the reference policy, whose
+    `policy_key` is `policy`; a sequence that occurs several times is computed once. Without
+    `write` the file is left as it is, as another process writes it. Raises ScdpoError when a
+    log-prob is not finite.
     """
     keys = [sequence_key(sequence, policy) for sequence in sequences]
     number = dict(zip(keys, range(len(keys)), strict=True))

@@ -1,7 +1,7 @@
-"""Log-probs that a model gives sequences: over token trees, or each sequence by itself.
+"""Log-probs of sequences under a model: over token trees, or each sequence by itself.
 
-The same code scores for training, for the reference and for metrics, whatever the model is
-wrapped in (DistributedDataParallel, FSDP, DeepSpeed, an adapter).
+The same code scores for training, for the reference and for metrics, whatever wraps the model
+(DistributedDataParallel, FSDP, DeepSpeed, an adapter).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from scdpo.errors import InputError
 from scdpo.training.attention import IMPLEMENTATIONS, Backend, attention_inputs
+from scdpo.training.internals import private_part
 from scdpo.training.losses import sequence_logps
 from scdpo.training.padding import SequenceBatch
 from scdpo.training.tree import Tree
@@ -28,19 +30,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CHUNK_TOKENS = 256
-"""Logits are made for this many tokens at a time."""
+"""Number of tokens whose logits are computed at a time."""
 LOGITS_BYTES = 256 * 2**20
-"""Up to this many bytes a row they are kept for the backward pass; beyond, they are made again."""
+"""Logits of a row up to this size are kept for the backward pass; larger ones are recomputed."""
 
 Head = Literal["chunked", "own"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How trees are scored with a model.
+class TreeScoring:
+    """How trees are scored with a model: the attention, and how logits are made.
 
-    `head` is `chunked` (the output embeddings alone, in chunks) or `own` (the model's own
-    logits at the positions that count, for models that do more to them).
+    `head` is `chunked` (the output embeddings alone, in chunks) or `own` (the model's own logits
+    at the positions that count, for models that transform them further).
     """
 
     backend: Backend
@@ -55,7 +57,7 @@ def model_inside(model: nn.Module) -> PreTrainedModel:
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
-    """The part of a causal model that its output embeddings come after."""
+    """The part of a causal model before its output embeddings."""
     return cast(nn.Module, cast(Any, model).get_decoder())
 
 
@@ -82,14 +84,18 @@ def score_padded(model: nn.Module, batch: SequenceBatch) -> Tensor:
     return sequence_logps(model(**inputs).logits, ids_BT, mask_BT)
 
 
-def score_tree(model: nn.Module, tree: Tree, way: Way) -> Tensor:
+def score_tree(model: nn.Module, tree: Tree, scoring: TreeScoring) -> Tensor:
     """Log-prob (S,) of what counts in each sequence of a row of trees, fp64, nats.
 
-    The model's attention has to be the one of `way` (see `attending`). Sequences that count
-    nothing have log-prob 0.
+    A sequence without counted tokens has log-prob 0. Raises InputError unless the model has the
+    attention of `scoring` (`using_attention`; `tree_logps` sees to it).
     """
     inner = model_inside(model)
-    assert inner.config._attn_implementation == IMPLEMENTATIONS[way.backend], "not attending so"
+    if attention_of(inner) != IMPLEMENTATIONS[scoring.backend]:
+        raise InputError(
+            f"score_tree: the model's attention is {attention_of(inner)}, not that of backend"
+            f" {scoring.backend}; use tree_logps, or using_attention around forward and backward"
+        )
     device = next(inner.parameters()).device
     token_C, slot_E = np.unique(tree.token_E, return_inverse=True)
     source_C = torch.from_numpy(tree.parent_N[token_C]).to(device)
@@ -98,9 +104,9 @@ def score_tree(model: nn.Module, tree: Tree, way: Way) -> Tensor:
         "input_ids": torch.from_numpy(tree.ids_N)[None].to(device),
         "position_ids": torch.from_numpy(tree.position_N)[None].to(device),
         "use_cache": False,
-        **attention_inputs(tree, way.backend, inner.config, device),
+        **attention_inputs(tree, scoring.backend, inner.config, device),
     }
-    if way.head == "own":
+    if scoring.head == "own":
         logits_CV = model(**inputs, logits_to_keep=source_C).logits[0]
         logps_C = -F.cross_entropy(logits_CV.float(), target_C, reduction="none")
     else:
@@ -121,7 +127,7 @@ def token_logps(
 ) -> Tensor:
     """Log-prob (C,) of each target token, fp32, from the state that predicts it.
 
-    Computed in chunks (`CHUNK_TOKENS`), as many as for `n_scored` tokens; the logits of all C
+    Computed in chunks of `CHUNK_TOKENS`, as many as `n_scored` tokens take; the logits of all C
     tokens are kept only where they are small (`LOGITS_BYTES`).
     """
     vocabulary = getattr(head, "out_features", None) or cast(Tensor, head.weight).shape[0]
@@ -140,10 +146,10 @@ def _logps(hidden_CH: Tensor, target_C: Tensor, head: nn.Module) -> Tensor:
 def _in_place_of_forward(
     wrapped: nn.Module, inner: nn.Module, compute: Callable[[], Tensor]
 ) -> Tensor:
-    """`compute`, called by the wrapped model where it would call the inner one's forward.
+    """`compute`, called by the wrapped model where it would call the inner model's forward.
 
-    So what a wrapper does around a forward pass (gathering sharded weights, preparing the
-    reduction of gradients) is done around this one.
+    What a wrapper does around a forward pass (gathering sharded weights, preparing the reduction
+    of gradients) is thus done around this one.
     """
     own = inner.__dict__.get("forward")
 
@@ -163,12 +169,21 @@ def _in_place_of_forward(
         restore()
 
 
+def attention_of(model: nn.Module) -> str:
+    """What transformers calls the attention that a model computes with."""
+    config = cast(Any, model).config
+    return cast(str, private_part(config, "_attn_implementation", "transformers"))
+
+
 @contextmanager
-def attending(model: nn.Module, backend: Backend | None) -> Iterator[None]:
-    """The model with the attention of a backend (None: its own, for padded sequences)."""
+def using_attention(model: nn.Module, backend: Backend | None) -> Iterator[None]:
+    """The model with the attention of a backend; None leaves its own, for padded sequences.
+
+    Layers that are computed again in the backward pass (gradient checkpointing) need it too.
+    """
     inner: Any = model_inside(model)
     inner = getattr(inner, "get_base_model", lambda: inner)()
-    before = inner.config._attn_implementation
+    before = attention_of(inner)
     wanted = before if backend is None else IMPLEMENTATIONS[backend]
     try:
         if wanted != before:

@@ -13,35 +13,73 @@ from scdpo.training.config import TrainingConfig
 class SFTConfig(TrainingConfig):
     """Settings of supervised fine-tuning; the defaults are the paper's (arXiv 2407.00782).
 
-    An example is a solution. `epochs` need not be whole. `pack_length` puts several solutions
-    into one row of that many tokens, where they do not see each other; None gives every solution
-    a row of its own, in batches of similar length. With `optimizer: muon`, `muon_learning_rate`
-    and `weight_decay` are for hidden matrices and `learning_rate` for the rest, which does not
-    decay. The learning rate rises over the first `warmup_ratio` of the steps and falls over the
-    last `decay_ratio` of them: to zero along a cosine, or in a straight line where that is half
-    of the training or less. `stop_at_step` ends the training early, its learning rates as they
-    are at that step of the whole. `save_steps` is the number of optimizer steps between
-    checkpoints.
+    An example is a solution. The learning rate rises over the first `warmup_ratio` of the steps
+    and falls to zero over the last `decay_ratio` of them.
     """
 
-    learning_rate: float = Field(1e-5, gt=0)
-    muon_learning_rate: float = Field(0.02, gt=0)
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    epochs: float = Field(3.0, gt=0)
-    micro_batch_size: int = Field(32, ge=1)
-    max_length: int = Field(2048, ge=2)
-    pack_length: int | None = Field(None, ge=8)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    decay_ratio: float = Field(0.97, gt=0, le=1)
-    stop_at_step: int | None = Field(None, ge=1)
-    save_steps: int = Field(200, ge=1)
+    learning_rate: float = Field(
+        1e-5,
+        gt=0,
+        description="Peak learning rate; with optimizer muon, that of everything but hidden "
+        "matrices.",
+    )
+    muon_learning_rate: float = Field(
+        0.02, gt=0, description="Peak learning rate of hidden matrices with optimizer muon."
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="The optimizer; muon takes hidden matrices, with AdamW without weight decay "
+        "for the rest.",
+    )
+    epochs: float = Field(
+        3.0, gt=0, description="Passes over the solutions; need not be a whole number."
+    )
+    micro_batch_size: int = Field(
+        32,
+        ge=1,
+        description="Solutions that go through the model together where they are padded rather "
+        "than packed into rows; it changes speed and memory, not the loss.",
+    )
+    max_length: int = Field(
+        2048,
+        ge=2,
+        description="Longest solution in tokens, prompt included; longer ones are dropped, as are "
+        "those that exceed the policy's context.",
+    )
+    pack_length: int | None = Field(
+        None,
+        ge=8,
+        description="Tokens in rows that several solutions are packed into without seeing each "
+        "other; null gives every solution a row of its own, in batches of similar length.",
+    )
+    warmup_ratio: float = Field(
+        0.03,
+        ge=0,
+        lt=1,
+        description="Share of the steps over which the learning rate rises from zero.",
+    )
+    decay_ratio: float = Field(
+        0.97,
+        gt=0,
+        le=1,
+        description="Share of the steps over which the learning rate falls to zero at the end: "
+        "linearly up to 0.5, along a cosine above.",
+    )
+    stop_at_step: int | None = Field(
+        None,
+        ge=1,
+        description="Optimizer step at which the training ends early; learning rates are those of "
+        "the whole training.",
+    )
+    save_steps: int = Field(200, ge=1, description="Optimizer steps between checkpoints.")
 
 
 class SFTReport(Record):
     """What a supervised training did; losses in nats per counted token.
 
-    `tokens` are those of all examples trained on, prompts included and repetitions counted.
-    `seconds` are those of the call that finished the training.
+    `policy` is the folder of the trained policy. `dropped` counts the solutions that could not
+    be trained on, by reason. `tokens` are those of all examples trained on, prompts included and
+    repetitions counted. `seconds` are those of the call that finished the training.
     """
 
     policy: str

@@ -9,26 +9,30 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
+from scdpo.errors import InputError
 from scdpo.training.batching import EpochOrder
+from scdpo.training.checkpoints import Progress
 from scdpo.training.optimizers import MuonWithAdamW
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences
-from scdpo.training.planned_trainer import PlannedTrainer, Work, shared_out, training_arguments
-from scdpo.training.scoring import Way, score_padded, score_tree
+from scdpo.training.planned_trainer import PlannedTrainer, Work, shard, training_arguments
+from scdpo.training.probe import candidates, find_scoring
+from scdpo.training.scoring import TreeScoring, score_padded, score_tree
 from scdpo.training.sft_config import SFTConfig
 from scdpo.training.steps import OptimizerStep
-from scdpo.training.tree import MaskedIds, Tree, evened, grow, join
+from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
 
 GROUP = 16
-"""Batches over which solutions are sorted by length before they are cut into batches."""
+"""Number of batches whose solutions are sorted by length together."""
 
 
 class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
-    """The Transformers Trainer with the mean negative log-prob of an optimizer step's tokens.
+    """The Transformers Trainer with the supervised loss: the mean negative log-prob (nats) of the
+    counted tokens of an optimizer step.
 
-    `way`, how packed rows are scored, has to be set before the first step where rows are packed.
+    Raises InputError where `pack_length` is set and the model cannot score packed rows.
     """
 
     def __init__(
@@ -37,18 +41,33 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
         examples: Sequence[MaskedIds],
         config: SFTConfig,
         checkpoints: Path,
+        *,
+        callbacks: Sequence[TrainerCallback] = (),
+        progress: Progress | None = None,
     ):
         steps = _plan([len(ids) for ids, _ in examples], config)
-        super().__init__(model, steps, config, _arguments(config, len(steps), checkpoints))
+        arguments = _arguments(config, len(steps), checkpoints)
+        super().__init__(model, steps, config, arguments, callbacks=callbacks, progress=progress)
         self.examples = examples
-        self.way: Way | None = None
         self._config = config
+
+    def find_scoring(self) -> TreeScoring | None:
+        """How packed rows are scored; None where every solution has a row of its own."""
+        if self._config.pack_length is None:
+            return None
+        again, on_gpu = self._config.gradient_checkpointing, torch.cuda.is_available()
+        backends = candidates("auto", again, on_gpu)
+        alone = [[example] for example in self.examples]
+        found, reason = find_scoring(self.model_wrapped, alone, backends)
+        if found is None:
+            raise InputError(f"pack_length: this model's solutions cannot share a row ({reason})")
+        return found
 
     def work(self, step: OptimizerStep, process: int, processes: int) -> Work[Tree | SequenceBatch]:
         """A process's share of a step."""
         examples = [self.examples[index] for index in step.examples]
-        batches = self._packed(examples, processes) if self.way else self._padded(examples)
-        mine, idle = shared_out(batches, process, processes)
+        batches = self._packed(examples, processes) if self.scoring else self._padded(examples)
+        mine, idle = shard(batches, process, processes)
         n_tokens = sum(_size(batch) for batch in mine[: len(mine) - idle])
         return Work(
             micro_batches=tuple(mine),
@@ -63,8 +82,8 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
     ) -> Tensor:
         """The sum of the negative log-probs of a micro-batch's counted tokens."""
         if isinstance(micro_batch, Tree):
-            assert self.way is not None
-            return -score_tree(model, micro_batch, self.way).sum().float()
+            assert self.scoring is not None
+            return -score_tree(model, micro_batch, self.scoring).sum().float()
         return -score_padded(model, micro_batch).sum().float()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -82,15 +101,17 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule of the whole training, also where `stop_at_step` ends it early."""
+        """The schedule of the whole training, even where `stop_at_step` ends it early."""
         return super().create_scheduler(len(self.steps), optimizer)
 
     def _packed(self, examples: Sequence[MaskedIds], processes: int) -> list[Tree | SequenceBatch]:
-        """Rows in which solutions stand side by side and do not see each other."""
+        """Rows of several solutions that do not see each other."""
         assert self._config.pack_length is not None
         trees = [grow([example]) for example in examples]
         rows = pack([len(tree) for tree in trees], self._config.pack_length, processes)
-        return [*evened([join([trees[index] for index in row]) for row in rows], processes)]
+        return [
+            *equalise_chunks([join([trees[index] for index in row]) for row in rows], processes)
+        ]
 
     def _padded(self, examples: Sequence[MaskedIds]) -> list[Tree | SequenceBatch]:
         size = self._config.micro_batch_size

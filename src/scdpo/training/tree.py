@@ -47,7 +47,7 @@ class Tree:
     `chains` cut them into runs that continue each other. Of the S sequences, `sequence_E` and
     `token_E` say which counts which token; a token without a token before it never counts.
     `n_separate` is the number of tokens of the sequences each for itself; `n_scored` is C, or
-    more where processes have to go through as many chunks as each other (`evened`).
+    more where processes have to go through as many chunks as each other (`equalise_chunks`).
     """
 
     ids_N: Ints
@@ -137,7 +137,7 @@ def join(trees: Sequence[Tree]) -> Tree:
     )
 
 
-def evened(trees: Sequence[Tree], processes: int) -> list[Tree]:
+def equalise_chunks(trees: Sequence[Tree], processes: int) -> list[Tree]:
     """Rows with the `n_scored` of the largest of every `processes` of them.
 
     Those are scored side by side, and processes that share a sharded model have to call its

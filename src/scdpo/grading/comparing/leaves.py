@@ -23,7 +23,7 @@ from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 
 def same(gold: str, answer: str) -> Verdict | None:
-    """Compare two leaves; None where neither numbers, formulas nor words can tell."""
+    """Compare two leaves; None where neither numbers, formulas nor words decide."""
     first, second = clean(gold), clean(answer)
     if first and first == second:
         return CORRECT
@@ -37,7 +37,7 @@ def same(gold: str, answer: str) -> Verdict | None:
 
 
 def _with_units(gold: str, answer: str) -> Verdict | None:
-    """Formulas with a measure behind them: `2\\sqrt{3}\\text{ cm}`."""
+    """Formulas that are followed by a unit: `2\\sqrt{3}\\text{ cm}`."""
     first, second = split_unit(gold), split_unit(answer)
     if first is None and second is None:
         return None
@@ -52,12 +52,12 @@ def _with_units(gold: str, answer: str) -> Verdict | None:
         return verdict
     if measure.dimensions != other.dimensions:
         return WRONG if verdict == CORRECT else undecided("the units differ")
-    one, two = value(ours), value(theirs)
-    if one is None or two is None:
+    numbers = value(ours), value(theirs)
+    if numbers[0] is None or numbers[1] is None:
         return undecided("the units differ")
     return equal_numbers(
-        Number(one * measure.scale, digits=APPROXIMATE),
-        Number(two * other.scale, digits=APPROXIMATE),
+        Number(numbers[0] * measure.scale, digits=APPROXIMATE),
+        Number(numbers[1] * other.scale, digits=APPROXIMATE),
     )
 
 
@@ -90,10 +90,10 @@ _FUNCTIONS = ("sin", "cos", "tan", "exp", "ln", "log", "sinh", "cosh", "e")
 
 
 def _renamed_constants(first: Node, second: Node) -> Verdict | None:
-    """Formulas under other names for arbitrary constants: C e^x and A e^x.
+    """Formulas with other names for arbitrary constants: C e^x and A e^x.
 
     Correct for what looks like the solution of a differential equation, undecided where the
-    letters may be unknowns of the question, None where renaming does not make them equal.
+    letters may be unknowns of the question, and None where renaming does not make them equal.
     """
     ours, theirs = variables(first), variables(second)
     mine, other = sorted(ours - theirs), sorted(theirs - ours)
@@ -144,7 +144,7 @@ def _relettered(node: Node, names: dict[str, str]) -> Node:
 
 
 def _mixed(text: str, node: Node) -> Node:
-    """The tree of a constant; `5(1/5)` is the mixed number that numbers are read as."""
+    """The tree of a constant, where `5(1/5)` is a mixed number as it is for `quantity`."""
     written = quantity(clean(text))
     if written is None or written.percent or written.unit.dimensions:
         return node
@@ -152,7 +152,7 @@ def _mixed(text: str, node: Node) -> Node:
 
 
 def _perhaps_unit(gold: str, answer: str) -> bool:
-    """`5m` for a gold 5: five metres, or five times an m."""
+    """`5m` for a gold answer 5: five metres, or five times m."""
     pair = [quantity(re.sub(r"(?<=\d)(?=[A-Za-z]$)", " ", clean(t))) for t in (gold, answer)]
     if pair[0] is None or pair[1] is None:
         return False
@@ -245,16 +245,16 @@ def _readable(text: str) -> bool:
 
 
 def _solve(relation: Relation) -> Reals | None:
-    """The solutions of a linear or quadratic inequality, or of one in |…|, in one variable."""
+    """The solutions of an inequality in a single variable that is linear, quadratic or in |…|."""
     left, right = parsed(relation.left), parsed(relation.right)
     if left is None or right is None:
         return None
-    # |u| < c says u² < c², and c < |u| the contrary, for a constant c that is not negative.
-    for one, other in ((left, right), (right, left)):
+    # For a constant c ≥ 0, |u| < c is u² < c², and c < |u| is c² < u².
+    for side, other in ((left, right), (right, left)):
         bound = real_constant(other) if not variables(other) else None
-        if one.op == "call" and one.name == "abs" and bound is not None and bound >= 0:
+        if side.op == "call" and side.name == "abs" and bound is not None and bound >= 0:
             two = number(2)
-            left, right = (Node("power", (side, two)) for side in (left, right))
+            left, right = (Node("power", (operand, two)) for operand in (left, right))
             break
     node = Node("add", (left, Node("negate", (right,))))
     closed = relation.op == "≤"
@@ -283,7 +283,7 @@ def _family(
     members_of = []
     if REAL in (gold.first, answer.first):
         return None
-    for one, vectors in ((gold, golds), (answer, answers)):
+    for family, vectors in ((gold, golds), (answer, answers)):
         members = []
         for vector in vectors:
             for texts in _both_signs(vector):
@@ -291,7 +291,7 @@ def _family(
                 if None in nodes:
                     return None
                 known = tuple(node for node in nodes if node is not None)
-                members.append(families.Member(known, one.parameters, one.first))
+                members.append(families.Member(known, family.parameters, family.first))
         members_of.append(members)
     return families.same_family(members_of[0], members_of[1])
 

@@ -1,8 +1,8 @@
-"""Two answers' parts compared: what has no order is matched, what has one is paired off.
+"""The parts of two answers compared: unordered parts are matched, ordered ones are paired off.
 
-`compare` gets the comparison of leaves from its caller and combines its verdicts: one difference
-makes the whole wrong, one doubt leaves it open, and one leaf that nobody could judge (None)
-leaves the pair to the symbolic layer.
+`compare` gets the comparison of leaves from its caller and combines its verdicts. A single
+difference makes the whole wrong, a single doubt makes it undecided, and a single leaf that could
+not be judged (None) leaves the pair to the symbolic layer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAMES = "the names differ"
 
 
 def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """Whether an answer's parts are those of the gold answer."""
+    """Compare the parts of an answer with those of the gold answer."""
     gold, answer = plain(gold), plain(answer)
     if not (isinstance(gold, Named) and isinstance(answer, Named)):
         gold, answer = unframed(gold), unframed(answer)
@@ -60,7 +60,7 @@ def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
 
 
 def _relations(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """Inequalities: the same one, or with the same solutions where they can be solved."""
+    """Inequalities are equal if they are the same or, where solvable, have the same solutions."""
     same: Found = None
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         same = verdict_on(leaves.relation(gold, answer))
@@ -86,7 +86,7 @@ def _matched(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> 
     ours, theirs = [nouns(g) for g in golds], [nouns(a) for a in answers]
     for row, gold_words in enumerate(ours):
         shared = [len(gold_words & words) for words in theirs]
-        if most := max(shared, default=0):  # 3 red, 5 blue: not 5 red, 3 blue
+        if most := max(shared, default=0):  # 3 red, 5 blue is not 5 red, 3 blue
             table[row] = [
                 found if not words or n == most else WRONG
                 for found, words, n in zip(table[row], theirs, shared, strict=True)
@@ -180,12 +180,12 @@ def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
             else None
         )
         return CORRECT if swapped else WRONG
-    one, other = (gold, answer) if isinstance(gold, Named) else (answer, gold)
-    assert isinstance(one, Named)
+    named, other = (gold, answer) if isinstance(gold, Named) else (answer, gold)
+    assert isinstance(named, Named)
     if (
         isinstance(other, Items)
         and isinstance(gold, Leaf | Items)
-        and not isinstance(one.value, Items)
+        and not isinstance(named.value, Items)
     ):
         return _one_and_several(gold, answer, leaves)
     return compare(
@@ -196,7 +196,7 @@ def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
 
 
 def _nested(names: set[str]) -> bool:
-    """Whether one name is part of the other."""
+    """Whether a name is part of the other."""
     short, long = sorted(names, key=len)
     return short in long
 
@@ -213,7 +213,7 @@ def _as_equation(part: Named) -> Equation:
 
 
 def _assignments(gold: Items, answer: Items, leaves: Leaves) -> Found:
-    """Named values in any order; `(1, 2)` names its values in the alphabet's order."""
+    """Named values in any order; `(1, 2)` gives the values in alphabetical order of the names."""
     sides = []
     for part in (gold, answer):
         named = [item for item in part.items if isinstance(item, Named)]
@@ -242,18 +242,18 @@ def _assignments(gold: Items, answer: Items, leaves: Leaves) -> Found:
 
 
 def _by_order(named: list[Named], other: Items, gold_named: bool, leaves: Leaves) -> Found:
-    """`x = 3, y = 5` and `(3, 5)`: the values in the names' order, or as they are written."""
+    """`x = 3, y = 5` and `(3, 5)`: the values in the order of the names, or as written."""
     if any(nouns(item) for item in other.items):
         both = (named, other.items) if gold_named else (other.items, named)
         return _matched(both[0], both[1], leaves)
     found: Found = WRONG
     for order in (sorted(named, key=lambda item: key(item.name)), named):
         values = [item.value for item in order]
-        one, two = (values, other.items) if gold_named else (other.items, values)
-        found = _pairwise(one, two, leaves)
+        golds, answers = (values, other.items) if gold_named else (other.items, values)
+        found = _pairwise(golds, answers, leaves)
         if found == CORRECT:
             return found
-    if other.kind in _UNORDERED and _matched(one, two, leaves) == CORRECT:
+    if other.kind in _UNORDERED and _matched(golds, answers, leaves) == CORRECT:
         return undecided("values without their names")
     return found
 
@@ -284,10 +284,10 @@ def _by_initials(golds: list[Named], answers: list[Named], leaves: Leaves) -> Fo
 
 
 def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """One value against several: right only if all are forms of it."""
+    """A value against several: correct only if all of them are forms of it."""
     if isinstance(gold, Leaf) and isinstance(answer, Items) and answer.kind in _UNORDERED:
         forms = [compare(gold, item, leaves) for item in answer.items]
-        if all(one == CORRECT for one in forms):
+        if all(verdict == CORRECT for verdict in forms):
             return CORRECT
     if isinstance(gold, Leaf) and isinstance(answer, Items):
         named = [item for item in answer.items if isinstance(item, Named)]
@@ -301,7 +301,7 @@ def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
 
 
 def _other_kind(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """Parts of different kinds are unequal, unless one is a leaf that nobody understood."""
+    """Parts of different kinds are unequal, unless either is a leaf that cannot be parsed."""
     texts = [part.text for part in (gold, answer) if isinstance(part, Leaf)]
     return WRONG if all(map(leaves.readable, texts)) else None
 
@@ -321,7 +321,7 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
     if results[0] is None or results[1] is None:
         return _other_kind(first, second, leaves)
     found = leaves.same(results[0], results[1])
-    # z^3 = -1 gives a value, but may also be an equation that nobody solved.
+    # z^3 = -1 gives a value, but may also be an equation that was not solved.
     unsolved = [isinstance(part, Equation) and not _solved(part, leaves) for part in sides]
     if unsolved[1] and isinstance(second, Equation) and _of_a_curve(second):
         return undecided("an equation")
@@ -333,13 +333,13 @@ _NUMBER_TERM = re.compile(r"(?:^|[+-])\s*\d+(?:\.\d+)?\s*(?=$|[+-])")
 
 
 def _of_a_curve(equation: Equation) -> bool:
-    """Whether `… = 0` is the equation of a line or curve and says nothing of a value 0."""
+    """Whether `… = 0` is the equation of a line or curve, rather than a value of 0."""
     left, right = equation.left, equation.right.strip()
     return right == "0" and ("^" in left or _NUMBER_TERM.search(left) is not None)
 
 
 def _result(part: Part, leaves: Leaves) -> str | None:
-    """A leaf's text; what stands last in `2 + 3 = 5` and `|AB| = 1`; None for other parts."""
+    """The text of a leaf, the right side of `2 + 3 = 5` or `|AB| = 1`, None for other parts."""
     if isinstance(part, Leaf):
         return part.text
     if isinstance(part, Equation) and leaves.value(part.right) is not None:
@@ -367,5 +367,5 @@ def _families(gold: Part, answer: Part, leaves: Leaves) -> Found:
     if len(names) == 1 and len(others) == 1:
         theirs = tuple(rename(part, others[0], names[0]) for part in theirs)
     found = _matched(first.parts, theirs, leaves)
-    # Unequal in this form, two families may be the same set.
+    # Families that differ in this form may still be the same set.
     return found if found == CORRECT else None

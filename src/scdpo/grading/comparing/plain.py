@@ -1,4 +1,4 @@
-"""Parts in one shape: lists of one unwrapped, ± written out, words that only introduce dropped."""
+"""Parts brought to the same shape: single items unwrapped, ± written out, frames dropped."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from scdpo.grading.text.canonical import both_signs, has_both_signs
 
 
 def plain(part: Part) -> Part:
-    """A part without a list of one around it, its ± written out."""
+    """A part with ± written out, and without a list around a single item."""
     while isinstance(part, Items) and part.kind in ("list", "set", "bracket", "parts"):
-        if len(part.items) != 1 or part.items[0] == Reals(()):  # the set of the empty set
+        if len(part.items) != 1 or part.items[0] == Reals(()):  # {∅} is not ∅
             break
         part = part.items[0]
     if isinstance(part, Leaf):
@@ -22,15 +22,15 @@ def plain(part: Part) -> Part:
     if isinstance(part, Named) and isinstance(part.value, Leaf):
         both = _signs(part.value)
         if isinstance(both, Items):
-            return Items("list", tuple(Named(part.name, one) for one in both.items))
+            return Items("list", tuple(Named(part.name, leaf) for leaf in both.items))
     if isinstance(part, Items) and part.kind == "tuple":
         return _signed_tuple(part)
     if isinstance(part, Items) and part.kind in ("list", "set"):
         flat: list[Part] = []
         for item in part.items:
-            one = plain(item)
-            inner = isinstance(one, Items) and one.kind == "list"
-            flat.extend(one.items if inner and isinstance(one, Items) else (one,))
+            shaped = plain(item)
+            inner = isinstance(shaped, Items) and shaped.kind == "list"
+            flat.extend(shaped.items if inner and isinstance(shaped, Items) else (shaped,))
         return Items(part.kind, tuple(flat))
     return part
 
@@ -49,7 +49,7 @@ def _signed_tuple(part: Items) -> Part:
 
 
 def unframed(part: Part) -> Part:
-    """A part without words that only introduce it: the equation of the line is …"""
+    """A part without words that only introduce it, such as `the equation of the line is …`."""
     if isinstance(part, Named) and wordy(part.name) and not isinstance(part.value, Leaf):
         return plain(part.value)
     return part

@@ -1,4 +1,4 @@
-"""Whole texts compared as one number, numeral, ratio, time, date or choice each."""
+"""Whole texts compared as a single number, numeral, ratio, time, date or choice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMA_DECIMAL = re.compile(r"-?\d+,\d+")
 
 
 def same_numbers(gold: str, answer: str) -> Verdict | None:
-    """Compare two whole answers as one number, numeral, ratio, time or choice each."""
+    """Compare two whole answers as a single number, numeral, ratio, time, date or choice."""
     first, second = clean(gold), clean(answer)
     for rule in _TEXT_RULES:
         verdict = rule(first, second)
@@ -33,7 +33,7 @@ def same_numbers(gold: str, answer: str) -> Verdict | None:
 
 
 def _bases(gold: str, answer: str) -> Verdict | None:
-    """Numerals: same base, same digits; equal digits with only one base written are undecided."""
+    """Numerals need the same base and digits; undecided where only one of them states a base."""
     if not any("_" in text or "base" in text or "0x" in text for text in (gold, answer)):
         return None
     first, second = numeral(gold), numeral(answer)
@@ -59,7 +59,7 @@ _SUBSCRIPTED = re.compile(r"\(?(-?[0-9A-Fa-f.]+)\)? ?_\{?(\d+)\}?")
 
 
 def _subscripts(gold: str, answer: str) -> Verdict | None:
-    """Numerals with a point, or in a base that does not exist: as they are written."""
+    """Numerals with a point, or in a base that does not exist, are compared as written."""
     first, second = _SUBSCRIPTED.fullmatch(gold), _SUBSCRIPTED.fullmatch(answer)
     if first is None or second is None:
         return None
@@ -106,7 +106,7 @@ def _dates(gold: str, answer: str) -> Verdict | None:
 
 
 def _decimal_comma(gold: str, answer: str) -> Verdict | None:
-    """`1000,99` for a gold 1000.99, and the other way round."""
+    """`1000,99` for a gold answer 1000.99, and the reverse."""
     for number, comma in ((gold, answer), (answer, gold)):
         if _COMMA_DECIMAL.fullmatch(comma) and comma.replace(",", ".") == number:
             return CORRECT
@@ -114,7 +114,7 @@ def _decimal_comma(gold: str, answer: str) -> Verdict | None:
 
 
 def _ratios(gold: str, answer: str) -> Verdict | None:
-    """`3:4` and `6:8`, or a ratio of two and its value."""
+    """`3:4` and `6:8`, or a ratio of two terms and its value."""
     first, second = _terms(gold), _terms(answer)
     if first is not None and second is not None:
         return CORRECT if _proportional(first, second) else WRONG
@@ -139,7 +139,7 @@ def _terms(text: str) -> tuple[Fraction, ...] | None:
     if not _RATIO.fullmatch(text):
         return None
     values = [_scaled(part.strip()) for part in _COLON.split(text)]
-    known = tuple(one for one in values if one is not None)
+    known = tuple(term for term in values if term is not None)
     return known if len(known) == len(values) else None
 
 
@@ -162,7 +162,7 @@ _MODULO = re.compile(
 
 
 def _residues(gold: str, answer: str) -> Verdict | None:
-    """`n \\equiv 4 \\pmod{11}` for a gold 4: the residue is asked for, in whichever form."""
+    """`n \\equiv 4 \\pmod{11}` for a gold answer 4: the question asks for the residue."""
     found = [_MODULO.fullmatch(text.replace("\\mathrm", "")) for text in (gold, answer)]
     if found[0] is None or found[1] is None:
         return None
@@ -176,7 +176,7 @@ def _residues(gold: str, answer: str) -> Verdict | None:
     if (int(first) - int(second)) % max(1, int(modulus or other)) != 0:
         return WRONG
     both = modulus is not None and other is not None
-    return CORRECT if both else undecided("the same residue, written otherwise")
+    return CORRECT if both else undecided("the same residue, written differently")
 
 
 def _remainders(gold: str, answer: str) -> Verdict | None:
@@ -218,7 +218,7 @@ _NOTHING = re.compile(r"none|no|nothing|没有|无", re.IGNORECASE)
 
 
 def _nothing(gold: str, answer: str) -> Verdict | None:
-    """`none` for a gold 0."""
+    """`none` for a gold answer 0."""
     for number, word in ((gold, answer), (answer, gold)):
         if _NOTHING.fullmatch(word) and value(number) == 0:
             return undecided("none may be meant as 0")
@@ -243,7 +243,7 @@ _TEXT_RULES: tuple[Callable[[str, str], Verdict | None], ...] = (
 
 @lru_cache(maxsize=8192)
 def parsed(text: str) -> Node | None:
-    """The tree of a leaf's formula, or None."""
+    """The tree of a leaf's formula; None if it is not a formula."""
     try:
         return formula(text)
     except (NotAFormulaError, RecursionError):
@@ -252,7 +252,7 @@ def parsed(text: str) -> Node | None:
 
 @lru_cache(maxsize=8192)
 def value(text: str) -> Fraction | None:
-    """A leaf's number, if it is a constant: exact where rational, else to some forty digits."""
+    """The value of a leaf that is a constant: exact if rational, otherwise to some forty digits."""
     number = quantity(clean(text))
     if number is not None:
         return number.value

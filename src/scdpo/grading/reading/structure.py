@@ -1,4 +1,4 @@
-"""An answer's text cut into its parts, without computing anything."""
+"""The text of an answer taken apart into its parts, without computing anything."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _enumerated(text: str, read: Read) -> Part | None:
 
 
 def _of_tuples(text: str, read: Read) -> Part | None:
-    """`(x, y) = (1, 2), (2, 1)` and `(x, y) \\in …`: what stands behind the names."""
+    """`(x, y) = (1, 2), (2, 1)` and `(x, y) \\in …`: the part after the names."""
     named = _TUPLE_OF.match(text)
     if named is None:
         return None
@@ -113,7 +113,7 @@ def _both_signs(text: str, read: Read) -> Part | None:
     if not isinstance(plus, Items) or not all(isinstance(item, Leaf) for item in plus.items):
         return None
     texts = [item.text for item in plus.items if isinstance(item, Leaf)]
-    return Items("list", (plus, Items("tuple", tuple(Leaf(f"-({one})") for one in texts))))
+    return Items("list", (plus, Items("tuple", tuple(Leaf(f"-({item})") for item in texts))))
 
 
 def _bare(text: str) -> str:
@@ -153,4 +153,4 @@ _RULES: tuple[Callable[[str, Read], Part | None], ...] = (
     sets.related,
     naming.equated,
 )
-"""Tried in this order: what binds loosest comes first."""
+"""The rules are tried in this order; what binds most loosely comes first."""

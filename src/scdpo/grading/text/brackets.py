@@ -19,7 +19,7 @@ def balanced(text: str) -> bool:
 
 
 def levels(text: str) -> Iterator[tuple[int, str, int]]:
-    """Index, character and bracket depth at it; environments count as brackets."""
+    """Each index with its character and bracket depth; environments count as brackets."""
     depth = at = 0
     while at < len(text):
         if text.startswith("\\begin{", at):
@@ -36,7 +36,7 @@ def levels(text: str) -> Iterator[tuple[int, str, int]]:
 
 
 def split(text: str, pattern: re.Pattern[str]) -> list[str]:
-    """`text` cut at matches of `pattern` outside all brackets."""
+    """`text` split at the matches of `pattern` outside all brackets."""
     flat = "".join(c if depth == 0 else "\x00" for _, c, depth in levels(text))
     pieces, start = [], 0
     for match in pattern.finditer(flat):

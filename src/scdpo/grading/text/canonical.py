@@ -1,4 +1,4 @@
-"""One sign for each relation, bracket and conjunction, so that an answer can be cut into parts."""
+"""A single sign for each relation, bracket and conjunction, so that an answer can be split."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ _NUMBER_SETS = {"ℝ": "⟦R⟧", "ℤ": "⟦Z⟧", "ℕ": "⟦N⟧", "ℚ": "�
 
 @lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
-    """`text` with one sign for each relation, bracket and conjunction."""
+    """`text` with a single sign for each relation, bracket and conjunction."""
     text = tidy(text)
-    if "matrix}" in text:  # MathCoder's copy of MATH lost a backslash of each line break
+    if "matrix}" in text:  # MathCoder's copy of MATH lacks a backslash of each line break
         text = re.sub(r"(?<!\\)\\(?=-?\d)", r"\\\\", text)
     for sign, name in _NUMBER_SETS.items():
         text = text.replace(sign, name)

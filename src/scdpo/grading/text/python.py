@@ -1,4 +1,4 @@
-"""Answers as Python and SymPy print them, in the spelling of mathematics."""
+"""Answers as Python and SymPy print them, in mathematical notation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SEQUENCE = re.compile(
 )
 _DICT = re.compile(r"\{\s*['\"]?[A-Za-z_]\w*['\"]?\s*:\s*[^<>]*\}")
 _LONE_DICT = re.compile(r"\[(\{[^{}\[\]]*\})\]")
-"""What SymPy's `solve` prints for one solution of several unknowns."""
+"""The output of SymPy's `solve` for a single solution of several unknowns."""
 _CALL = re.compile(
     r"(?<![A-Za-z.])(?:sympy\.|sp\.)?"
     r"(Interval(?:\.open|\.Lopen|\.Ropen)?|Union|Point[23]D|Poly"
@@ -33,10 +33,10 @@ _UNBOUNDED = re.compile(r"-oo <=? ?\w+|\w+ <=? ?oo|\w+ >=? ?-oo|oo >=? ?\w+")
 
 
 def without_reprs(text: str) -> str:
-    """What Python and SymPy print for numbers, containers, sets and relations, as mathematics.
+    """The numbers, containers, sets and relations of Python and SymPy in mathematical notation.
 
     `Fraction(1, 2)` is `(1/2)`, `Interval.open(0, oo)` is `(0, oo)`, `Eq(y, 2*x)` is `y = 2*x`,
-    `(0 <= x) & (x < oo)` is `0 <= x`. A text with none of these comes back as it is.
+    `(0 <= x) & (x < oo)` is `0 <= x`. A text with none of these is returned unchanged.
     """
     if "(" in text or "&" in text:
         text = _WRAPPER.sub(r"\1", _FRACTION.sub(r"(\1/\2)", text))
@@ -67,7 +67,7 @@ def _without_calls(text: str) -> str:
 
 
 def _written(name: str, parts: list[str]) -> str | None:
-    """One call in the spelling of mathematics; None where its arguments do not fit."""
+    """A call in mathematical notation; None if its arguments do not fit."""
     if name.startswith("Interval"):
         return _interval(name.partition(".")[2], parts)
     if name in _RELATION:
@@ -83,7 +83,7 @@ def _written(name: str, parts: list[str]) -> str | None:
 
 
 def _interval(kind: str, parts: list[str]) -> str | None:
-    """SymPy's interval; its third and fourth argument say whether an end is left out."""
+    """SymPy's interval; its third and fourth arguments say whether an end is open."""
     if not 2 <= len(parts) <= 4:
         return None
     open_at = [kind in ("open", "Lopen"), kind in ("open", "Ropen")]

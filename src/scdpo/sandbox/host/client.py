@@ -29,7 +29,7 @@ from scdpo.sandbox.processes import files, wire
 _REPLY_SECONDS = 30.0
 _MORE_SECONDS = 1.0
 _MAX_ASKED = 128
-"""Requests under way; a socket holds more than twice as many."""
+"""Requests under way at a time; a socket holds more than twice as many."""
 
 
 class ProcessSandbox:
@@ -118,7 +118,10 @@ class ProcessSandbox:
             return session
 
     def close(self) -> None:
-        """Kill every session and the warm process, and remove their folder; twice is fine."""
+        """Kill every session and all other processes, and delete their folder.
+
+        Closing the sandbox again does nothing.
+        """
         if self._closed:
             return
         self._closed = True
@@ -157,7 +160,7 @@ class ProcessSandbox:
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[int]:
-        """A number for a session that is about to open. Raises SandboxError when there is none."""
+        """The number of a session about to open. Raises SandboxError if there are too many."""
         if self._closed:
             raise SandboxError("the sandbox is closed")
         self._bind()
@@ -171,7 +174,7 @@ class ProcessSandbox:
             self._opening -= 1
 
     def _bind(self) -> None:
-        """Make the running event loop the one that hears replies and holds the locks."""
+        """Have the running event loop read replies, with semaphores that belong to it."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
@@ -216,7 +219,7 @@ class ProcessSandbox:
             future.get_loop().call_soon_threadsafe(_settle, future, reply)
 
     async def _request(self, do: str, number: int, fds: tuple[int, ...] = (), **more: int) -> Reply:
-        """Ask the supervisor and wait for its answer; raises what `_answer` does."""
+        """Ask the supervisor and wait for its answer. Raises what `_answer` raises."""
         self._bind()
         async with self._asking:
             return await self._answer(self._ask(do, number, fds, **more), do)
@@ -224,18 +227,18 @@ class ProcessSandbox:
     def _ask(
         self, do: str, number: int, fds: tuple[int, ...] = (), **more: int
     ) -> asyncio.Future[Reply]:
-        """Ask the supervisor; its answer is to be awaited by `_answer`. Raises SandboxError."""
+        """Ask the supervisor; `_answer` waits for the reply. Raises SandboxError."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[self._send(do, number, fds, **more)] = future
         return future
 
     async def _answer(self, future: asyncio.Future[Reply], do: str) -> Reply:
-        """Raises SandboxError, and TimeoutError for a clone, which the session can delay."""
+        """Wait for a reply. Raises SandboxError, or TimeoutError for a clone that is too slow."""
         waits = (self.config.deadline,) if do == "clone" else (_REPLY_SECONDS, _MORE_SECONDS)
         try:
             for seconds in waits:
                 await asyncio.wait([future], timeout=seconds)
-                # The event loop or the machine may have stood still, and the answer be there.
+                # The answer may have arrived while the event loop or the machine was held up.
                 while not future.done() and self._has_answers():
                     self._hear()
                 if future.done():
@@ -273,7 +276,7 @@ class ProcessSandbox:
         return sent
 
     def abandon(self, session: ProcessSession) -> None:
-        """Have a session killed without waiting for it, as where the waiting was cancelled."""
+        """Have a session killed without waiting for its end, such as after a cancellation."""
         self._sessions.pop(session.number, None)
         session.forget()
         if not self._closed:
@@ -281,16 +284,16 @@ class ProcessSandbox:
                 self._send("end", session.number)
 
     async def end(self, session: ProcessSession) -> str:
-        """Kill a session; when this returns, nothing of it is left.
+        """Kill a session. When this returns, nothing is left of it.
 
-        Returns `memory` where the supervisor had ended it for that, else nothing.
+        Returns `memory` if the supervisor had already ended it for using too much memory, else "".
         """
         if self._sessions.pop(session.number, None) is None or self._closed:
             return ""
         try:
             reply = await self._request("end", session.number)
         except SandboxError:
-            # What could not be killed one by one dies with the supervisor.
+            # Sessions that cannot be killed one by one die with the supervisor.
             self.close()
             raise
         return str(reply.message.get("why", ""))
@@ -301,7 +304,7 @@ class ProcessSandbox:
             copy = ProcessSession(self, number)
             try:
                 async with self._asking:
-                    # The copy's place is made while the session forks.
+                    # The supervisor prepares the copy's place while the session forks.
                     asked = self._ask("clone", number, of=session.number)
                     try:
                         with copy.child_ends() as fds:
@@ -327,7 +330,7 @@ class ProcessSandbox:
 
 
 class Reply(NamedTuple):
-    """What the supervisor answered, and the descriptors that came with it."""
+    """An answer of the supervisor, and the descriptors that came with it."""
 
     message: dict[str, Any]
     fds: list[int]

@@ -1,7 +1,7 @@
-"""Whether a block that was executed again printed what was recorded.
+"""Decides whether a block that was executed again printed what was recorded.
 
 Addresses, colours, the frames of a traceback and warnings differ between two executions of the
-same code on different versions of Python; what is left after `normalise_output` should not.
+same code on different versions of Python. What `normalise_output` leaves should not differ.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SYNTAX_ERROR = re.compile(
     re.M,
 )
 _ONLY_SYNTAX_ERROR = re.compile(r"\A((?:Syntax|Indentation|Tab)Error): .*\Z", re.S)
-# The rest of the message depends on what was called at the limit.
+# The rest of the message depends on which function was called when the limit was reached.
 _RECURSION = re.compile(r"\A(RecursionError: maximum recursion depth exceeded) .*\Z")
 _WARNING = re.compile(
     r"^(?:<[^>\n]*>:\d+: \w*Warning: .*(?:\n|\Z)"
@@ -31,28 +31,28 @@ _WARNING = re.compile(
     r"(?:\n(?:.*\n)*?will be removed in a future version of SymPy\.\n+)?(?:  \S.*\n?)?)",
     re.M,
 )
-# What a Jupyter kernel says of itself among the output of the code.
+# Messages of the Jupyter kernel itself among the output of the code.
 _KERNEL_NOISE = re.compile(
     r"The history saving thread hit an unexpected error \(.*?\)\."
     r"History will not be written to the database\."
 )
 _LIBRARY_PATH = re.compile(r"/[^\s'\"()]*/(?:site|dist)-packages/")
-# numpy 2 names the type of a scalar, numpy 1 did not.
+# numpy 2 shows the type of a scalar, numpy 1 did not.
 _NUMPY_SCALAR = re.compile(r"\bnp\.(?:float|int|uint|bool_?|complex|str_)\d*\(([^()]*)\)")
-# Python 3.10 began to name the class in messages such as "A.f() takes 2 arguments".
+# Since Python 3.10 messages such as "A.f() takes 2 arguments" name the class.
 _CLASS_OF_FUNCTION = re.compile(r"(?<![\w.])(?:\w+\.)+(\w+\(\))")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d*(?:[eE][-+]?\d+)?|[eE][-+]?\d+)")
 
 FLOAT_TOLERANCE = 1e-12
-"""Relative difference that two printed floats may have: last digits depend on the library."""
+"""Relative difference allowed between two printed floats: the last digits depend on the library."""
 FULL_PRECISION = 14
-"""Significant digits from which on a float counts as printed with all it has."""
+"""A float with at least this many significant digits counts as printed in full."""
 
 
 def normalise_output(text: str) -> str:
-    """The output without what differs between machines, runs and versions of Python.
+    """The output without anything that differs between machines, runs and versions of Python.
 
-    Of a traceback its last line remains, of a syntax error its kind.
+    Only the last line of a traceback and only the kind of a syntax error remain.
     """
     text = _COLOUR.sub("", text)
     text = _ADDRESS.sub("at 0x…", text)
@@ -65,10 +65,10 @@ def normalise_output(text: str) -> str:
 
 
 def same_output(a: str, b: str) -> bool:
-    """Whether two outputs are the same but for noise (see `normalise_output`).
+    """Whether two outputs are the same apart from noise (see `normalise_output`).
 
-    Floats, which have a point or an exponent, may differ in their last digits if at least one of
-    the two was printed with all of them.
+    Floats, i.e. numbers with a point or an exponent, may differ in their last digits if at least
+    one of the two was printed in full.
     """
     a, b = normalise_output(a), normalise_output(b)
     if a == b:
@@ -89,13 +89,13 @@ def _close(a: str, b: str) -> bool:
 
 
 def _digits(number: str) -> int:
-    """Significant digits that are printed."""
+    """The number of significant digits that are printed."""
     mantissa = re.split("[eE]", number)[0].lstrip("+-")
     return len(mantissa.replace(".", "").lstrip("0"))
 
 
 def _without_traceback(text: str) -> str:
-    """Of a traceback, the last line; of one that is only that line, the same."""
+    """The text with its traceback reduced to the last line, in the same form in every layout."""
     for shown in (text, _COLOUR_REST.sub("", text)):
         start = _TRACEBACK.search(shown)
         if start is not None:
@@ -108,7 +108,7 @@ def _without_traceback(text: str) -> str:
 
 
 def _final_line(frames: str) -> str | None:
-    """The name and message of the exception below its frames, to the end of the output."""
+    """The exception's name and message below its frames, up to the end of the output."""
     *_, header = _HEADER.finditer(frames)
     name = re.escape(header[1])
     line = re.compile(rf"^ ?(?:[A-Za-z_][\w.]*\.)?({name}(?:: .*|\s*$))", re.M)

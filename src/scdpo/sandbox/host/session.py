@@ -1,4 +1,4 @@
-"""The owner's side of one session: sends blocks, holds their deadline, collects their output."""
+"""The owner's side of a session: sends blocks, enforces deadlines, collects output."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ProcessSession:
         self.number = number
         self._sandbox = sandbox
         self._socket, self._their_socket = socket.socketpair()
-        # An event loop that is handed the object asks it for its addresses.
+        # Event loops get the number, as they would ask the object for its addresses.
         self._fd = self._socket.fileno()
         self._output, self._their_output = os.pipe()
         self._socket.setblocking(False)
@@ -70,10 +70,10 @@ class ProcessSession:
         self._ended: asyncio.Future[bytes] | None = None
 
     async def run(self, code: str) -> Execution:
-        """Run one block. Raises SandboxError when the session is gone or busy."""
+        """Run one block. Raises SandboxError if the session is gone or busy."""
         with self._alone():
             async with self._sandbox.running():
-                self._require_live()  # it may have ended while this waited for its turn
+                self._require_live()  # it may have ended while this block waited for its turn
                 started = time.perf_counter()
                 collected = _Output(self._output, self._sandbox.config.output_chars)
                 try:
@@ -98,14 +98,14 @@ class ProcessSession:
     async def clone(self) -> ProcessSession:
         """A second session with the same names, random state and files.
 
-        Threads of the session are not cloned, and what it has mapped from a file as shared stays
-        shared. Raises SandboxError, also when the session does not answer within the deadline.
+        Threads are not cloned, and memory that the session has mapped from a file as shared stays
+        shared. Raises SandboxError, also if the session does not answer within the deadline.
         """
         with self._alone():
             return await self._sandbox.clone(self)
 
     async def close(self) -> None:
-        """Kill the session; closing twice does nothing."""
+        """Kill the session. Closing it again does nothing."""
         try:
             await self._sandbox.end(self)
         finally:
@@ -115,7 +115,7 @@ class ProcessSession:
     def _alone(self) -> Iterator[None]:
         self._require_live()
         if self._busy:
-            raise SandboxError("the sandbox session is still at work on another block")
+            raise SandboxError("the sandbox session is still running another block")
         self._busy = True
         try:
             yield
@@ -149,7 +149,7 @@ class ProcessSession:
         return _CUTS.get(kind, "died")
 
     async def _send(self, data: bytes, ended: asyncio.Future[bytes]) -> None:
-        """Hand a message to the session; stops early when the session ends or its time is up."""
+        """Send a message to the session; stops early if the session ends or its time is up."""
         while data and not ended.done():
             try:
                 data = data[self._socket.send(data) :]
@@ -159,7 +159,7 @@ class ProcessSession:
                 return
 
     def _hear(self) -> None:
-        """Take note of the message that ends a block; any other than that ends the session."""
+        """Read the message that ends a block. Any other message ends the session."""
         try:
             message = self._socket.recv(wire.ANSWER_BYTES)
         except BlockingIOError:
@@ -169,7 +169,7 @@ class ProcessSession:
         self._resolve(message[:1] if message[1:] == self._token else _GONE)
 
     def _too_late(self) -> None:
-        # The event loop itself may have been held up, and the block be done long since.
+        # The event loop itself may have been held up, long after the end of the block.
         self._hear()
         self._resolve(_LATE)
 
@@ -178,8 +178,10 @@ class ProcessSession:
             self._ended.set_result(kind)
 
     def send_clone(self, fds: tuple[int, ...]) -> bytes:
-        """Ask the session to fork a copy that takes `fds`. Returns the token that the copy will
-        answer with. Raises SandboxError."""
+        """Ask the session to fork a copy that takes over `fds`.
+
+        Returns the token that the copy will answer with. Raises SandboxError.
+        """
         token = secrets.token_bytes(wire.TOKEN_BYTES)
         try:
             socket.send_fds(self._socket, [wire.HEADER.pack(wire.CLONE, token, 0)], fds)
@@ -188,7 +190,7 @@ class ProcessSession:
         return token
 
     def send_place(self, folder: str, fds: list[int]) -> None:
-        """Tell a copy where it lives. Raises SandboxError."""
+        """Tell a copy which folder and namespaces are its own. Raises SandboxError."""
         header = wire.HEADER.pack(wire.PLACE, bytes(wire.TOKEN_BYTES), len(folder.encode()))
         try:
             socket.send_fds(self._socket, [header + folder.encode()], fds)
@@ -196,8 +198,11 @@ class ProcessSession:
             raise SandboxError("the sandbox session could not be cloned") from error
 
     async def await_copy(self, token: bytes) -> int:
-        """Wait until a fresh copy answers; returns the process id that the kernel gives for it
-        (0 where it is in another PID namespace). Raises SandboxError."""
+        """Wait until a new copy answers.
+
+        Returns its process id as the kernel reports it, which is 0 if the copy is in another PID
+        namespace. Raises SandboxError.
+        """
         loop = asyncio.get_running_loop()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         answered = asyncio.Event()
@@ -219,7 +224,7 @@ class ProcessSession:
 
     @contextlib.contextmanager
     def child_ends(self) -> Iterator[tuple[int, int]]:
-        """The descriptors the session's process takes over; closed here afterwards."""
+        """The descriptors that the session's process takes over; this process closes its own."""
         try:
             yield self._their_socket.fileno(), self._their_output
         finally:
@@ -227,7 +232,7 @@ class ProcessSession:
             os.close(self._their_output)
 
     def forget(self) -> None:
-        """Close the owner's descriptors; the process is someone else's to kill."""
+        """Close the owner's descriptors. This does not kill the session's process."""
         if not self._live:
             return
         self._live = False
@@ -241,7 +246,7 @@ class ProcessSession:
 
 
 class _Output:
-    """The first `limit` characters that come out of a pipe; the rest is read and dropped."""
+    """Keeps the first `limit` characters that come out of a pipe; reads and drops the rest."""
 
     def __init__(self, fd: int, limit: int) -> None:
         self._fd = fd
@@ -251,7 +256,7 @@ class _Output:
         self._dropped = False
 
     def read(self) -> int:
-        """Take what is there, one chunk at most; returns its size in bytes."""
+        """Read what is there, at most one chunk; returns its size in bytes."""
         try:
             chunk = os.read(self._fd, _CHUNK)
         except (BlockingIOError, OSError):
@@ -263,8 +268,8 @@ class _Output:
         return len(chunk)
 
     def finish(self) -> tuple[str, bool]:
-        """Take the rest that is in the pipe; the text, and whether it is whole."""
-        # A process that was left behind may go on writing, so not until the pipe is empty.
+        """Read the rest from the pipe; returns the text, and whether it is whole."""
+        # Not until the pipe is empty: a process that was left behind may go on writing.
         taken = 0
         while taken < _MAX_PIPE and (n := self.read()):
             taken += n

@@ -1,4 +1,4 @@
-"""Runs blocks of code one after another as a notebook runs its cells."""
+"""Runs blocks of code one after another, as a notebook runs its cells."""
 
 from __future__ import annotations
 import __future__
@@ -30,15 +30,15 @@ _LINES = linecache.cache
 # A block may have replaced the builtin name.
 _ANYTHING = BaseException
 _UNDERSCORES = ("_", "__", "___")
-# Compiled here, so that the sessions find it compiled.
+# Compiled here, so that sessions need not compile it.
 _UNSHOWN = re.compile(".*non-interactive, and thus cannot be shown", re.I)
 _FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 
 
 class Notebook:
-    """A namespace and the history of its cells.
+    """The names of a notebook and the history of its cells.
 
-    Everything written to descriptors 1 and 2 and every result and traceback goes to `fd`.
+    Everything written to descriptors 1 and 2, and every result and traceback, goes to `fd`.
     """
 
     def __init__(self, fd: int) -> None:
@@ -49,12 +49,12 @@ class Notebook:
         self._take_over()
         self.restart()
         self.redirect(fd)
-        # What is held back must not be written by a child, too.
+        # Text that is held back must not be written by a child as well.
         os.register_at_fork(before=self.flush)
         self._mending = Mending(self._stdout, self._stderr)
 
     def restart(self) -> None:
-        """Forget all cells and what they named."""
+        """Forget all cells and their names."""
         self.count = 0
         self.cells: dict[str, str] = {}
         self._flags = 0
@@ -78,20 +78,20 @@ class Notebook:
         getpass.getpass = _no_password
         sys.stdout, sys.stderr = self._stdout, self._stderr
         sys.meta_path[:0] = [ipython.Finder(), PlottingWithoutScreen()]
-        # A figure that cannot be shown is no news for the code that drew it.
+        # Code that draws a figure need not hear that it cannot be shown.
         warnings.filterwarnings("ignore", message=_UNSHOWN.pattern)
 
     def redirect(self, fd: int) -> None:
-        """From here on, output goes to descriptor `fd`."""
+        """From now on, write output to descriptor `fd`."""
         self.aim(fd)
         self._claim_descriptors()
 
     def aim(self, fd: int) -> None:
-        """From the next cell on, output goes to descriptor `fd`, which need not be there yet."""
+        """From the next cell on, write output to descriptor `fd`, which need not exist yet."""
         self._transcript.fd = fd
 
     def run(self, code: str) -> bool:
-        """Run one block; False when it ended for want of memory."""
+        """Run one block; False if it ran out of memory."""
         self._fits = True
         self._transcript.open_line = False
         self.names["__builtins__"] = builtins
@@ -107,7 +107,7 @@ class Notebook:
         return self._fits
 
     def evaluate(self, code: str, name: str) -> object:
-        """Run code that is not a cell of its own; the value of its last expression.
+        """Run code that is not a cell of its own; returns the value of its last expression.
 
         Raises whatever the code raises.
         """
@@ -121,7 +121,7 @@ class Notebook:
         return self._value(last, name)
 
     def show(self, value: object) -> None:
-        """Show a value; what is wrong with showing it is shown instead of it."""
+        """Show a value, or the error that showing it raises."""
         try:
             text = self._shell.display_formatter.text(value)
             if text is not None:
@@ -130,7 +130,7 @@ class Notebook:
             self._show_error(error)
 
     def flush(self) -> None:
-        """Let go of all output that Python still holds."""
+        """Write all output that Python still holds."""
         for stream in (sys.stdout, sys.stderr, self._stdout):
             with contextlib.suppress(BaseException):
                 stream.flush()
@@ -145,7 +145,7 @@ class Notebook:
             tree, text = self._parse(text, name)
         finally:
             self._remember_input(code, text)
-        # A warning is shown once for a place in a cell, not in all cells that have such a place.
+        # A warning is shown once per line of a cell, not once per line number of all cells.
         self.names.pop("__warningregistry__", None)
         shown = self._shown(tree.body, text)
         for node in tree.body:
@@ -157,7 +157,7 @@ class Notebook:
                 self._run_statement(node, name)
 
     def _parse(self, text: str, name: str) -> tuple[ast.Module, str]:
-        """The statements of a cell, and its text with calls in the place of magics."""
+        """The statements of a cell, and its text with magics replaced by calls."""
         original, first = text, 0
         while True:
             self._note_source(text, name)
@@ -167,7 +167,7 @@ class Notebook:
                 changed = source.repaired(text, error)
                 if changed is None:
                     if first and (error.lineno or 0) <= first:
-                        # What looked like a line for the notebook was none.
+                        # What looked like a magic was not one.
                         self._note_source(original, name)
                         self._compile(original, name, "exec", ast.PyCF_ONLY_AST)
                     raise
@@ -179,7 +179,7 @@ class Notebook:
         _LINES[name] = (len(text), None, text.splitlines(keepends=True), name)
 
     def _compile(self, code: Any, name: str, mode: str, flags: int = 0) -> Any:
-        # `dont_inherit`: the future imports of this file are not those of the cell.
+        # `dont_inherit`: the future imports of this file do not apply to the cell.
         return compile(code, name, mode, self._flags | flags, dont_inherit=True)
 
     def _run_statement(self, node: ast.stmt, name: str) -> None:
@@ -191,7 +191,7 @@ class Notebook:
         return eval(self._compile(ast.Expression(node.value), name, "eval"), self.names)
 
     def _shown(self, nodes: list[ast.stmt], text: str) -> list[ast.stmt]:
-        """The statements whose value is shown."""
+        """The statements whose values are shown."""
         which = self._shell.ast_node_interactivity
         if not nodes or which == "none" or source.ends_silent(text, nodes[-1]):
             return []
@@ -211,7 +211,7 @@ class Notebook:
     def _remember_output(self, value: object) -> None:
         if value is self._outputs:
             return
-        # Whoever uses one of these names for something else keeps it.
+        # A name that the code uses for something else is left alone.
         free = all(
             name not in self.names or self.names[name] is value
             for name, value in zip(_UNDERSCORES, self._last, strict=True)
@@ -222,7 +222,7 @@ class Notebook:
         self.names[f"_{self.count}"] = self._outputs[self.count] = value
 
     def show_current_error(self) -> None:
-        """Show the exception being handled."""
+        """Show the exception that is being handled."""
         error = _exc_info()[1]
         if error is not None:
             self._show_error(error)
@@ -260,7 +260,7 @@ class Notebook:
 
 
 class _Exit:
-    """`exit` of a notebook: ends neither the block nor, here, the session."""
+    """`exit` of a notebook, which ends neither the block nor, here, the session."""
 
     def __call__(self, keep_kernel: object = False) -> None:
         pass

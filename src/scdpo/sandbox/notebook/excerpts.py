@@ -1,7 +1,7 @@
-"""The lines of source around the one that raised, as a notebook's traceback shows them.
+"""The lines of source around the line that raised, as a notebook's traceback shows them.
 
-Shown are whole statements of the function that raised, with some before and after, without blank
-lines, long ones without their middle, moved to the left margin.
+These are whole statements of the function that raised, with some before and after, moved to the
+left margin, without blank lines, and without the middle of long statements.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from types import CodeType
 MAX_LINES = 6
 """Lines shown of a statement that did not raise."""
 MAX_PARSED = 200_000
-"""Characters of a file that is parsed to show a line of it."""
+"""The largest source, in characters, that is parsed to show a line of it."""
 
 Piece = tuple[int, int]
-"""First and last line, from 1, of a statement or of what stands between two."""
+"""First and last line (from 1) of a statement, or of the text between two statements."""
 _Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def excerpt(source: str, code: CodeType, line: int, context: int) -> list[str]:
-    """The numbered lines shown for `line` of the file `source`, in which `code` was running.
+    """The numbered lines shown for `line` of the text `source`, in which `code` was running.
 
-    `context`: statements, or what stands between two, shown before and after.
+    `context`: the number of pieces (see `Piece`) shown before and after.
     """
     lines = source.splitlines()
     pieces = _pieces_around(source, lines, code)
@@ -68,7 +68,7 @@ def _single_lines(lines: list[str]) -> list[Piece]:
 
 
 def _span(code: CodeType) -> Piece:
-    """First and last line of a function's source, as far as its code tells."""
+    """First and last line of a function's source, as far as its code object tells."""
     last = code.co_firstlineno
     for constant in (code, *(c for c in code.co_consts if isinstance(c, CodeType))):
         if constant is not code:
@@ -78,9 +78,9 @@ def _span(code: CodeType) -> Piece:
 
 
 def _scope(tree: ast.Module, code: CodeType, skipped: int = 0) -> _Scope:
-    """The function or class that `code` is compiled from, or that a lambda in it stands in.
+    """The function or class that `code` was compiled from, or that contains its lambda.
 
-    `skipped`: lines of the file before those of `tree`.
+    `skipped`: the number of lines of the file before those of `tree`.
     """
     start = code.co_firstlineno - skipped
     found: _Scope = tree
@@ -101,7 +101,7 @@ def _lines_of(node: ast.stmt) -> Piece:
 
 
 def _pieces(scope: _Scope, lines: list[str], skipped: int) -> list[Piece]:
-    """A scope's statements and what stands between them, without blank lines at their ends."""
+    """The statements of a scope and the text between them, without blank lines at their ends."""
     if isinstance(scope, ast.Module):
         first, end, body = 1, len(lines) - skipped, scope.body
     else:

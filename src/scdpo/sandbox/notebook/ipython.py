@@ -1,7 +1,7 @@
 """The modules `IPython` and `IPython.display` of a session, whether or not IPython is installed.
 
-They hold what code in a notebook imports: `display` and the objects for it, `get_ipython`, the
-pretty printer. An object that a notebook would draw shows its name, as it does in the text of a
+They contain what code in a notebook imports: `display` and its objects, `get_ipython` and the
+pretty printer. An object that a notebook would draw shows its name, as in the text version of a
 notebook's output.
 """
 
@@ -19,7 +19,7 @@ from scdpo.sandbox.notebook import magics, pretty, shell
 
 
 class DisplayObject:
-    """Something for the screen; its text is its name."""
+    """An object that a notebook would draw; its text is its name."""
 
     def __init__(
         self,
@@ -42,18 +42,18 @@ class DisplayObject:
 
 
 class Pretty(DisplayObject):
-    """A text that is shown as it is."""
+    """A text that is shown unchanged."""
 
     def _repr_pretty_(self, printer: pretty.Printer, inside_itself: bool) -> None:
         printer.text(str(self.data))
 
 
 class StdinNotImplementedError(NotImplementedError):
-    """`input()` was called where no one can answer."""
+    """`input()` was called although there is nobody to answer."""
 
 
 class DisplayHandle:
-    """What `display` returns for an output that has a name."""
+    """What `display` returns for an output with a `display_id`."""
 
     def __init__(self, display_id: str | None = None) -> None:
         self.display_id = display_id or "1"
@@ -75,7 +75,7 @@ def get_ipython() -> shell.InteractiveShell | None:
 def display(
     *values: Any, display_id: str | bool | None = None, raw: bool = False, **_: Any
 ) -> DisplayHandle | None:
-    """Show values as a cell shows its last one."""
+    """Show values as a cell shows the value of its last expression."""
     running = shell.InteractiveShell.instance()
     for value in values:
         if running is not None:
@@ -94,11 +94,11 @@ def publish_display_data(data: dict[str, Any], *_: Any, **__: Any) -> None:
 
 
 def clear_output(wait: bool = False) -> None:
-    """Keeps what was printed: a text cannot be taken back."""
+    """Do nothing: text that was printed cannot be taken back."""
 
 
 def _ignore(*_: Any, **__: Any) -> None:
-    """A setting of the screen, which is not there."""
+    """Accept a setting of the screen, of which there is none."""
 
 
 def _print_pretty(value: object, *_: Any, **__: Any) -> None:
@@ -127,7 +127,7 @@ _MEDIA = ("html", "latex", "markdown", "png", "jpeg", "svg", "json", "javascript
 
 
 def _modules() -> dict[str, types.ModuleType]:
-    """The modules by name, those inside others also as attributes of them."""
+    """The modules by name; submodules are also attributes of their parents."""
     _name_as_ipython()
     objects = _classes(_CORE, *_DRAWN) | {"DisplayObject": DisplayObject, "Pretty": Pretty}
     linked = {n: type(n, (), {"__module__": _LIB, "__init__": _ignore}) for n in _LINKED}
@@ -164,7 +164,7 @@ def _modules() -> dict[str, types.ModuleType]:
 
 
 def _name_as_ipython() -> None:
-    """Have the objects of this file show the names that code knows them by."""
+    """Give the objects of this file the module names that they have in IPython."""
     for known in (DisplayObject, Pretty):
         known.__module__ = _CORE
     for function in (display, update_display, publish_display_data, clear_output, DisplayHandle):
@@ -177,7 +177,7 @@ MODULES = _modules()
 
 
 class Finder(MetaPathFinder, Loader):
-    """Finds the modules of this file before any that are installed."""
+    """Finds the modules of this file before installed ones."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: object = None

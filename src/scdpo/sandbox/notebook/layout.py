@@ -1,7 +1,7 @@
-"""Breaks a text of nested groups into lines, from left to right, as notebooks break it.
+"""Breaks a text of nested groups into lines, from left to right, as notebooks do.
 
-A group that does not fit on its line is broken wherever it may be, the outermost one first. What
-was decided stays: a line that has been written is not taken back, so text that comes later may
+A group that does not fit on its line is broken at all its possible places, the outermost group
+first. Decisions are final: a line that has been written is not changed, so that later text may
 break a group after some of it has been written on one line.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 class _Group:
     depth: int
     waiting: int = 0
-    """Places to break that are held back, so that nothing is decided about them."""
+    """Possible breaks that are held back, because nothing has been decided about them."""
     broken: bool = False
 
 
@@ -29,7 +29,7 @@ class _Break:
 
 
 class Layout:
-    """Takes text, places to break and groups; `result` is the text in lines."""
+    """Takes text, possible breaks and groups; `result` is the text broken into lines."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -40,11 +40,11 @@ class Layout:
         self._held_width = 0
         outermost = _Group(0)
         self._open = [outermost]
-        # By depth, the groups that may still be broken.
+        # The groups that may still be broken, by depth.
         self._whole = [[outermost]]
 
     def result(self) -> str:
-        """The text so far; nothing can be added afterwards."""
+        """The text so far. Nothing can be added afterwards."""
         self._write_held()
         return "".join(self._written)
 
@@ -57,11 +57,11 @@ class Layout:
             self._column += len(text)
 
     def fits(self, text: str) -> bool:
-        """Whether adding this text would break nothing."""
+        """Whether this text can be added without breaking a group."""
         return not self._held or self._column + self._held_width + len(text) <= self.width
 
     def breakable(self, sep: str = " ") -> None:
-        """Add a place to break: a new line if the innermost group is broken, else `sep`."""
+        """Add a possible break: a new line if the innermost group is broken, otherwise `sep`."""
         group = self._open[-1]
         if group.broken:
             self._write_held()
@@ -112,12 +112,12 @@ class Layout:
             pass
 
     def _break_outermost(self) -> bool:
-        """Break the outermost group that has undecided places, and write what that decides."""
+        """Break the outermost group with undecided breaks, and write what that decides."""
         for groups in self._whole:
             for place, group in enumerate(reversed(groups)):
                 if group.waiting:
-                    # Not the place of this group but the one mirrored: notebooks take that out,
-                    # and what they show depends on it.
+                    # Not the index of this group but the mirrored one: notebooks remove that, and
+                    # their output depends on it.
                     del groups[place]
                     group.broken = True
                     self._write_up_to(group)
@@ -128,7 +128,7 @@ class Layout:
         return False
 
     def _write_up_to(self, group: _Group) -> None:
-        """Write what is held up to the group's last undecided place and the text after it."""
+        """Write what is held, up to the group's last undecided break and the text after it."""
         while group.waiting or (self._held and isinstance(self._held[0], str)):
             self._write_next()
 

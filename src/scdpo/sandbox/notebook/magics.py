@@ -1,4 +1,4 @@
-"""The lines for the notebook itself that do something here; all others are a `UsageError`."""
+"""The magics that work in a session; all others are a `UsageError`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 
 class UsageError(Exception):
-    """The notebook itself was asked for something that it does not have."""
+    """A magic does not exist, or was used wrongly."""
 
 
 UsageError.__module__ = "IPython.core.error"
@@ -44,7 +44,7 @@ class Shell(Protocol):
 
 
 def _nothing(shell: Shell, line: str) -> None:
-    """Settings of the screen, which is not there."""
+    """Accept a setting of the screen, of which there is none."""
 
 
 def _time(shell: Shell, line: str, cell: str | None = None) -> object:
@@ -91,7 +91,7 @@ def _timeit(shell: Shell, line: str, cell: str | None = None) -> None:
 
 
 def _span(seconds: float) -> str:
-    """Seconds with a unit that gives a number between 1 and 1,000."""
+    """Seconds in a unit for which the number is between 1 and 1,000."""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "μs")):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"
@@ -127,7 +127,7 @@ def _write_file(shell: Shell, line: str, cell: str) -> None:
 
 
 def _explain(shell: Shell, line: str) -> None:
-    """A notebook shows help beside its output; only that there is none is part of that."""
+    """Only report a missing object: a notebook shows help outside its output."""
     if not line.strip("%?; "):
         return
     try:

@@ -1,4 +1,4 @@
-"""Undoes what a block may have done to the interpreter that would stop the next one."""
+"""Undoes changes of a block to the interpreter that would keep the next block from running."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sys import settrace as _set_trace
 from typing import Any
 
 _MIN_RECURSION = 300
-"""Frames that showing a value and a traceback may need."""
-# What code may well replace for good, and nothing here relies on.
+"""Frames that may be needed to show a value and a traceback."""
+# Names that code may replace permanently, as nothing here relies on them.
 _FREE = frozenset(("print", "input", "open", "help", "display", "get_ipython", "_", "__import__"))
 
 
 class Mending:
-    """The interpreter as it was when a session began.
+    """The interpreter as it was when the session began.
 
-    Made so that it works with any of the builtin functions replaced.
+    Works even if the code has replaced any of the builtin functions.
     """
 
     def __init__(self, stdout: Any, stderr: Any) -> None:
@@ -40,7 +40,7 @@ class Mending:
         self._finders = tuple(sys.meta_path)
 
     def mend(self) -> None:
-        """Put back what was taken away or replaced, and stop timers and tracing."""
+        """Restore what was removed or replaced, and stop timers and tracing."""
         if not _all(_map(_is, _map(self._builtins.get, self._names), self._values)):
             for name in self._names:
                 self._builtins[name] = self._whole[name]

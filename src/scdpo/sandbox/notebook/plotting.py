@@ -1,4 +1,4 @@
-"""Plots without a screen: they are drawn into nothing, and end with their block."""
+"""Plotting without a screen: figures are drawn in memory and closed at the end of their block."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 
 class PlottingWithoutScreen(MetaPathFinder):
-    """Points matplotlib, when it is imported, to a backend without a screen and private caches."""
+    """Gives matplotlib, when it is imported, a backend without a screen and a private cache."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == "matplotlib":
             cache = str(Path(tempfile.gettempdir()) / ".cache")
             os.environ["MPLBACKEND"] = "agg"
             os.environ["MPLCONFIGDIR"] = cache
-            # For the list of fonts that matplotlib asks another program for.
+            # For fontconfig, which matplotlib asks for the list of fonts.
             os.environ["XDG_CACHE_HOME"] = cache
 
 
 def close_figures() -> None:
-    """Close what a block has drawn, as a notebook does when it has shown it."""
+    """Close the figures of a block, as a notebook does after showing them."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         with contextlib.suppress(BaseException):

@@ -1,8 +1,8 @@
-"""A value as a notebook's `Out[n]` shows it: `repr`, with long containers broken into lines.
+"""Shows a value as a notebook's `Out[n]` does: `repr`, with long containers broken into lines.
 
-What is shown follows notebooks: a container that does not fit into 79 columns puts each element
-on a line of its own, sets are sorted, after 1,000 elements comes an ellipsis, functions show
-their signature, and a class may say itself how it is shown (`_repr_pretty_`).
+As in notebooks, a container that does not fit into 79 columns puts each element on a line of its
+own, sets are sorted, an ellipsis follows after 1,000 elements, functions show their signature, and
+a class can define how it is shown (`_repr_pretty_`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from scdpo.sandbox.notebook.layout import Layout
 
 WIDTH = 79
 MAX_ELEMENTS = 1000
-# Shown by their `repr`, which is one line.
+# Shown by their `repr`, which is a single line.
 _PLAIN = frozenset((int, float, complex, str, bytes, bool, type(None)))
 
 Show = Callable[[Any, "Printer", bool], object]
-"""Shows a value on a printer; the flag says that the value is inside itself."""
+"""Shows a value on a printer; the flag is set if the value contains itself."""
 
 
 def pretty(value: object, shows: Mapping[type, Show] | None = None) -> str:
-    """The text a notebook shows for a value. Raises whatever the value's own methods raise.
+    """The text that a notebook shows for a value. Raises whatever the value's own methods raise.
 
     `shows`: how to show values of further classes.
     """
@@ -38,7 +38,7 @@ def pretty(value: object, shows: Mapping[type, Show] | None = None) -> str:
 
 
 class Printer(Layout):
-    """What `_repr_pretty_` is given: `text`, `breakable`, `group` and `pretty`."""
+    """The printer passed to `_repr_pretty_`, with `text`, `breakable`, `group` and `pretty`."""
 
     verbose = False
     max_seq_length = MAX_ELEMENTS
@@ -49,7 +49,7 @@ class Printer(Layout):
         self._shows = shows
 
     def pretty(self, value: object) -> None:
-        """Add a value as it is shown."""
+        """Add the text that is shown for a value."""
         if type(value) in _PLAIN and not self._shows and self.fits(text := repr(value)):
             self.text(text)
             return
@@ -63,7 +63,7 @@ class Printer(Layout):
             self.stack.pop()
 
     def call(self, name: str, values: Iterable[object], named: Mapping[str, object]) -> None:
-        """Add `name(…)` with these arguments, a value in the value that is shown so."""
+        """Add a call `name(…)` with these arguments."""
         with self.group(), self.group(len(name) + 1, f"{name}(", ")"):
             started = False
             for value in values:
@@ -77,7 +77,7 @@ class Printer(Layout):
                 started = True
 
     def elements(self, values: Iterable[object]) -> Iterator[object]:
-        """The values, with a comma and a place to break between them, up to the limit."""
+        """The values up to the limit, with a comma and a possible break added between them."""
         for at, value in enumerate(values):
             self._next(at > 0)
             if at == MAX_ELEMENTS:
@@ -200,7 +200,7 @@ def _show_mapping(
 
 
 def _show_call(arguments: Callable[[Any], list[object]]) -> Show:
-    """Shows values as a call of their class with the arguments that `arguments` makes of them."""
+    """Show values as a call of their class, with the arguments that `arguments` returns."""
 
     def show(value: object, printer: Printer, inside_itself: bool) -> None:
         name = type(value).__name__
@@ -276,8 +276,8 @@ def _filled(value: Sized, arguments: Callable[[Any], object]) -> list[object]:
     return [arguments(value)] if len(value) else []
 
 
-# The first of these classes among those of a value decides, unless a class before it has a
-# `__repr__` of its own.
+# The first class in a value's method resolution order that is listed here decides, unless an
+# earlier one has a `__repr__` of its own.
 _SHOWS: dict[type, Show] = {
     **dict.fromkeys((int, float, str, bytes, range, slice, types.MethodType), _show_repr),
     list: _show_list,

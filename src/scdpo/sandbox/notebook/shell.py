@@ -1,4 +1,4 @@
-"""What `get_ipython()` returns in a session: the part of IPython's shell that code asks for."""
+"""What `get_ipython()` returns in a session: the parts of IPython's shell that code uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPRESSION = re.compile(r"\{([^{}]+)\}|\$(\w+)")
 
 
 class Formatter:
-    """How values of some classes are shown in one medium; only `text/plain` is ever shown."""
+    """How values of some classes are shown in a medium; only `text/plain` is ever shown."""
 
     enabled = True
 
@@ -41,7 +41,7 @@ class DisplayFormatter:
         self.formatters: defaultdict[str, Formatter] = defaultdict(Formatter)
 
     def text(self, value: object) -> str | None:
-        """What is shown for a value; None when the value has shown itself.
+        """The text shown for a value; None if the value has shown itself.
 
         Raises whatever the value's own methods raise.
         """
@@ -70,7 +70,7 @@ def _method(value: object, name: str) -> Callable[..., Any] | None:
 
 
 class Events:
-    """Takes callbacks and never calls them."""
+    """Accepts callbacks and never calls them."""
 
     def register(self, event: str, function: Callable[..., object]) -> None:
         pass
@@ -80,7 +80,7 @@ class Events:
 
 
 class Cells(Protocol):
-    """What the shell needs from the notebook around which it stands."""
+    """What the shell needs from its notebook."""
 
     names: dict[str, Any]
     count: int
@@ -99,7 +99,7 @@ class Cells(Protocol):
 
 
 class InteractiveShell:
-    """The shell around a notebook."""
+    """The shell of a notebook."""
 
     ast_node_interactivity = "last_expr"
     colors = "nocolor"
@@ -128,18 +128,18 @@ class InteractiveShell:
 
     @property
     def execution_count(self) -> int:
-        # The number of the next cell, which a notebook gives while this one runs.
+        # As in a notebook, the number of the next cell while this one runs.
         return self._notebook.count + 1
 
     def run_line_magic(self, name: str, line: str) -> object:
-        """What `%name line` does. Raises UsageError where there is no such magic."""
+        """Do what `%name line` does. Raises UsageError if there is no such magic."""
         found = magics.LINE.get(name)
         if found is None:
             raise magics.UsageError(f"Line magic function `%{name}` not found.")
         return found(self, line)
 
     def run_cell_magic(self, name: str, line: str, cell: str) -> object:
-        """What `%%name line` does with the rest of its cell. Raises UsageError, as above."""
+        """Do what `%%name line` does with the rest of its cell. Raises UsageError likewise."""
         found = magics.CELL.get(name)
         if found is None:
             raise magics.UsageError(f"Cell magic `%%{name}` not found.")
@@ -160,7 +160,7 @@ class InteractiveShell:
             self.show(value)
 
     def evaluate(self, code: str, name: str) -> object:
-        """Run code in the notebook; the value of its last expression."""
+        """Run code in the notebook; returns the value of its last expression."""
         return self._notebook.evaluate(code, name)
 
     def ex(self, code: str) -> None:
@@ -173,11 +173,11 @@ class InteractiveShell:
         self.user_ns.update(names)
 
     def system(self, command: str) -> None:
-        """Run a command; its output is printed."""
+        """Run a command and print its output."""
         sys.stdout.write(self._output(command))
 
     def getoutput(self, command: str, split: bool = True) -> list[str] | str:
-        """Run a command; its output, in lines."""
+        """Run a command; returns its output as lines, or as a text without `split`."""
         output = self._output(command)
         return output.splitlines() if split else output
 
@@ -194,7 +194,7 @@ class InteractiveShell:
         return done.stdout
 
     def _filled_in(self, command: str) -> str:
-        """The command with `{expression}` and `$name` replaced, where they have a value."""
+        """The command with each `{expression}` and `$name` that has a value replaced by it."""
 
         def value(match: re.Match[str]) -> str:
             try:
@@ -210,16 +210,16 @@ class InteractiveShell:
     enable_gui = enable_pylab = enable_matplotlib
 
     def show(self, value: object) -> None:
-        """Show a value as the cell's last one is shown."""
+        """Show a value as the result of a cell is shown."""
         self._notebook.show(value)
 
     def showtraceback(self, *_: object, **__: object) -> None:
-        """Show the exception being handled."""
+        """Show the exception that is being handled."""
         self._notebook.show_current_error()
 
 
 class ZMQInteractiveShell(InteractiveShell):
-    """The name by which code tells a notebook from a terminal."""
+    """The shell under the name by which code tells a notebook from a terminal."""
 
 
 InteractiveShell.__module__ = "IPython.core.interactiveshell"

@@ -1,7 +1,7 @@
-"""A cell's text as Python: what a notebook takes beyond it.
+"""Turns a cell's text into Python, by removing or replacing what only a notebook accepts.
 
-Blank lines and an indentation at the beginning, prompts copied from a shell, and lines for the
-notebook itself (`%magic`, `!command`, `name?`), which become calls of `get_ipython()`.
+That is blank lines and an indentation at the beginning, prompts copied from a shell, and magics
+(`%magic`, `!command`, `name?`), which become calls of `get_ipython()`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COMMENT = re.compile(r"#.*")
 
 
 def python_source(cell: str) -> str:
-    """The cell without what may stand before its lines; a `%%magic` cell as one call."""
+    """The cell without indentation and prompts; a `%%magic` cell becomes a single call."""
     lines = cell.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while len(lines) > 1 and not lines[0].strip():
         lines.pop(0)
@@ -39,10 +39,9 @@ def python_source(cell: str) -> str:
 
 
 def repaired(source: str, error: SyntaxError) -> str | None:
-    """The source without what a notebook takes but Python does not at the line of `error`.
+    """The source, with the line of `error` changed to something that Python accepts.
 
-    A line for the notebook becomes a call; prompts are taken off all lines. None where the line
-    is neither.
+    A magic becomes a call; prompts are removed from all lines. None if the line has neither.
     """
     lines = source.split("\n")
     at = (error.lineno or 0) - 1
@@ -81,7 +80,7 @@ def _magic(mark: str, rest: str) -> str:
 
 
 def ends_silent(source: str, node: ast.stmt) -> bool:
-    """Whether a semicolon after the last statement `node` keeps its value from being shown."""
+    """Whether a semicolon after the last statement `node` suppresses its value."""
     lines = source.split("\n")[(node.end_lineno or 1) - 1 :]
     lines[0] = lines[0].encode()[node.end_col_offset or 0 :].decode(errors="replace")
     return any(";" in _COMMENT.sub("", line) for line in lines)

@@ -1,4 +1,4 @@
-"""Tracebacks as a notebook shows them, without colours and without the paths of the machine."""
+"""Tracebacks as a notebook shows them, without colours and without paths of the machine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RULE = "-" * 75
 HEAD = "Traceback (most recent call last)"
 MAX_FRAMES = 24
 CONTEXT = 2
-"""Statements shown before and after the one that raised; one for an exception that led to it."""
+"""Statements shown before and after the one that raised; 1 for exceptions that led to it."""
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
 
 def format_error(error: BaseException, tb: TracebackType | None, cells: dict[str, str]) -> str:
-    """The text under a cell that raised. `cells` maps file names of cells to their source."""
+    """The text shown for a cell that raised. `cells` maps file names of cells to their source."""
     stops = _stops(tb)
     if isinstance(error, SyntaxError):
         return _format_syntax_error(error, stops, cells)
@@ -33,18 +33,18 @@ def format_error(error: BaseException, tb: TracebackType | None, cells: dict[str
 
 
 def class_name(error: BaseException) -> str:
-    """The name of an exception's class, whatever the class says of itself."""
+    """The name of an exception's class, whatever the class defines itself."""
     return str(type.__dict__["__name__"].__get__(type(error)))
 
 
 def _attribute(error: BaseException, name: str) -> Any:
-    """An attribute that every exception has, whatever its class says of it."""
+    """An attribute that every exception has, whatever its class defines itself."""
     return BaseException.__dict__[name].__get__(error)
 
 
 @dataclass(frozen=True)
 class _Stop:
-    """Where a frame stood when the exception passed through it."""
+    """The line of a frame at which the exception passed through it."""
 
     code: CodeType
     line: int
@@ -61,9 +61,8 @@ def _stops(tb: TracebackType | None) -> list[_Stop]:
 
 
 def _format_syntax_error(error: SyntaxError, stops: list[_Stop], cells: dict[str, str]) -> str:
-    """The line that is no Python, below the lines that led to it if those were executed, and
-    below the exceptions that it came of."""
-    # A cell that is no Python came of nothing: what went before is our own doing.
+    """The line with the syntax error, after the lines and the exceptions that led to it."""
+    # If the cell itself has the error, no code has run, and earlier exceptions are our own.
     lines = [*_earlier(error, cells, {id(error)}), *_executed(stops, cells)] if stops else []
     file, number = error.filename or "<string>", error.lineno
     text = error.text
@@ -91,7 +90,7 @@ def _executed(stops: list[_Stop], cells: dict[str, str]) -> list[str]:
 
 
 def _earlier(error: BaseException, cells: dict[str, str], seen: set[int]) -> list[str]:
-    """The exceptions that a syntax error came of, in its own simpler layout."""
+    """The exceptions that led to a syntax error, in its own simpler layout."""
     before, why = _reason(error)
     if before is None or id(before) in seen:
         return []
@@ -102,7 +101,7 @@ def _earlier(error: BaseException, cells: dict[str, str], seen: set[int]) -> lis
 
 
 def _reason(error: BaseException) -> tuple[BaseException | None, str]:
-    """The exception that another came of, and the sentence between them."""
+    """The exception that led to another, and the sentence between them."""
     cause = _attribute(error, "__cause__")
     if cause is not None:
         return cause, _CAUSE
@@ -151,7 +150,7 @@ def _format_chain(
 
 
 def last_line(error: BaseException) -> str:
-    """The name of an exception, without its module, its message and its notes."""
+    """The name of an exception (without its module), its message and its notes."""
     try:
         message = str(error)
     except Exception:
@@ -186,7 +185,7 @@ def _frame(stop: _Stop, times: int, cells: dict[str, str], context: int) -> str:
     try:
         lines += excerpt(_source(file, cells), code, stop.line, context)
     except Exception:
-        # What raised may have done something to the modules that read source.
+        # The code that raised may have changed the modules that read source.
         lines += []
     if times > 1:
         again = f"{name} at line {stop.line} ({times - 1} times)"
@@ -195,7 +194,7 @@ def _frame(stop: _Stop, times: int, cells: dict[str, str], context: int) -> str:
 
 
 def _arguments(code: CodeType) -> list[str]:
-    """Names of the arguments, those that collect others last."""
+    """The names of the arguments, with `*args` and `**kwargs` last."""
     n = code.co_argcount + code.co_kwonlyargcount
     names = list(code.co_varnames[:n])
     for flag, stars in ((_VARARGS, "*"), (_VARKEYWORDS, "**")):
@@ -206,7 +205,7 @@ def _arguments(code: CodeType) -> list[str]:
 
 
 def _short(path: str) -> str:
-    """A library file by its name under the folder it is imported from."""
+    """The path of a library file relative to the folder it is imported from."""
     folders = (p for p in sys.path if isinstance(p, str) and p)
     for folder in sorted(folders, key=len, reverse=True):
         if path.startswith(folder.rstrip("/") + "/"):

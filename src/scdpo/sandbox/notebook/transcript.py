@@ -1,4 +1,4 @@
-"""What a block prints: one descriptor, written through two streams of text."""
+"""What a block prints: two text streams that write to the same descriptor."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _MAX_HELD = 1000
 
 
 class Transcript:
-    """Text on its way to a descriptor, line by line, and whether a line is still open."""
+    """Passes text on to a descriptor line by line, and knows whether a line is unfinished."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.open_line = False
-        # Threads may print too: only operations that the interpreter does not divide.
+        # Threads may print too: use only operations that are atomic in the interpreter.
         self._held: deque[str] = deque()
 
     def write(self, text: str, now: bool = False) -> None:
-        """Take text; it goes out with the end of its line, or `now`."""
+        """Add text, which is written at the end of its line, or immediately if `now`."""
         if text:
             self._held.append(text)
             self.open_line = not text.endswith("\n")
@@ -30,12 +30,12 @@ class Transcript:
                 self.flush()
 
     def show(self, text: str) -> None:
-        """Write text that has lines of its own."""
+        """Write text on lines of its own."""
         start = "\n" if self.open_line else ""
         self.write(f"{start}{text}\n", now=True)
 
     def flush(self) -> None:
-        """Let go of all text held. Raises OSError when the descriptor is gone."""
+        """Write all text that is held. Raises OSError if the descriptor is gone."""
         parts = []
         try:
             while self._held:
@@ -50,12 +50,12 @@ class Transcript:
                 try:
                     data = data[_write(self.fd, data) :]
                 except BlockingIOError:
-                    # Code may have asked for that on descriptor 1, which is the same pipe.
+                    # Code may have made descriptor 1 non-blocking, which is the same pipe.
                     _set_blocking(self.fd, True)
 
 
 class OutStream(io.TextIOBase):
-    """`sys.stdout` or `sys.stderr` of a notebook: takes text only, and cannot be closed."""
+    """`sys.stdout` or `sys.stderr` of a notebook: accepts only text, and cannot be closed."""
 
     encoding = "UTF-8"
     errors = "backslashreplace"
@@ -85,5 +85,5 @@ class OutStream(io.TextIOBase):
         return True
 
 
-# As code in a notebook sees it.
+# The name that code in a notebook sees.
 OutStream.__module__ = "ipykernel.iostream"

@@ -1,4 +1,4 @@
-"""Starts a sandbox from inside a fresh interpreter: isolates it, then runs its supervisor."""
+"""Starts a sandbox inside a fresh interpreter: isolates the process, then runs the supervisor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from scdpo.sandbox.processes.supervisor import Loop, SessionManager, Supervisor,
 from scdpo.sandbox.walls import isolation, landlock, seccomp, syscalls, view
 
 INNER_ID = 1000
-"""User and group of sessions as they see themselves."""
+"""User and group of sessions, as they see themselves."""
 NOBODY = 65534
-"""What root's sessions are to the host, at level `namespace`."""
+"""User and group of root's sessions as the host sees them, at level `namespace`."""
 _SPACES = (
     *(syscalls.NEW_USER, syscalls.NEW_MOUNTS, syscalls.NEW_PIDS),
     *(syscalls.NEW_IPC, syscalls.NEW_UTS, syscalls.NEW_NETWORK),
@@ -31,11 +31,11 @@ _NAMES = ("user", "mount", "pid", "ipc", "uts", "net")
 
 
 class Refused(Exception):
-    """The isolation that was asked for is not to be had here."""
+    """The requested isolation is not available on this machine."""
 
 
 def main(fd: int, settings: dict[str, Any]) -> None:
-    """Serve the owner on descriptor `fd`; the settings come from `client.ProcessSandbox`."""
+    """Serve the owner on descriptor `fd`; the settings come from `host.launch`."""
     control = socket.socket(fileno=fd)
     sys.path += [path for path in settings["packages"] if path not in sys.path]
     try:
@@ -50,7 +50,7 @@ def main(fd: int, settings: dict[str, Any]) -> None:
 
 
 def _run_in_namespaces(control: socket.socket, settings: dict[str, Any]) -> None:
-    """Fork the supervisor into namespaces, give it its user map, and wait for its end."""
+    """Fork the supervisor into namespaces, write its user map, and wait for its end."""
     owner = _watch(settings["owner"])
     flags = sum(_SPACES[:-1] if settings["network"] else _SPACES)
     paths = _readable(settings)
@@ -65,7 +65,9 @@ def _run_in_namespaces(control: socket.socket, settings: dict[str, Any]) -> None
     outer = _map_user(inside)
     if outer is None:
         os.kill(inside, signal.SIGKILL)
-        raise Refused("sessions cannot be given a user other than root here (setuid is withheld)")
+        raise Refused(
+            "sessions cannot be given a user other than root here (setuid is not permitted)"
+        )
     closed = view.closed_to_others(paths) if outer != os.getuid() else None
     if closed is not None:
         os.kill(inside, signal.SIGKILL)
@@ -80,10 +82,10 @@ def _run_in_namespaces(control: socket.socket, settings: dict[str, Any]) -> None
 
 
 def _map_user(pid: int) -> int | None:
-    """Map the inner user of a process's new user namespace; returns what it is outside.
+    """Map the inner user of a process's new user namespace; returns its id outside.
 
-    Root maps a user without rights; anyone else can only map himself, and so can who is root in a
-    user namespace alone. Returns None where that would be the root of the machine.
+    Root maps a user without rights. Other users, and root of a mere user namespace, can only map
+    themselves. Returns None if that would map the root of the machine.
     """
     outer = os.getuid()
     if outer == 0:
@@ -102,12 +104,12 @@ def _map_user(pid: int) -> int | None:
 def _supervise_namespaces(
     control: socket.socket, owner: int, flags: int, paths: list[str], settings: dict[str, Any]
 ) -> None:
-    """Be process 1 of the sandbox. Does not return."""
+    """Act as process 1 of the sandbox. Does not return."""
     try:
         table = ProcessTable()
         shown = view.View(paths)
         with contextlib.suppress(PermissionError):
-            # Whoever could map only himself keeps his groups.
+            # A user who could only map their own id keeps their groups.
             os.setgroups([])
         os.setresgid(INNER_ID, INNER_ID, INNER_ID)
         os.setresuid(INNER_ID, INNER_ID, INNER_ID)
@@ -142,7 +144,7 @@ def _supervise_namespaces(
 
 
 def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
-    """Be the supervisor of sessions without namespaces. Does not return but to raise Refused."""
+    """Act as the supervisor of sessions without namespaces. Never returns; may raise Refused."""
     owner = _watch(settings["owner"])
     syscalls.adopt_orphans()
     table = ProcessTable()
@@ -154,7 +156,7 @@ def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
     if not users and landlock.abi() < _SCOPES:
         raise Refused(
             "sessions run as their owner here, and only landlock with scopes (Linux 6.12) keeps "
-            "them from his files and processes"
+            "them away from the owner's files and processes"
         )
     base = Path(settings["folder"])
     closed = view.closed_to_others(paths) or view.out_of_reach_of_others([*paths, str(base)])
@@ -162,7 +164,7 @@ def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
     if closed is not None and not files:
         raise Refused(
             f"{closed} is closed to others, sessions of root run as another user, and without "
-            "landlock they cannot be given what they need of it"
+            "landlock they cannot be given access to the parts that they need"
         )
     rules = isolation.Rules(
         namespaces=0,
@@ -183,7 +185,7 @@ def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
 
 
 def _watch(pid: int) -> int:
-    """A pidfd of the owner, who started this process."""
+    """A pidfd of the owner, which started this process."""
     owner = os.pidfd_open(pid)
     if os.getppid() != pid:
         os._exit(0)
@@ -196,14 +198,14 @@ def _readable(settings: dict[str, Any]) -> list[str]:
     paths = view.readable_paths(own, network=settings["network"])
     wide = next((p for p in paths if view.too_much(p)), None)
     if wide is not None:
-        raise Refused(f"{wide} is on Python's path, and sessions would see all that lies below it")
+        raise Refused(f"{wide} is on Python's path, and sessions would see everything below it")
     return paths
 
 
 def _start_warm(settings: dict[str, Any], rules: isolation.Rules, proc: int, loop: Loop) -> Warm:
     """Start the warm parent and wait until it has imported everything. Raises Refused."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # Whatever ends is gone at once; no one here asks how it ended.
+    # The kernel reaps children as they end; nothing here asks for their exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with theirs:
         warm.start(theirs, warm.WarmSettings(tuple(settings["preload"]), rules, proc))
@@ -229,7 +231,7 @@ def _serve(
 
 
 def _own_processes() -> int:
-    """Threads that this user runs now, which his limit counts with those of sessions."""
+    """Threads that this user is running now, which count towards the limit of the sessions."""
     count = 0
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -239,9 +241,9 @@ def _own_processes() -> int:
 
 
 def _free_users() -> range:
-    """Ids that no one has: far above those of people, where this user namespace has such.
+    """User ids that are not in use: far above those of people, if this user namespace has them.
 
-    Empty where it has too few, as below an unprivileged user who is root there alone.
+    Empty if it has too few, as in the user namespace of an unprivileged user.
     """
     for first, _, count in _own_map():
         for wanted in (_HIGH_USERS, _LOW_USERS):
@@ -251,12 +253,12 @@ def _free_users() -> range:
 
 
 def _own_map() -> list[tuple[int, int, int]]:
-    """Of this user namespace: first ids here, first ids one level up, and how many."""
+    """The id ranges of this user namespace: first id here, first id one level up, length."""
     lines = Path("/proc/self/uid_map").read_text().splitlines()
     return [(int(here), int(up), int(n)) for here, up, n in map(str.split, lines)]
 
 
 _SCOPES = 6
-"""The ABI of landlock that knows of truncated files and of signals."""
+"""The Landlock version that covers truncating files and sending signals."""
 _HIGH_USERS = range(2_000_000_000, 3_000_000_000)
 _LOW_USERS = range(61_184, 65_280)

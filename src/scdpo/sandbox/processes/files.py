@@ -1,4 +1,4 @@
-"""A session's files: copied for its clone, the open ones among them, and deleted at its end."""
+"""A session's files: copied for a clone, open ones included, and deleted at its end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ _LAST = 250
 
 
 def copy(source: int, target: str) -> None:
-    """Copy what lies below the folder behind descriptor `source` into the folder `target`.
+    """Copy everything below the folder behind descriptor `source` into the folder `target`.
 
-    Descriptors of this process that are open on the files copied are moved to the copies, with
-    their position and mode. Left out: what is neither file, folder nor link, and what this
-    process may not read. Raises OSError where the copies cannot be written, and where both are the
-    same folder.
+    Descriptors of this process that refer to the copied files are moved to the copies, with their
+    position and mode. Skipped: everything that is not a file, folder or link, and what this process
+    may not read. Raises OSError if the copies cannot be written, or if both are the same folder.
     """
     if os.path.samestat(os.fstat(source), Path(target).stat()):
         raise FileExistsError(errno.EEXIST, "a folder cannot be copied onto itself", target)
@@ -63,7 +62,7 @@ def _copy_opened(
         target.hardlink_to(known)
         return
     if stat.S_ISDIR(at.st_mode):
-        # What is mounted below is not the session's own.
+        # A file system mounted below does not belong to the session.
         if at.st_dev != os.fstat(source).st_dev:
             return
         target.mkdir(exist_ok=True)
@@ -72,7 +71,7 @@ def _copy_opened(
         with open(fd, "rb", closefd=False) as old, target.open("wb") as new:
             shutil.copyfileobj(old, new)
         moved[at.st_dev, at.st_ino] = target
-    # Where sessions run as the owner of the machine's files, they may not change modes and times.
+    # The filter refuses to change modes and times where sessions run as their owner.
     with contextlib.suppress(PermissionError):
         target.chmod(stat.S_IMODE(at.st_mode))
         os.utime(target, ns=(at.st_atime_ns, at.st_mtime_ns))
@@ -91,11 +90,11 @@ def _reopen(fd: int, moved: dict[tuple[int, int], Path]) -> None:
 
 
 def remove(folder: str) -> None:
-    """Delete a folder and all below it, whatever modes it has and however deep it goes.
+    """Delete a folder and everything below it, whatever the modes and the depth.
 
-    Code may change it meanwhile: nothing outside is touched, as no link is followed. Folders are
-    moved up and emptied there, so that depth costs neither descriptors nor recursion. What cannot
-    be deleted stays; a folder that is not there is no error.
+    Code may change the folder meanwhile; nothing outside is touched, as no link is followed.
+    Folders are moved up and emptied there, so that depth costs neither descriptors nor recursion.
+    What cannot be deleted stays. A folder that does not exist is no error.
     """
     with contextlib.suppress(OSError):
         Path(folder).rmdir()
@@ -134,11 +133,11 @@ def _names(folder: int) -> list[str]:
 
 
 def _unlink(name: str, folder: int) -> bool:
-    """Delete a file, or open up a folder to be emptied; whether nothing is left to do."""
+    """Delete a file, or make a folder accessible so that it can be emptied; True if deleted."""
     at = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
     try:
         if stat.S_ISDIR(os.fstat(at).st_mode):
-            # A descriptor of this kind takes no fchmod.
+            # `fchmod` does not work with an O_PATH descriptor.
             with contextlib.suppress(OSError):
                 Path(f"/proc/self/fd/{at}").chmod(stat.S_IRWXU)
             return False

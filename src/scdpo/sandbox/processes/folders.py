@@ -1,4 +1,4 @@
-"""Level `process`: sessions are plain processes, each with a folder, told apart by descent."""
+"""Level `process`: sessions are plain processes with a folder each, told apart by descent."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MAX_PATH = 1000
 class _Place:
     """A session's folder and process.
 
-    `family`: the number of the session it was cloned from in the end, or its own; all of a family
-    run as `user` (None: the owner) and may write to each other's folders. `pid` is 0 until the
-    process is known. `why`: the session was ended.
+    `family`: the number of the session at the root of its clones, which may be its own. A family
+    runs as the same `user` (None: the owner), and its sessions may write to each other's folders.
+    `pid`: 0 until the process is known. `why`: the cut, if the supervisor has ended the session.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class _Place:
 class Folders:
     """Implements `supervisor.SessionManager`. The supervisor adopts what sessions leave behind.
 
-    `users`: ids for sessions to run as; empty where the owner cannot give them others.
+    `users`: ids that sessions run as; empty if sessions can only run as the owner.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Folders:
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
         """See `SessionManager`."""
-        # Another sandbox of root is likely to begin at another id.
+        # So that another sandbox of root is likely to start at another id.
         shift = 8192 * os.getpid() + number
         user = self._users[shift % len(self._users)] if self._users else None
         place = self._make(number, number, user)
@@ -71,7 +71,7 @@ class Folders:
         self._warm.fork(str(place.folder), user, fds, done)
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
-        """See `SessionManager`; the answer has the copy's folder."""
+        """See `SessionManager`; the answer names the copy's folder."""
         place = self._places.get(source)
         if place is None:
             answer(error="its session is gone")
@@ -84,7 +84,7 @@ class Folders:
         self._awaited.discard(number)
         place = self._places.get(number)
         if place is None or pid not in self._strangers():
-            answer(error=f"process {pid} is no copy of a session")
+            answer(error=f"process {pid} is not a copy of a session")
         else:
             place.pid = pid
             answer()
@@ -104,7 +104,7 @@ class Folders:
         answer(why=place.why)
 
     def watch(self) -> None:
-        """See `SessionManager`; files count too, those of a session together."""
+        """See `SessionManager`; also adds up the files of each session."""
         for place in self._places.values():
             if not place.pid or place.why:
                 continue
@@ -137,7 +137,7 @@ class Folders:
         files.remove(str(self._base))
 
     def _make(self, number: int, family: int, user: int | None) -> _Place:
-        # A name that cannot be taken before.
+        # A name that no session can occupy in advance.
         folder = self._base / str(family) / f"{number}-{secrets.token_hex(4)}"
         folder.parent.mkdir(exist_ok=True)
         with self._open(folder.parent, user):
@@ -148,7 +148,7 @@ class Folders:
         return place
 
     def _discard(self, place: _Place) -> None:
-        # Out of the family's reach first: to delete much takes long.
+        # First move it out of the family's reach, as deleting many files takes a while.
         doomed = self._base / f"ended-{place.folder.name}"
         with contextlib.suppress(OSError), self._open(place.folder.parent, place.user):
             place.folder.rename(doomed)
@@ -160,8 +160,9 @@ class Folders:
     def _open(self, folder: Path, user: int | None) -> Iterator[None]:
         """Let this process write to a family's folder.
 
-        Sessions cannot, lest they put a link in place of theirs, or files where none are counted;
-        where they run as its owner, its mode keeps them out, which they cannot change.
+        Sessions cannot write there, or they could replace their folders with links, or put files
+        where none are counted. If they run as the folder's owner, its mode keeps them out, which
+        they cannot change.
         """
         folder.chmod(0o711 if user is not None else 0o700)
         try:
@@ -171,7 +172,7 @@ class Folders:
                 folder.chmod(0o500)
 
     def _has_strays(self, place: _Place) -> bool:
-        """Whether a family's folder holds what was made there in the moment that it was open."""
+        """Whether a session has created something in the family's folder while that was open."""
         if place.user is not None:
             return False
         ours = {p.folder for p in self._places.values() if p.family == place.family}
@@ -180,25 +181,25 @@ class Folders:
         return False
 
     def _kill_below(self, place: _Place) -> None:
-        # The process may have ended, and its id be another's, who is no one of ours.
+        # The process may have ended, and its id may belong to a process of someone else.
         if place.pid and place.pid in self._table.descendants([self._own]):
             self._kill_trees([place.pid])
 
     def _strangers(self) -> list[int]:
-        """Children that are neither ours nor sessions: orphans of sessions."""
+        """Children that are neither our own processes nor sessions: orphans of sessions."""
         known = {place.pid for place in self._places.values()} | self._kept
         return [pid for pid in self._table.children(self._own) if pid not in known]
 
     def _sweep_if_due(self) -> None:
-        """Sweep, unless a clone may be among the orphans that is not yet known as a session."""
+        """Sweep, unless the orphans may include a clone that is not yet known as a session."""
         if self._sweep_due and not self._awaited:
             self._sweep(self._sweep_due)
             self._sweep_due = set()
 
     def _sweep(self, users: set[int | None]) -> None:
-        """Kill the orphans of users until there are none; killing one may set free its own.
+        """Kill the orphans of `users` until there are none, as killing a process can orphan others.
 
-        Where sessions run as their owner, the orphans of all of them.
+        If sessions run as their owner, this kills the orphans of all sessions.
         """
         until = time.monotonic() + _KILL_SECONDS
         while time.monotonic() < until:
@@ -210,7 +211,7 @@ class Folders:
             self._kill_trees(strangers)
 
     def _kill_trees(self, roots: Iterable[int]) -> None:
-        """Kill processes and all below them: stopped first, as what is stopped cannot fork."""
+        """Kill processes and their descendants, stopping them first so that they cannot fork."""
         roots = list(roots)
         stopped: set[int] = set()
         until = time.monotonic() + _KILL_SECONDS
@@ -225,8 +226,10 @@ class Folders:
 
 
 def _too_large(table: ProcessTable, folder: Path, pids: list[int], limit: int) -> bool:
-    """Whether a folder, and files of `pids` that are deleted and still open, hold more than
-    `limit` bytes, or are too many or too deep to count."""
+    """Whether a folder, with files that `pids` have deleted but still open, exceeds `limit` bytes.
+
+    Also True if there are too many files, or folders too deep to count.
+    """
     size = count = 0
     waiting = [str(folder)]
     while waiting:
@@ -235,7 +238,7 @@ def _too_large(table: ProcessTable, folder: Path, pids: list[int], limit: int) -
                 count += 1
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                    # To look at folders in folders takes time that grows with the square.
+                    # Walking nested folders takes time that grows with the square of the depth.
                     if len(entry.path) > _MAX_PATH:
                         return True
                 else:

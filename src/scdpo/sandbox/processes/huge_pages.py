@@ -1,8 +1,9 @@
-"""Fewer page-table entries for a fork to copy. Linux 6.1 and later; elsewhere nothing is done.
+"""Leaves fewer page-table entries for a fork to copy. Needs Linux 6.1; otherwise does nothing.
 
-A fork copies one entry for each 4 KB page of memory that has no file behind it, and the end of
-the child visits each again. Imported sympy and numpy are some 14,000 of them. A huge page is one.
-The first write of a child to a huge page splits it in that child and copies 4 KB, not 2 MB.
+A fork copies one entry for each 4 KB page of memory without a file behind it, and the end of the
+child visits each of them again. Importing sympy and numpy takes about 14,000 such pages. A huge
+page has a single entry. When a child first writes to a huge page, the page is split in that child
+and 4 KB are copied, not 2 MB.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 
 _MADV_COLLAPSE = 25
 _HUGE_PAGE_BYTES = 2 << 20
-"""On x86_64, and on aarch64 with pages of 4 KB; where it is another, nothing is moved."""
+"""On x86_64, and on aarch64 with 4 KB pages; with any other size nothing is moved."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -21,13 +22,13 @@ _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
 def settle(proc: int) -> str:
-    """Move this process's memory into huge pages, for its forks to be cheap; takes about 0.1 s.
+    """Move this process's memory into huge pages, which makes its forks cheap; takes about 0.1 s.
 
-    To be called once everything is imported; `proc` is a descriptor of a /proc that shows this
-    process. Returns in words what was done, and what kept the
-    rest from it; never raises. Data stay where they are. Only huge pages that are half in use
-    already are made, so that memory grows by a MB or so, and the mappings are not marked: no
-    child gets huge pages of its own. Source: madvise(2), MADV_COLLAPSE.
+    Call it once everything is imported. `proc`: a descriptor of a /proc that shows this process.
+    Returns a sentence that says what was done and what prevented the rest; never raises. Addresses
+    do not change. Only ranges at least half in use become huge pages, so that memory grows by about
+    1 MB, and the mappings are not marked, so that children get no huge pages of their own. Source:
+    madvise(2), MADV_COLLAPSE.
     """
     try:
         before = _in_huge_pages(proc)
@@ -35,21 +36,21 @@ def settle(proc: int) -> str:
         refusals = {_collapse(start, end) for start, end in runs}
         moved = _in_huge_pages(proc) - before
     except (OSError, ValueError) as error:
-        return f"huge pages: not to be had here ({error})"
+        return f"huge pages: not available here ({error})"
     done = f"huge pages: {moved >> 20} MB moved into them"
     reasons = sorted(os.strerror(refusal) for refusal in refusals if refusal)
     return f"{done} ({', '.join(reasons)})" if reasons else done
 
 
 def _collapse(start: int, end: int) -> int:
-    """Make huge pages of a range; returns 0, or the error number where some could not be made."""
+    """Turn a range into huge pages; returns 0, or the error number if that failed for some."""
     return ctypes.get_errno() if _libc.madvise(start, end - start, _MADV_COLLAPSE) else 0
 
 
 def _runs(ranges: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of whole huge pages of which each is at least half in use."""
+    """Ranges of whole huge pages that are each at least half in use."""
     for start, end in ranges:
-        # Where the run began that `at` would continue, if there is one.
+        # The start of the run that `at` would continue, if there is one.
         run: int | None = None
         at = -(-start // size) * size
         while at + size <= end:
@@ -64,7 +65,7 @@ def _runs(ranges: list[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]
 
 
 def _anonymous(proc: int) -> list[tuple[int, int]]:
-    """Writable private ranges without a file behind them, the stack left out."""
+    """Writable private ranges without a file behind them, except the stack."""
     found = []
     for line in _read("self/maps", proc).splitlines():
         extent, mode, _, _, inode, *name = line.split(maxsplit=5)
@@ -85,7 +86,7 @@ def _half_in_use(start: int, size: int) -> bool:
 
 
 def _in_huge_pages(proc: int) -> int:
-    """Bytes of this process that lie in huge pages."""
+    """Bytes of this process that are in huge pages."""
     for line in _read("self/smaps_rollup", proc).splitlines():
         if line.startswith("AnonHugePages:"):
             return int(line.split()[1]) << 10

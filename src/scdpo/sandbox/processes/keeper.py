@@ -1,12 +1,12 @@
 """Processes that hold a session's namespaces and outlive the session's own processes.
 
-The keeper is process 1 of the PID namespace: killing it kills all that runs there, and clones of
-the session live in namespaces below. It does nothing but wait, on the memory of the supervisor or
-the steward that started it, so that it costs little to start; every signal is blocked, so that no
-process of the session can end it or have the handlers of others run.
+The keeper is process 1 of a session's PID namespace: killing it kills everything in that namespace
+and in those of the session's clones, which are nested in it. It only waits, and shares the memory
+of the supervisor or steward that started it, so that it starts quickly. Every signal is blocked, so
+that no process of the session can end the keeper or run a signal handler in it.
 
-The steward is a process beside the session that does there what must be done from inside. It is
-sent there when the session is first cloned, by a process that was started in advance.
+The steward is a process beside the session that does what must be done inside its namespaces. It is
+started in advance, and enters the namespaces when the session is first cloned.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from scdpo.sandbox.processes.process_table import pid_of
 from scdpo.sandbox.walls import isolation, syscalls, view
 
 ENTER = b"e"
-"""To a steward to be: become that of the keeper whose pidfd comes along."""
+"""To a steward in waiting: enter the namespaces of the keeper whose pidfd is attached."""
 READY = b"r"
-"""From a steward, with a pidfd of it."""
+"""From a steward that has entered, with its own pidfd."""
 NEST = b"n"
-"""To a steward: start a keeper below. Answered with a pidfd of it when it can be entered."""
+"""To a steward: start a nested keeper. Answered with its pidfd when it can be entered."""
 LOWER = b"l"
-"""To a steward: the copies that enter those namespaces are there, or will not come."""
+"""To a steward: the clones have entered those namespaces, or will not come."""
 FREEZE = b"f"
-"""To a steward: stop every process of the namespace and those below. Answered with the same."""
+"""To a steward: stop every process in the namespace and below. Answered with the same message."""
 THAW = b"t"
-"""To a steward: let them go on."""
+"""To a steward: let the stopped processes continue."""
 CLEAR = b"c"
 """To a steward: delete the files of the session, which has ended."""
 FAILED = b"!"
-"""From a steward: what was asked for failed; the reason follows."""
+"""From a steward: the request failed; the reason follows."""
 
 _MAX_MESSAGE = 512
 
 
 @dataclass(frozen=True)
 class KeeperSettings:
-    """What all keepers of a sandbox have in common.
+    """The settings that all keepers of a sandbox share.
 
-    `namespaces`: those to make (`syscalls.NEW_…`). `user`: the id sessions have, inside and one
-    level up. `scratch`: their /tmp. `proc`: a descriptor of the /proc that shows the whole sandbox.
-    `high`: process ids that no session may signal begin here, see `seccomp.install`.
+    `namespaces`: the namespaces to create (`syscalls.NEW_…`). `user`: the user id of sessions,
+    inside and one level up. `scratch`: their /tmp. `proc`: a descriptor of the /proc that shows the
+    whole sandbox. `high`: the first process id that no session may signal, see `seccomp.install`.
     """
 
     namespaces: int
@@ -58,25 +58,26 @@ class KeeperSettings:
 
 
 def start(settings: KeeperSettings) -> tuple[int, syscalls.Stack]:
-    """Start a keeper in namespaces of its own; returns its process id.
+    """Start a keeper in namespaces of its own; returns its process id and its stack.
 
-    It has no user map yet, see `map_user`. The stack must live as long as it. Raises OSError.
+    It has no user map yet, see `map_user`. The stack must be kept as long as the keeper lives.
+    Raises OSError.
     """
     return syscalls.start_waiting(settings.namespaces)
 
 
 def map_user(pid: int, settings: KeeperSettings) -> None:
-    """Give the user namespace of a process the id that sessions have. Raises OSError.
+    """Map the user id of sessions in the user namespace of a process. Raises OSError.
 
-    `pid`: as the sandbox's /proc counts.
+    `pid`: the process id in the sandbox's /proc.
     """
-    one = f"{settings.user} {settings.user} 1"
-    for name, text in (("setgroups", "deny"), ("uid_map", one), ("gid_map", one)):
+    same = f"{settings.user} {settings.user} 1"
+    for name, text in (("setgroups", "deny"), ("uid_map", same), ("gid_map", same)):
         _write(f"{pid}/{name}", text, settings.proc)
 
 
 def start_steward(channel: socket.socket, settings: KeeperSettings) -> None:
-    """Start a process that serves `channel`; at `ENTER` it becomes a steward. Raises OSError."""
+    """Start a process that serves `channel` and becomes a steward at `ENTER`. Raises OSError."""
     if syscalls.fork_into(0) == 0:
         try:
             isolation.close_all_but(channel.fileno(), settings.proc)
@@ -85,7 +86,7 @@ def start_steward(channel: socket.socket, settings: KeeperSettings) -> None:
             message, fds, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
             if message == ENTER:
                 syscalls.enter(fds[0], syscalls.NEW_USER | syscalls.NEW_PIDS)
-                # Out of the session's reach too.
+                # With an id that the session cannot signal.
                 if syscalls.fork_as(settings.high) == 0:
                     os.close(fds[0])
                     steward.serve()
@@ -101,12 +102,12 @@ class _Steward:
         self._stacks: dict[int, syscalls.Stack] = {}
 
     def serve(self) -> None:
-        """Do as the supervisor says until it closes the channel."""
+        """Carry out the supervisor's requests until it closes the channel."""
         own = os.pidfd_open(os.getpid())
         socket.send_fds(self._channel, [READY], [own])
         os.close(own)
         syscalls.perform([syscalls.STAY_READABLE])
-        # Mounts as the supervisor has them, in a namespace that one can come back to from others.
+        # A copy of the supervisor's mount namespace, to which this process can return from others.
         syscalls.leave_mounts()
         self._mounts = os.open("self/ns/mnt", os.O_RDONLY, dir_fd=self._settings.proc)
         while True:
@@ -132,7 +133,7 @@ class _Steward:
                     _clear(self._settings)
 
     def _nest(self) -> None:
-        """Start a keeper below; a clone could not prepare its namespaces any more."""
+        """Start a nested keeper; a clone no longer has the rights to prepare its namespaces."""
         settings = self._settings
         self._forget_stacks()
         pid, stack = syscalls.start_waiting(settings.namespaces)
@@ -155,7 +156,7 @@ class _Steward:
                 os.close(pidfd)
 
     def _forget_stacks(self) -> None:
-        """Let go of the stacks of keepers that have ended."""
+        """Free the stacks of keepers that have ended."""
         for pid in list(self._stacks):
             try:
                 os.kill(pid, 0)
@@ -169,10 +170,10 @@ def _signal_all(number: signal.Signals) -> None:
 
 
 class _ProcessNumbers:
-    """Has clones' processes born with ids that the session's filter does not let it signal.
+    """Gives the first processes of clones ids that the session's filter does not let it signal.
 
-    A process sees those in PID namespaces below its own, and could kill them. Where the kernel
-    does not let the next id be chosen, ids stay as they come.
+    A process sees the processes in PID namespaces below its own, and could kill them. If the kernel
+    does not allow the next id to be chosen, ids are assigned as usual.
     """
 
     def __init__(self, settings: KeeperSettings) -> None:

@@ -1,4 +1,4 @@
-"""Reads /proc: who descends from whom, in which PID namespace, with how much memory."""
+"""Reads /proc: which processes descend from which, in which PID namespace, with how much memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class ProcessTable:
-    """The processes that one /proc shows, by the process ids it shows.
+    """The processes of a /proc, by their ids there.
 
-    It may be the /proc of an outer PID namespace, so its ids need not be those that
-    `os.getpid` and `os.kill` go by here.
+    It may be the /proc of an outer PID namespace, whose ids are not those that `os.getpid` returns
+    and `os.kill` takes in this process.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class ProcessTable:
         return int(os.readlink("self", dir_fd=self.fd))
 
     def of(self, pidfd: int) -> int | None:
-        """The id of the process behind a pidfd; None when it has ended."""
+        """The id of the process behind a pidfd; None if it has ended."""
         return pid_of(pidfd, self.fd)
 
     def descendants(self, roots: Iterable[int]) -> list[int]:
-        """All processes below some, dead ones that no one has waited for included."""
+        """All descendants of `roots`, including dead ones that have not been waited for."""
         below = self.children if self._lists_children else self._all_children().__getitem__
         found: list[int] = []
         seen: set[int] = set()
@@ -46,29 +46,29 @@ class ProcessTable:
         return found
 
     def namespace(self, pid: int) -> int:
-        """A number for the PID namespace of a process; 0 when it is gone."""
+        """The number of a process's PID namespace; 0 if the process is gone."""
         with contextlib.suppress(OSError):
             return os.stat(f"{pid}/ns/pid", dir_fd=self.fd).st_ino
         return 0
 
     def here(self, pid: int, own: int) -> int | None:
-        """The id of `pid` in the PID namespace of process `own`; None when it is gone."""
+        """The id of `pid` in the PID namespace of process `own`; None if it is gone."""
         theirs, ours = self._levels(pid), self._levels(own)
         return theirs[len(ours) - 1] if theirs and len(theirs) >= len(ours) else None
 
     def user(self, pid: int) -> int | None:
-        """The user id of a process; None when it is gone."""
+        """The user id of a process; None if it is gone."""
         with contextlib.suppress(OSError):
             return os.stat(str(pid), dir_fd=self.fd).st_uid
         return None
 
     def resident(self, pid: int) -> int:
-        """Bytes of memory that a process sees, shared ones included."""
+        """Bytes of resident memory of a process, including memory that it shares."""
         fields = self._read(f"{pid}/statm").split()
         return int(fields[1]) * _PAGE if len(fields) > 1 else 0
 
     def unlinked(self, pid: int) -> dict[tuple[int, int], int]:
-        """Bytes of the files that a process has open and no folder lists, by device and number."""
+        """Bytes of the deleted files that a process still has open, by device and inode number."""
         found: dict[tuple[int, int], int] = {}
         folder = self._open_folder(f"{pid}/fd")
         if folder is None:
@@ -86,9 +86,9 @@ class ProcessTable:
         return found
 
     def proportional(self, pid: int) -> int:
-        """Bytes of memory without a file behind it, what n processes share divided by n.
+        """Bytes of memory without a file behind it; memory that n processes share counts 1/n.
 
-        Where that is not to be read, all that the process sees.
+        If that cannot be read, all resident memory.
         """
         total = 0
         lines = self._read(f"{pid}/smaps_rollup").splitlines()
@@ -119,7 +119,7 @@ class ProcessTable:
         return fields[0] if fields else ""
 
     def children(self, pid: int) -> list[int]:
-        """The processes that one has started or adopted."""
+        """The processes that a process has started or adopted."""
         if not self._lists_children:
             return self._all_children().get(pid, [])
         fd = self._open_folder(f"{pid}/task")
@@ -133,7 +133,7 @@ class ProcessTable:
         return [int(word) for words in lists for word in words.split()]
 
     def _all_children(self) -> dict[int, list[int]]:
-        """Parents and children on a kernel that keeps no list of children."""
+        """Parents and their children, for kernels that keep no list of children."""
         below: dict[int, list[int]] = {}
         for pid in self._numbers(self.fd):
             below.setdefault(pid, [])
@@ -163,8 +163,10 @@ class ProcessTable:
 
 
 def pid_of(pidfd: int, proc: int) -> int | None:
-    """The id that the /proc behind descriptor `proc` gives to the process behind a pidfd of this
-    process; None when it has ended."""
+    """The process id behind a pidfd of this process, in the /proc behind descriptor `proc`.
+
+    None if the process has ended.
+    """
     for line in _read(f"self/fdinfo/{pidfd}", proc).splitlines():
         if line.startswith("Pid:") and int(line[4:]) > 0:
             return int(line[4:])
@@ -172,7 +174,7 @@ def pid_of(pidfd: int, proc: int) -> int | None:
 
 
 def _read(path: str, proc: int) -> str:
-    """A file's text; nothing when the process is gone."""
+    """A file's text; empty if the process is gone."""
     try:
         fd = os.open(path, os.O_RDONLY, dir_fd=proc)
     except OSError:
@@ -189,7 +191,7 @@ def _read(path: str, proc: int) -> str:
 
 
 def send_signal(number: signal.Signals, pids: Iterable[int]) -> None:
-    """Signal processes; those that are gone need none."""
+    """Send a signal to processes; those that have ended are skipped."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

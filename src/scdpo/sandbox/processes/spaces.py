@@ -1,4 +1,4 @@
-"""Level `namespace`: every session lives below a keeper, in namespaces of its own."""
+"""Level `namespace`: every session has a keeper and namespaces of its own."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from scdpo.sandbox.processes.supervisor import Answer, Loop, Warm, failure, over
 from scdpo.sandbox.walls import syscalls
 
 _PATIENCE = 3.0
-"""Seconds that a session may keep the supervisor from killing it alone; then its clones go too."""
+"""Seconds a session can delay being killed alone; after that, its clones are killed with it."""
 _GLANCE = 0.1
 _ATTEMPTS = 3
 
 
 @dataclass
 class _Space:
-    """A session's keeper, and what is known of it.
+    """A session's keeper, and what is known about it.
 
-    `above`: the space of the session that this one is a clone of, whose steward started the
-    keeper; else it stands on `stack`. `pidfd` and `pid`: of the keeper, the latter as /proc counts.
-    `namespace`: number of its PID namespace. `steward`, `steward_pidfd` and `steward_pid`: the way
-    to the steward, and who it is. `below`: spaces of clones, which end with this one; `coming`:
-    those whose session is not there yet; `nesting`: those whose keeper was asked for, in that
-    order. `pending`: answers the request for this space. `leaving`: to be called when it has
-    ended. `husk`: the session has ended, the keeper stays for the clones. `why`: the session was
-    ended.
+    `above`: the space of the session that this one was cloned from, whose steward started the
+    keeper; without it, the supervisor started the keeper on `stack`. `pidfd` and `pid`: those of
+    the keeper, the latter in /proc. `namespace`: the number of its PID namespace. `steward`,
+    `steward_pidfd` and `steward_pid`: the channel to the steward, and its process. `below`: numbers
+    of the clones' spaces, which end with this one. `coming`: those of clones that have not arrived
+    yet. `nesting`: spaces whose keepers were requested, in that order. `pending`: answers the
+    request for this space. `on_end`: called when the space has ended; not empty once its end was
+    requested. `husk`: the session has ended, but the keeper stays for the clones. `why`: the cut,
+    if the supervisor has ended it.
     """
 
     number: int
@@ -50,7 +51,7 @@ class _Space:
     below: set[int] = field(default_factory=set)
     coming: set[int] = field(default_factory=set)
     nesting: deque[_Space] = field(default_factory=deque)
-    leaving: list[Callable[[], None]] = field(default_factory=list)
+    on_end: list[Callable[[], None]] = field(default_factory=list)
     husk: bool = False
     why: str = ""
 
@@ -79,7 +80,7 @@ class Spaces:
         self._memory = memory + max(map(table.resident, table.descendants([self._own])))
         self._folder = settings.scratch.folder
         self._spaces: dict[int, _Space] = {}
-        # A steward to be.
+        # A steward in waiting.
         self._spare: socket.socket | None = self._start_steward()
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
@@ -100,9 +101,9 @@ class Spaces:
             space.answer(error=str(error.strerror or error))
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
-        """See `SessionManager`; the answer brings a pidfd of the keeper that the copy enters."""
+        """See `SessionManager`; the answer has a pidfd of the keeper that the copy enters."""
         above = self._spaces.get(source)
-        if above is None or above.husk or above.leaving:
+        if above is None or above.husk or above.on_end:
             answer(error="its session is gone")
             return
         try:
@@ -116,7 +117,7 @@ class Spaces:
         above.nesting.append(space)
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
-        """See `SessionManager`; a copy is in its place as soon as it answers."""
+        """See `SessionManager`; a copy is in its namespaces as soon as it answers."""
         self._settle(self._spaces.get(number))
         answer()
 
@@ -127,17 +128,17 @@ class Spaces:
         if space is None or space.husk:
             answer()
         elif space.above is not None and space.pidfd < 0:
-            # Its keeper was asked for; should it still come, it is killed.
+            # Its keeper was requested; if it still arrives, it is killed.
             space.above.below.discard(number)
-            space.leaving.append(lambda: None)
+            space.on_end.append(lambda: None)
             answer()
-        elif space.below and not space.leaving:
+        elif space.below and not space.on_end:
             self._kill_session(space)
             space.husk = True
             self._tell(space, keeper.CLEAR)
             answer(why=space.why)
         else:
-            space.leaving.append(lambda: answer(why=space.why))
+            space.on_end.append(lambda: answer(why=space.why))
             self._kill(space)
 
     def watch(self) -> None:
@@ -149,7 +150,7 @@ class Spaces:
             members.setdefault(self._table.namespace(pid), []).append(pid)
         for space in list(self._spaces.values()):
             pids = self._without_ours(space, members.get(self._namespace(space), []))
-            if pids and not space.leaving and over_limit(self._table, pids, self._memory):
+            if pids and not space.on_end and over_limit(self._table, pids, self._memory):
                 space.why = "memory"
                 self._kill_session(space)
 
@@ -163,17 +164,17 @@ class Spaces:
             self._spare = self._start_steward()
 
     def close(self) -> None:
-        """Nothing to do: the end of process 1 is the end of all."""
+        """Nothing to do: when process 1 ends, everything ends."""
 
     def _know(self, space: _Space, pidfd: int) -> None:
         space.pidfd = pidfd
         space.pid = self._table.of(pidfd) or 0
         self._loop.add(pidfd, lambda: self._ended(space))
-        if space.leaving:
+        if space.on_end:
             self._kill(space)
 
     def _steward(self, space: _Space) -> socket.socket:
-        """The way to the steward of a space; sent there if there is none. Raises OSError."""
+        """The channel to the steward of a space, which is sent there if needed. Raises OSError."""
         if space.steward is None:
             spare = self._spare or self._start_steward()
             self._spare = None
@@ -191,12 +192,14 @@ class Spaces:
     def _tell(self, space: _Space, message: bytes) -> None:
         if space.steward is not None:
             with contextlib.suppress(OSError):
-                # A steward that the session has stopped reads nothing.
+                # A steward that the session has stopped does not read.
                 space.steward.send(message, socket.MSG_DONTWAIT)
 
     def _settle(self, space: _Space | None) -> None:
-        """Let the session that `space` clones go on as before, now that the copy is there or will
-        not come, if no other is on its way."""
+        """Tell the steward of the original that the copy has arrived or will not come.
+
+        Not if another copy of the same session is still on its way.
+        """
         above = space.above if space is not None else None
         if space is not None and above is not None and space.number in above.coming:
             above.coming.discard(space.number)
@@ -204,7 +207,7 @@ class Spaces:
                 self._tell(above, keeper.LOWER)
 
     def _hear_steward(self, space: _Space) -> None:
-        """Take note of what a steward says, if it still is to be heard."""
+        """Read a message of a steward, unless the channel has been closed."""
         if space.steward is None:
             return
         try:
@@ -214,7 +217,7 @@ class Spaces:
         except OSError:
             message, fds = b"", []
         if message == keeper.READY and fds:
-            # Nested keepers hold its end of the channel too, so that its end would not be heard.
+            # Its pidfd tells when it ends: nested keepers hold its side of the channel open.
             space.steward_pidfd = fds[0]
             space.steward_pid = self._table.of(fds[0]) or 0
             self._loop.add(fds[0], lambda: self._forget_steward(space))
@@ -249,7 +252,7 @@ class Spaces:
                 signal.pidfd_send_signal(space.pidfd, signal.SIGKILL)
 
     def _ended(self, space: _Space) -> None:
-        """Forget a space whose keeper has ended, and so all its processes."""
+        """Forget a space whose keeper has ended, and with it all its processes."""
         if self._spaces.pop(space.number, None) is None:
             return
         if space.pidfd >= 0:
@@ -263,20 +266,20 @@ class Spaces:
         above = space.above
         if above is not None:
             above.below.discard(space.number)
-            # Both may have ended in one round, and this be heard last.
+            # Both may have ended in the same round of the loop, the outer one first.
             lives = self._spaces.get(above.number) is above
             if lives and above.husk and not above.below:
-                # Whoever waits for the end of the last clone waits for that of the husk too.
-                above.leaving += space.leaving
+                # Requests that wait for the end of the last clone also wait for that of the husk.
+                above.on_end += space.on_end
                 self._kill(above)
                 return
-        for leave in space.leaving:
-            leave()
+        for callback in space.on_end:
+            callback()
 
     def _kill_session(self, space: _Space) -> None:
-        """Kill the processes of a session, and not those of its clones if that can be."""
+        """Kill the processes of a session, and spare those of its clones if possible."""
         for _ in range(_ATTEMPTS if space.below else 0):
-            # A stopped process cannot fork, so what is found then is all there is.
+            # Stopped processes cannot fork, so the list is complete.
             if self._freeze(space):
                 found = self._members(space)
                 here = (self._table.here(pid, self._own) for pid in found)
@@ -287,7 +290,7 @@ class Spaces:
         self._kill(space)
 
     def _wait_until_gone(self, space: _Space, killed: set[int]) -> bool:
-        """False as soon as there is a process that was not killed."""
+        """Wait for the end of the processes; False as soon as there is one that was not killed."""
         until = time.monotonic() + _PATIENCE
         while left := self._members(space):
             if not killed.issuperset(left) or time.monotonic() > until:
@@ -296,7 +299,7 @@ class Spaces:
         return True
 
     def _freeze(self, space: _Space) -> bool:
-        """Stop everything in a space and below; False where the session prevented it."""
+        """Stop everything in a space and below; False if the session prevented that."""
         until = time.monotonic() + _PATIENCE
         with contextlib.suppress(OSError):
             self._steward(space).settimeout(_GLANCE)
@@ -309,14 +312,14 @@ class Spaces:
                         return True
                     self._hear_steward(space)
                 except TimeoutError:
-                    # The machine may be busy; or the session has stopped or killed the steward.
+                    # The machine may be busy, or the session has stopped or killed the steward.
                     if self._hold_up(space) or time.monotonic() > until:
                         break
         self._forget_steward(space)
         return False
 
     def _hold_up(self, space: _Space) -> bool:
-        """Whether the steward of a space has ended or is stopped, or what is to become it."""
+        """Whether the steward of a space, or its predecessor, has ended or is stopped."""
         if space.steward_pid:
             pid = space.steward_pid
             return self._table.stopped(pid) or self._table.of(space.steward_pidfd) != pid
@@ -328,10 +331,10 @@ class Spaces:
         return self._without_ours(space, [p for p in found if self._table.namespace(p) == own])
 
     def _namespace(self, space: _Space) -> int:
-        # Not asked for before it is needed: most sessions end before anyone looks.
+        # Read only when needed: most sessions end before that.
         if not space.namespace:
             found = self._table.namespace(space.pid)
-            # Else the id may be another's by now.
+            # Otherwise the id may belong to another process by now.
             if self._table.of(space.pidfd) == space.pid:
                 space.namespace = found
         return space.namespace

@@ -1,7 +1,7 @@
-"""The process between the owner and the sessions: starts them, ends them, watches their memory.
+"""The process between the owner and the sessions: starts and ends them, and watches their memory.
 
 The owner starts it as a program. At level `namespace` it is process 1 of a PID namespace, so that
-its end is the end of all it started. It runs no model-written code, and no session can reach it.
+everything it started ends with it. It runs no model-written code, and no session can reach it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from scdpo.sandbox.processes import wire
 from scdpo.sandbox.processes.process_table import ProcessTable
 
 Answer = Callable[..., None]
-"""Answers a request: with the keys of a reply, or `error`, and descriptors in `fds`."""
+"""Answers a request with the keys of a reply, or `error`, and with descriptors in `fds`."""
 
 _WATCH_SECONDS = 0.05
 _WATCH_SHARE = 20
-"""Watching takes one part in so many of the time, or it would be too seldom: at least every…"""
+"""Watching takes at most one part in this many of the time, but happens at least every…"""
 _WATCH_AT_LEAST = 0.25
 _IDLE_SECONDS = 0.003
-"""When nothing was asked for so long, there is time to do something in advance."""
+"""After so long without a request, there is time to prepare something in advance."""
 _RESEND_SECONDS = 0.001
 _BARE = 128 << 20
 _SHARED = 4
@@ -37,34 +37,34 @@ _MAX_REASON = 500
 
 
 class SessionManager(Protocol):
-    """How sessions are kept apart, watched and ended."""
+    """Starts, clones, watches and ends sessions; there is one implementation for each level."""
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
-        """Start a session that serves the socket and the output pipe `fds`."""
+        """Start a session that serves the socket and writes to the pipe in `fds`."""
         ...
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
-        """Make a place for a copy of `source`; the answer says what the copy needs to know."""
+        """Make a place for a copy of `source`; the answer tells what the copy needs to know."""
         ...
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
-        """Take note that the copy in that place is process `pid`."""
+        """Register process `pid` as the copy in that place."""
         ...
 
     def end(self, number: int, answer: Answer) -> None:
-        """Kill a session; answer when nothing of it is left."""
+        """Kill a session, and answer when nothing is left of it."""
         ...
 
     def watch(self) -> None:
-        """End sessions that take too much memory, that of the warm parent not counted."""
+        """End sessions that use too much memory beyond that of the warm parent."""
         ...
 
     def wants_to_prepare(self) -> bool:
-        """Whether something could be done in advance."""
+        """Whether there is something to prepare in advance."""
         ...
 
     def prepare(self) -> None:
-        """Do it. Raises OSError."""
+        """Prepare it. Raises OSError."""
         ...
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class SessionManager(Protocol):
 
 
 class Loop:
-    """Calls back when descriptors can be read."""
+    """An event loop that calls back when descriptors can be read."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -81,12 +81,12 @@ class Loop:
         self._stopped = False
 
     def add(self, fd: int, callback: Callable[[], None]) -> None:
-        """From here on, call back whenever `fd` can be read or has been closed elsewhere."""
+        """From now on, call back whenever `fd` can be read or its other end was closed."""
         self._callbacks[fd] = callback
         self._poll.register(fd, select.POLLIN)
 
     def remove(self, fd: int) -> None:
-        """No more calls for `fd`."""
+        """Stop calling back for `fd`."""
         if self._callbacks.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
@@ -95,21 +95,24 @@ class Loop:
         self._stopped = True
 
     def run(self, every: Callable[[bool], float]) -> None:
-        """Call back until stopped; `every` is called between, and says when next, in seconds. It
-        is told whether nothing happened since."""
+        """Call back until stopped.
+
+        `every` is called before each wait, with whether the last wait ended without an event, and
+        returns the seconds to wait at most.
+        """
         idle = False
         while not self._stopped:
             events = self._poll.poll(1000 * every(idle))
             due = [(fd, self._callbacks.get(fd)) for fd, _ in events]
             for fd, callback in due:
-                # One before may have closed the descriptor, and its number be another's by now.
+                # An earlier callback may have closed the descriptor, and its number may be reused.
                 if callback is not None and self._callbacks.get(fd) is callback:
                     callback()
             idle = not events
 
 
 class Warm:
-    """The way to the warm parent; requests are answered in their order."""
+    """The channel to the warm parent, which answers requests in order."""
 
     def __init__(self, channel: socket.socket, loop: Loop) -> None:
         self._channel = channel
@@ -120,7 +123,7 @@ class Warm:
     def fork(
         self, folder: str, user: int | None, fds: list[int], done: Callable[[int], None]
     ) -> None:
-        """Have a session forked; `done` gets its process id, or an error number as a negative.
+        """Have a session forked; `done` gets its process id, or a negative error number.
 
         `fds`: see `warm.start`. Raises OSError.
         """
@@ -137,7 +140,7 @@ class Warm:
 
 
 def failure(number: int) -> dict[str, str]:
-    """What a negative error number is in a reply; nothing for a process id."""
+    """The reply for a negative error number; empty for a process id."""
     return {"error": os.strerror(-number)} if number < 0 else {}
 
 
@@ -152,7 +155,7 @@ class Supervisor:
         self._pause = _WATCH_SECONDS
 
     def serve(self, manager: SessionManager, owner: int) -> None:
-        """`owner` is a pidfd of the owner. Does not return."""
+        """Serve until the process behind the pidfd `owner` ends. Does not return."""
         self._manager = manager
         self._loop.add(self._control.fileno(), self._hear)
         self._loop.add(owner, self._loop.stop)
@@ -211,7 +214,7 @@ class Supervisor:
 
     def _answerer(self, number: int, received: list[int]) -> Answer:
         def answer(fds: list[int] | None = None, **reply: object) -> None:
-            # Copies, as whoever answers may close its own before this is sent.
+            # Copies, as the caller may close its descriptors before this is sent.
             copies = [os.dup(fd) for fd in fds or []]
             self._unsent.append((json.dumps({"id": number, **reply}).encode(), copies))
             self._send()
@@ -221,7 +224,7 @@ class Supervisor:
         return answer
 
     def _send(self) -> None:
-        """Send what the owner takes: it may be waiting itself, for this process to read."""
+        """Send as much as the owner accepts: it may itself be waiting for this process to read."""
         while self._unsent:
             packet, fds = self._unsent[0]
             try:
@@ -229,7 +232,7 @@ class Supervisor:
             except BlockingIOError:
                 return
             except OSError:
-                # The owner is gone, which is heard elsewhere.
+                # The owner is gone, which its pidfd reports.
                 pass
             self._unsent.popleft()
             for fd in fds:
@@ -237,12 +240,12 @@ class Supervisor:
 
 
 def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:
-    """Whether processes together take more than `limit` bytes of memory."""
+    """Whether processes together use more than `limit` bytes of memory."""
     seen = sum(table.resident(pid) for pid in pids)
     if seen <= limit:
         return False
-    # What processes share they are all seen with, and to divide it takes time: too much is too
-    # much before that. A bare interpreter is seen with less than _BARE.
+    # Shared memory was counted once for each process, and dividing it takes time: far too much is
+    # decided without that. A bare interpreter has less than _BARE.
     if seen - _BARE * len(pids) > _SHARED * limit:
         return True
     return sum(table.proportional(pid) for pid in pids) > limit

@@ -1,4 +1,4 @@
-"""The warm parent: imports what sessions need, and forks one on request; it runs no other code."""
+"""The warm parent: imports what sessions need, and forks sessions on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scdpo.sandbox.notebook.cell import Notebook
 from scdpo.sandbox.processes import huge_pages, wire, worker
 from scdpo.sandbox.walls import isolation, syscalls
 
-# In the order in which the supervisor sends them.
+# In the order in which the supervisor sends the descriptors.
 _PLACES = (worker.SOCKET_FD, worker.OUTPUT_FD, worker.KEEPER_FD)
 _REHEARSAL = (
     "print(1 + 1)",
@@ -29,12 +29,12 @@ _REHEARSAL = (
     "1 / 0",
 )
 _REHEARSALS = 20
-"""The interpreter changes its code after some eight runs, and once more soon after."""
+"""The interpreter specialises its bytecode after about eight runs, and again soon after that."""
 
 
 @dataclass(frozen=True)
 class WarmSettings:
-    """What the warm parent gives every session."""
+    """The settings that the warm parent applies to every session."""
 
     preload: tuple[str, ...]
     rules: isolation.Rules
@@ -45,14 +45,14 @@ class WarmSettings:
 def start(channel: socket.socket, settings: WarmSettings) -> None:
     """Fork the warm parent, which serves `channel`. Raises OSError.
 
-    When everything is imported it sends a JSON object, with an `error` if there was one. Then it
-    answers each `wire.FORK` with a `wire.FORKED`. With a request come the session's socket, its
-    output pipe and, when it is born below a keeper, a pidfd of that.
+    When everything is imported, it sends a JSON object, with an `error` if there was one. Then it
+    answers each `wire.FORK` with a `wire.FORKED`. The descriptors attached to a request are the
+    session's socket, its output pipe and, if the session has a keeper, a pidfd of the keeper.
     """
     if os.fork() == 0:
         try:
             isolation.close_all_but(0, 1, 2, channel.fileno(), settings.proc)
-            # The supervisor's setting; sessions find the one that Python begins with.
+            # Undo the supervisor's setting: sessions start with Python's default.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             syscalls.ignore_children()
@@ -101,10 +101,11 @@ def _preload(settings: WarmSettings) -> None:
 
 
 def _open_notebook() -> Notebook:
-    """The notebook that every session begins with, and the rest of the state it finds.
+    """Create the notebook that every session starts with, and the rest of its initial state.
 
-    Made here, it costs the sessions nothing; and what they would write to memory at their first
-    cells is written already: the interpreter notes in its code how often that ran, and with what.
+    Created here, it costs the sessions nothing. The cells run in advance cause the writes to memory
+    that a session's first cells would cause: the interpreter records in its bytecode how often it
+    ran, and with which types.
     """
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -120,17 +121,17 @@ def _open_notebook() -> Notebook:
 
 
 def _share_memory(settings: WarmSettings) -> None:
-    """Have forks share as much memory as can be, and copy it cheaply."""
+    """Let forks share as much memory as possible, and copy it cheaply."""
     gc.collect()
-    # Keeps the collector from touching, and so copying, the pages that sessions share.
+    # Keeps the garbage collector from touching, and so copying, pages that sessions share.
     gc.freeze()
     huge_pages.settle(settings.proc)
 
 
 def _warm_sympy() -> None:
-    """Have sympy do once what every session would else do first: fill tables and lazy modules.
+    """Let sympy fill its tables and load lazy modules once, rather than in every session.
 
-    The results that it remembers are forgotten again, so that sessions compute their own.
+    Its cache of results is cleared afterwards, so that sessions compute their own.
     """
     sympy = import_module("sympy")
     x, y = sympy.symbols("x y")
@@ -142,13 +143,13 @@ def _warm_sympy() -> None:
 
 
 def _address_space(proc: int) -> int:
-    """Bytes of address space this process takes."""
+    """Bytes of address space that this process uses."""
     with open("self/statm", opener=lambda path, flags: os.open(path, flags, dir_fd=proc)) as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE")
 
 
 def _be_the_first_to_go(proc: int) -> None:
-    """Have a machine out of memory kill sessions rather than their owner."""
+    """Make the kernel kill sessions rather than their owner when the machine runs out of memory."""
     with contextlib.suppress(OSError):
         fd = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc)
         try:
@@ -160,7 +161,7 @@ def _be_the_first_to_go(proc: int) -> None:
 def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None) -> int:
     """Fork a session's process; returns its id in this PID namespace. Raises OSError.
 
-    `own`: a pidfd of this process, where the session is to be born below its keeper.
+    `own`: a pidfd of this process if the session is to be born in the PID namespace of a keeper.
     """
     if own is not None:
         syscalls.enter(worker.KEEPER_FD, syscalls.NEW_PIDS)
@@ -173,7 +174,7 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
                 os._exit(1)
     finally:
         if own is not None:
-            # Else the namespaces of the last session would be kept by this process.
+            # Otherwise this process would keep the last session's namespaces alive.
             syscalls.enter(own, syscalls.NEW_PIDS)
     return pid
 

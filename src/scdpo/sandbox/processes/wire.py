@@ -1,9 +1,9 @@
 """The messages between the owner of a sandbox, its supervisor and its sessions.
 
-Owner to supervisor: one JSON object a packet, each answered by one with the same `id`.
-Owner to session: `HEADER` (kind, token, length) and that many bytes; `CLONE` brings descriptors.
-Session to owner: a kind and the token of the request, nothing else. A token is drawn for every
-request, so that code cannot have prepared an answer.
+Owner to supervisor: one JSON object per packet, answered by an object with the same `id`.
+Owner to session: `HEADER` (kind, token, length) and that many bytes; `CLONE` carries descriptors.
+Session to owner: a kind and the token of the request, nothing else. Every request has a new random
+token, so that code cannot prepare an answer in advance.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ HEADER = struct.Struct(f"<c{TOKEN_BYTES}sI")
 RUN = b"r"
 """To a session: run the UTF-8 code that follows."""
 CLONE = b"c"
-"""To a session: fork; the copy takes the socket and the output pipe that come along."""
+"""To a session: fork; the copy takes the attached socket and output pipe."""
 PLACE = b"p"
-"""To a copy, before anything else: it has the folder whose path follows, and moves into the
-namespaces of the keeper whose pidfd comes along, if one does."""
+"""To a copy, before anything else: the path of its folder. If a pidfd of a keeper is attached, the
+copy enters its namespaces."""
 DONE = b"d"
 """From a session: the block has ended."""
 MEMORY = b"m"
@@ -30,17 +30,17 @@ CLONED = b"c"
 ANSWER_BYTES = 1 + TOKEN_BYTES
 
 FORK = struct.Struct("<q?")
-"""To the warm parent: fork a session that becomes this user (if not negative), whether below a
+"""To the warm parent: fork a session. The user it becomes (if not negative), and whether it has a
 keeper; the path of its folder follows."""
 FORKED = struct.Struct("<i")
-"""From the warm parent: the session's process id, or an error number as a negative."""
+"""From the warm parent: the session's process id, or a negative error number."""
 
 MAX_PACKET = 4096
 MAX_DESCRIPTORS = 2
 
 
 def send(sock: socket.socket, packet: bytes, fds: list[int], flags: int = 0) -> None:
-    """`socket.send_fds` with flags, which Python 3.11 takes and ignores."""
+    """`socket.send_fds` with flags, which Python 3.11 accepts but ignores."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
     sock.sendmsg([packet], rights, flags)
 
@@ -48,7 +48,7 @@ def send(sock: socket.socket, packet: bytes, fds: list[int], flags: int = 0) -> 
 def receive(
     sock: socket.socket, size: int, max_fds: int, flags: int = 0
 ) -> tuple[bytes, list[int]]:
-    """`socket.recv_fds` with flags, likewise."""
+    """`socket.recv_fds` with flags, which Python 3.11 accepts but ignores."""
     fds = array("i")
     data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(max_fds * fds.itemsize), flags)
     for level, kind, rights in ancillary:
@@ -58,8 +58,10 @@ def receive(
 
 
 def receive_request(sock: socket.socket) -> tuple[bytes, bytes, bytes, list[int]]:
-    """Kind, token, payload and descriptors of the next request; an empty kind when the owner has
-    closed."""
+    """The kind, token, payload and descriptors of the next request.
+
+    The kind is empty if the owner has closed the socket.
+    """
     header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MAX_DESCRIPTORS)
     header += receive_exactly(sock, HEADER.size - len(header))
     if len(header) < HEADER.size:
@@ -69,7 +71,7 @@ def receive_request(sock: socket.socket) -> tuple[bytes, bytes, bytes, list[int]
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
-    """The next `size` bytes; fewer only when the other side has closed."""
+    """The next `size` bytes; fewer only if the other side has closed the socket."""
     parts: list[bytes] = []
     while size > 0:
         part = sock.recv(min(size, 1 << 20))

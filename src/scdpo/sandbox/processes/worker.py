@@ -1,4 +1,4 @@
-"""A session: the forked process that runs the blocks of one solution."""
+"""A session: a forked process that runs blocks one after another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scdpo.sandbox.notebook.cell import Notebook
 from scdpo.sandbox.processes import files, wire
 from scdpo.sandbox.walls import isolation, syscalls, view
 
-# Near the top of the descriptors a session may have, out of the way of what code opens.
+# Near the highest descriptor that a session may have, out of the way of those that code opens.
 KEEPER_FD = isolation.MAX_FILES - 3
 SOCKET_FD = isolation.MAX_FILES - 2
 OUTPUT_FD = isolation.MAX_FILES - 1
@@ -23,10 +23,10 @@ _LAST_FD = os.sysconf("SC_OPEN_MAX")
 
 
 class Runner:
-    """Answers the owner of a session; after `clone`, in the copy too.
+    """Answers the owner of a session; after a clone, in the copy too.
 
-    Made by the warm parent, for all sessions that are forked from it. What runs after the fork is
-    short for a reason: each object that it touches costs the session a copy of the page around it.
+    The warm parent creates it for all sessions that are forked from it. Little runs after the fork,
+    because every object that it touches costs the session a copy of the page around it.
     """
 
     def __init__(self, rules: isolation.Rules, bare: int, notebook: Notebook) -> None:
@@ -42,21 +42,20 @@ class Runner:
         self._folder = ""
         self._in_group_of_original = False
         notebook.aim(OUTPUT_FD)
-        # What code starts must not keep the owner waiting when this process is gone.
+        # A process that code starts must not hold the socket open when this process is gone.
         os.register_at_fork(after_in_child=self._let_go)
 
     def begin(self, folder: str, user: int | None) -> None:
-        """Move this process into a place for good, and run blocks until the owner closes the
-        socket.
+        """Isolate this process, and run blocks until the owner closes the socket.
 
-        The session's socket, where its output goes, and a pidfd of its keeper if it has one are
-        at the descriptors named above. `folder` is where it lives, `user` whom it becomes.
-        Does not return. Raises OSError where isolation fails.
+        The session's socket, its output pipe and, if it has a keeper, a pidfd of the keeper are at
+        `SOCKET_FD`, `OUTPUT_FD` and `KEEPER_FD`. `folder`: where the session lives. `user`: the
+        user id that it takes. Does not return. Raises OSError if isolation fails.
         """
         if self._rules.namespaces:
             syscalls.perform(self._entering)
             self._scratch.mount()
-        # A folder above may be closed to the user that the session becomes.
+        # The user that the session becomes may have no access to the folders above.
         os.chdir(folder)
         if user is not None:
             isolation.become(user)
@@ -64,7 +63,7 @@ class Runner:
         os.setsid()
         os.closerange(3, SOCKET_FD)
         os.closerange(OUTPUT_FD + 1, _LAST_FD)
-        # A clone has its folder beside this one, and cannot be given the right to it any more.
+        # A clone's folder is beside this one, and a right to it cannot be added later.
         self._confinement.apply(os.path.dirname(folder))  # noqa: PTH120
         syscalls.await_children()
         self._folder = tempfile.tempdir = folder
@@ -84,10 +83,10 @@ class Runner:
                 os._exit(0)
 
     def _leave_group(self) -> None:
-        """Have signals to the group of the original pass by its copy.
+        """Leave the process group of the original, so that signals to it do not reach this copy.
 
-        Not before its first block: until the process between has ended, a copy that is stopped in
-        a group of its own is taken for a job that no one looks after, and gets SIGHUP.
+        Not before the first block: until the intermediate process has ended, the kernel takes a
+        stopped copy with a group of its own for an orphaned job, and sends it SIGHUP.
         """
         if self._in_group_of_original:
             self._in_group_of_original = False
@@ -99,10 +98,10 @@ class Runner:
             os.close(SOCKET_FD)
 
     def _clone(self, fds: list[int], token: bytes) -> None:
-        """Fork a copy that serves the descriptors `fds`, as those of `begin`; both return.
+        """Fork a copy that serves the socket and the pipe in `fds`; returns in both processes.
 
-        The copy is a grandchild: the process between enters the PID namespace that the copy is
-        born in, and its end makes the copy an orphan, which outlives this session.
+        The copy is a grandchild. The intermediate process enters the PID namespace that the copy is
+        born in, and its end makes the copy an orphan that can outlive this session.
         """
         self._notebook.flush()
         try:
@@ -123,14 +122,14 @@ class Runner:
             self._sock = socket.socket(fileno=fds[0])
             kind, _, path, keeper = wire.receive_request(self._sock)
             if kind != wire.PLACE or bool(keeper) != bool(self._rules.namespaces):
-                # There is no place for it after all.
+                # The supervisor has no place for the copy.
                 os._exit(1)
             old = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             inside = _below(self._folder)
             if keeper:
                 syscalls.enter(keeper[0], self._rules.namespaces)
             if _fork() != 0:
-                # The copy first: to give this process's memory back takes a while.
+                # Let the copy run first: freeing this process's memory takes a while.
                 os.sched_yield()
                 os._exit(0)
             if not keeper:
@@ -159,7 +158,7 @@ class Runner:
 
 
 def _socket_to_come(fd: int) -> socket.socket:
-    """An object for the socket that will be at descriptor `fd`."""
+    """A socket object for a socket that will be at descriptor `fd` later."""
     for end in socket.socketpair():
         with end:
             os.dup2(end.fileno(), fd)
@@ -169,28 +168,28 @@ def _socket_to_come(fd: int) -> socket.socket:
 
 
 def _below(folder: str) -> str:
-    """What leads from a folder to the one this process is in, if that lies below; else nothing."""
+    """The path from a folder to the current one, if that is below it; otherwise empty."""
     with contextlib.suppress(OSError):
-        here = os.getcwd()  # noqa: PTH109 - a path object is a hundred others
+        here = os.getcwd()  # noqa: PTH109 - a Path would create many objects
         if here.startswith(folder + "/"):
             return here[len(folder) :]
     return ""
 
 
 def _wait_for_end_of(parent: int) -> None:
-    """Return when the parent has ended and this process has another."""
+    """Return when the parent has ended and this process has a new one."""
     while os.getppid() == parent:
         time.sleep(0.0001)
 
 
 def _fork() -> int:
-    """Fork a process that differs in nothing but its descriptors: no handlers of the code run."""
+    """Fork without running fork handlers, as these may be those of the code."""
     if len(sys._current_frames()) == 1:
         return syscalls.plain_fork()
-    # Where the code has started threads, Python must know that they are not cloned.
+    # If the code has started threads, Python must know that the child does not have them.
     random_state = random.getstate()
     with warnings.catch_warnings():
-        # That is known, and no news for the code that started them.
+        # Python warns about forking with threads, which is intended here.
         warnings.simplefilter("ignore")
         pid = os.fork()
     if pid == 0:

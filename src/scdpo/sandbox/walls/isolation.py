@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from scdpo.sandbox.walls import landlock, seccomp, syscalls, view
 
 MAX_FILES = 256
-"""Descriptors a process of a session may have open."""
+"""Descriptors that a process of a session may have open."""
 _MAX_SIGNALS = 1024
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for every session of a sandbox.
+    """The restrictions of every session of a sandbox.
 
-    `namespaces`: those of its keeper that it enters (`syscalls.NEW_…`); 0 at level `process`.
-    `paths`: see `view.readable_paths`. `network`: the host's network stays reachable. `landlock`:
-    it reads no files but `paths`; without it files are left to the mount namespace.
-    `read_everything`: read those whatever their mode. `own_user`: it runs as the owner, and could
-    reach his files. `memory`: bytes of address space of each
-    process, beyond the bare interpreter. `file_size`: bytes of a file. `processes`: processes and
-    threads of its user.
+    `namespaces`: the namespaces of its keeper that a session enters (`syscalls.NEW_…`); 0 at level
+    `process`. `paths`: see `view.readable_paths`. `network`: the host's network stays reachable.
+    `landlock`: Landlock restricts reading to `paths`; otherwise the mount namespace does.
+    `read_everything`: a session may read those paths whatever their mode. `own_user`: it runs as
+    the owner, whose files it could reach. `memory`: bytes of address space of each process, beyond
+    the bare interpreter. `file_size`: bytes of a file. `processes`: processes and threads of the
+    session's user.
     """
 
     namespaces: int
@@ -39,7 +39,7 @@ class Rules:
 
 
 class Confinement:
-    """What a session gives up, prepared by the process that forks it."""
+    """The calls by which a session gives up its rights, prepared by the process that forks it."""
 
     def __init__(self, rules: Rules, bare: int) -> None:
         """`bare`: bytes of address space that the interpreter itself takes. Raises OSError."""
@@ -50,8 +50,11 @@ class Confinement:
         self._last = [seccomp.installing(**filter_options(rules))]
 
     def apply(self, folder: str) -> None:
-        """Set the limits, drop capabilities and install the filters, for this process and all
-        that it starts; `folder` is what may be written to. Raises OSError."""
+        """Set the limits, drop capabilities and install the filters.
+
+        This holds for the calling process and every process that it starts. `folder`: the only
+        folder that may be written to. Raises OSError.
+        """
         syscalls.perform(self._first)
         rules = self._rules
         if rules.landlock:
@@ -64,7 +67,7 @@ def _limits(rules: Rules, bare: int) -> Iterator[tuple[int, int]]:
     wanted = {
         resource.RLIMIT_AS: bare + rules.memory,
         resource.RLIMIT_FSIZE: rules.file_size,
-        # At 0 a core would still be handed to a program that the host may have for them.
+        # At 0 the kernel would still pipe core dumps to a program, if the host has set one.
         resource.RLIMIT_CORE: 1,
         resource.RLIMIT_NOFILE: MAX_FILES,
         resource.RLIMIT_SIGPENDING: _MAX_SIGNALS,
@@ -78,7 +81,7 @@ def _limits(rules: Rules, bare: int) -> Iterator[tuple[int, int]]:
 
 
 def become(user: int) -> None:
-    """Change to a user and a group of that id, in no other groups. Raises OSError."""
+    """Change to the user and the group with this id, without other groups. Raises OSError."""
     syscalls.keep_capabilities()
     os.setgroups([])
     os.setresgid(user, user, user)
@@ -86,7 +89,7 @@ def become(user: int) -> None:
 
 
 def filter_options(rules: Rules) -> dict[str, bool]:
-    """What `seccomp.install` and its like are to be called with."""
+    """The arguments for `seccomp.install` and `seccomp.installing`."""
     return {
         "network": rules.network,
         "nested": bool(rules.namespaces),
@@ -95,10 +98,10 @@ def filter_options(rules: Rules) -> dict[str, bool]:
 
 
 def close_all_but(*kept: int) -> None:
-    """Close every descriptor of this process but some."""
+    """Close every descriptor of this process except `kept`."""
     low = 0
     for fd in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
-        # An empty range from 0 on would close all there are.
+        # With an empty range from 0, `closerange` would close every descriptor.
         if fd > low:
             os.closerange(low, fd)
         low = fd + 1

@@ -1,10 +1,9 @@
-"""Landlock: a process asks the kernel to withhold files, the network and signals from itself.
+"""Landlock: a process asks the kernel to deny it files, the network and signals.
 
-It needs no privilege and no namespace, holds for all that the process starts, and cannot be taken
-back; a second restriction only adds to the first. It does not cover files that are already open,
-nor the calls that change what is about a file rather than in it (`chmod`, `chown`, `utime`,
-`setxattr`) or ask about it (`stat`, `access`): those are left to the user id and to what is
-mounted.
+This needs no privilege and no namespace, holds for everything that the process starts, and cannot
+be undone; a second restriction only adds to the first. It covers neither files that are already
+open, nor calls that change a file's attributes (`chmod`, `chown`, `utime`, `setxattr`) or read
+them (`stat`, `access`): these are controlled by the user id and by what is mounted.
 
 Source: https://docs.kernel.org/userspace-api/landlock.html and `include/uapi/linux/landlock.h`.
 """
@@ -20,7 +19,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# Numbers of all architectures.
+# The same numbers on all architectures.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION = 1
 _PATH_BENEATH = 1
@@ -32,7 +31,7 @@ _MAKE_CHAR, _MAKE_DIR, _MAKE_REG, _MAKE_SOCK = 1 << 6, 1 << 7, 1 << 8, 1 << 9
 _MAKE_FIFO, _MAKE_BLOCK, _MAKE_SYM = 1 << 10, 1 << 11, 1 << 12
 _REFER, _TRUNCATE, _IOCTL_DEV, _RESOLVE_UNIX = 1 << 13, 1 << 14, 1 << 15, 1 << 16
 
-# The version of the interface that brought each right.
+# The version of the interface that introduced each right.
 _FILE_RIGHTS_SINCE = (
     (1, _REFER - 1),
     (2, _REFER),
@@ -44,11 +43,11 @@ _TCP, _UDP = 0b0011, 0b1100  # bind and connect of each
 _NETWORK_SINCE = ((4, _TCP, "tcp"), (10, _UDP, "udp"))
 _SCOPES = 0b11  # abstract unix sockets and signals
 _SCOPES_SINCE = 6
-# Neither this process nor those that restrict themselves further fill the audit log.
+# Keep this process, and those that restrict themselves further, from filling the audit log.
 _NO_LOG, _NO_LOG_SINCE = 0b101, 7
 
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-# Not the making of devices, nor commands to their drivers, nor strangers' sockets.
+# Without making devices, commands to device drivers, and sockets of other processes.
 _WRITE = (
     _READ
     | _WRITE_FILE
@@ -68,9 +67,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def abi() -> int:
-    """The version of the interface, from 1 (Linux 5.13); 0 where the kernel has none or it is off.
+    """The version of the interface, from 1 (Linux 5.13); 0 if the kernel lacks it or it is off.
 
-    7 is Linux 6.15. What a version brought is listed in the kernel's documentation.
+    Version 7 is Linux 6.15. The kernel's documentation lists what each version introduced.
     """
     if sys.platform != "linux":
         return 0
@@ -82,24 +81,24 @@ def restrict(
 ) -> list[str]:
     """Restrict the calling thread, and the threads and processes that it starts from now on.
 
-    `read`: files, and folders with all below them, that may be read and executed. `write`: those
-    that may also be changed, made, moved and removed; device nodes cannot be made. All else cannot
-    be opened, and such a path that does not exist is passed over. A rename or link between two
-    folders needs Linux 5.19 (before: EXDEV), and needs both in `write`.
+    `read`: files, and folders with everything below them, that may be read and executed. `write`:
+    those that may also be changed, created, moved and removed; device nodes cannot be created.
+    Nothing else can be opened. Paths that do not exist are skipped. Renaming or linking between two
+    folders requires Linux 5.19 (EXDEV before that) and both folders in `write`.
 
-    Without `network` no TCP (Linux 6.7) and no UDP port (7.2) can be bound or connected. Always,
-    where the kernel can (6.12): no signal to a process, and no connection to an abstract unix
-    socket, outside of what is restricted by this very call.
+    Without `network`, no TCP port (Linux 6.7) and no UDP port (7.2) can be bound or connected to.
+    In any case, from Linux 6.12, the restricted processes can neither send signals nor connect to
+    abstract unix sockets of processes that this very call does not restrict.
 
-    Sets no_new_privs. Returns what was obtained, of "files", "tcp", "udp" and "signals"; the last
-    stands for abstract sockets too. Raises OSError where the kernel has no landlock or refuses,
-    which it does after 16 restrictions one upon the other; the process is then as before but for
-    no_new_privs. Call it while the process has one thread.
+    Sets no_new_privs. Returns what the kernel supports: "files", "tcp", "udp" and "signals", where
+    the last includes abstract sockets. Raises OSError if the kernel has no Landlock or refuses, as
+    it does after 16 nested restrictions; apart from no_new_privs the process is then unchanged.
+    Call it while the process has a single thread.
     """
     version = abi()
     if version == 0:
         raise OSError(
-            errno.EOPNOTSUPP, "landlock is not available: it needs Linux 5.13, and not switched off"
+            errno.EOPNOTSUPP, "landlock is not available: it needs Linux 5.13 and must not be off"
         )
     handled = sum(rights for since, rights in _FILE_RIGHTS_SINCE if version >= since)
     obtained, ports = ["files"], 0
@@ -109,7 +108,7 @@ def restrict(
             obtained.append(name)
     scopes = _SCOPES if version >= _SCOPES_SINCE else 0
     obtained += ["signals"] if scopes else []
-    # Older kernels know a shorter structure, and accept this one where the rest is zero.
+    # Older kernels have a shorter structure, and accept this one if the rest is zero.
     attributes = struct.pack("=QQQ", handled, ports, scopes)
     ruleset = _check(_call(_CREATE_RULESET, attributes, len(attributes), 0), "create a ruleset")
     try:
@@ -140,7 +139,7 @@ def _allow(ruleset: int, path: str | Path, rights: int) -> None:
 
 
 def _call(number: int, *arguments: int | bytes) -> int:
-    """The system call's result; -1 with an errno that `ctypes` keeps."""
+    """The result of a system call; -1 for an error, whose number `ctypes` keeps."""
     words = [ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(a) for a in arguments]
     result: int = _libc.syscall(ctypes.c_long(number), *words)
     return result

@@ -1,7 +1,7 @@
-"""System calls that Python has no function for, by number through libc. Linux only.
+"""System calls that Python has no function for, made through libc. Linux only.
 
-Each function raises OSError when the kernel refuses. The sources are the manual pages of the
-calls (man7.org, section 2).
+Each function raises OSError if the kernel refuses. The sources are the manual pages of the calls
+(man7.org, section 2).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _CAP_DAC_READ_SEARCH = 2
 _SIGCHLD = ctypes.c_int(signal.SIGCHLD)
 _DEFAULT, _IGNORE = ctypes.c_void_p(0), ctypes.c_void_p(1)
 
-# The calls that came after 5.0 have one number everywhere.
+# Calls added since Linux 5.0 have the same number on every machine.
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _OPEN_TREE = 428
@@ -59,20 +59,20 @@ _MOVE_MOUNT = 429
 _MOUNT_SETATTR = 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# Keeps the interpreter's lock, which the child has no other thread to take it from.
+# Keeps the interpreter's lock: the child has no other thread to get it back from.
 _interpreter = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
 
 Call: TypeAlias = "tuple[str, Callable[..., int], tuple[object, ...]]"
-"""A call that is ready to be made: what it is, the function of libc, its arguments."""
+"""A call that is ready to be made: its name, the function of libc, and its arguments."""
 
 
 def perform(calls: Iterable[Call]) -> None:
-    """Make calls that give 0 where they succeed. Raises OSError at the first that does not.
+    """Make calls that return 0 on success. Raises OSError at the first that fails.
 
-    A process that forks prepares them for those that it forks: who only makes them touches, and
-    so has to copy, little of the memory that they share.
+    A parent prepares these calls for the processes that it forks. Only making them touches little
+    of the shared memory, so little of it has to be copied.
     """
     for what, function, arguments in calls:
         if result := function(*arguments):
@@ -100,19 +100,20 @@ def _number(table: dict[str, int], what: str) -> int:
 
 
 def fork_into(namespaces: int) -> int:
-    """Fork a child into new namespaces; it is process 1 where they are PID namespaces.
+    """Fork a child into new namespaces; it is process 1 if they include a PID namespace.
 
-    For processes with a single thread only: no handlers run around the fork. Returns the child's
-    process id, and 0 in the child.
+    Only for processes with a single thread: no fork handlers run. Returns the child's process id,
+    and 0 in the child.
     """
     number = _number(_CLONE, "clone")
     return _call("clone", number, namespaces | signal.SIGCHLD, 0, 0, 0, 0)
 
 
 def fork_as(pid: int) -> int:
-    """`fork_into(0)`, and the child has this id where it is free and the kernel lets it be chosen.
+    """`fork_into(0)` with a process id for the child, if it is free and the kernel allows it.
 
-    That needs CAP_SYS_ADMIN in the user namespace of the PID namespace, and Linux 5.5.
+    Choosing the id requires CAP_SYS_ADMIN in the user namespace of the PID namespace, and Linux
+    5.5.
     """
     wanted = ctypes.c_int(pid)
     # `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size,
@@ -134,17 +135,17 @@ def start_waiting(namespaces: int) -> tuple[int, Stack]:
     """Start a process in new namespaces that waits to be killed, with every signal blocked.
 
     It shares the memory and the descriptors of this process, which must have a single thread.
-    Returns its process id, and the stack it stands on, to be kept until it has ended.
+    Returns its process id and its stack, which must be kept until the process has ended.
     """
     stack = ctypes.create_string_buffer(_STACK_BYTES)
     top = (ctypes.addressof(stack) + _STACK_BYTES) & ~15
     flags = namespaces | _CLONE_VM | _CLONE_FILES | signal.SIGCHLD
-    # Not through `signal`, which makes sets of names of what these calls return.
+    # Not with the module `signal`, which builds sets of enum members from the results.
     before = ctypes.create_string_buffer(len(_EVERY_SIGNAL))
     perform([("sigprocmask", _libc.sigprocmask, (_SIG_SETMASK, _EVERY_SIGNAL, before))])
     try:
         pid = _libc.clone(_libc.pause, ctypes.c_void_p(top), ctypes.c_int(flags), None)
-        # What follows may change the error number.
+        # The next call may change the error number.
         pid = _checked(pid, "clone")
     finally:
         perform([("sigprocmask", _libc.sigprocmask, (_SIG_SETMASK, before, None))])
@@ -152,9 +153,9 @@ def start_waiting(namespaces: int) -> tuple[int, Stack]:
 
 
 def plain_fork() -> int:
-    """`os.fork` without what Python does around it for other threads; for a single thread only.
+    """`os.fork` without Python's own fork handlers. Only for processes with a single thread.
 
-    libc's own handlers run. Python's cost half a millisecond where memory is shared.
+    libc's handlers run. Those of Python cost half a millisecond if memory is shared.
     """
     pid = _interpreter.fork()
     if pid < 0:
@@ -164,9 +165,9 @@ def plain_fork() -> int:
 
 
 def enter(fd: int, namespaces: int) -> None:
-    """Move this process into namespaces of the process behind a pidfd (or namespace file).
+    """Move this process into namespaces of the process behind a pidfd (or a namespace file).
 
-    A PID namespace is entered by the children that are forked from here on.
+    A PID namespace is entered by children that are forked afterwards, not by this process.
     """
     perform([entering(fd, namespaces)])
 
@@ -177,13 +178,13 @@ def entering(fd: int, namespaces: int) -> Call:
 
 
 def open_tree(path: str) -> int:
-    """A descriptor of a copy of the mounts below `path`, mounted nowhere yet."""
+    """A descriptor of a copy of the mounts below `path`, which is not mounted anywhere yet."""
     flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
     return _call(f"open_tree {path}", _OPEN_TREE, _AT_FDCWD, os.fsencode(path) + b"\0", flags)
 
 
 def move_mount(tree: int, path: str) -> None:
-    """Mount what `open_tree` gave at `path`."""
+    """Mount at `path` what `open_tree` returned."""
     target = os.fsencode(path) + b"\0"
     where = (tree, b"\0", _AT_FDCWD, target, _MOVE_FROM_EMPTY_PATH)
     _call(f"move_mount {path}", _MOVE_MOUNT, *where)
@@ -202,7 +203,7 @@ def leave_mounts() -> None:
 
 
 def make_mounts_private() -> None:
-    """Keep mounts and unmounts from spreading between this namespace and its origin."""
+    """Keep mounts from propagating between this namespace and the one it was copied from."""
     _checked(_libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None), "mount /")
 
 
@@ -219,7 +220,7 @@ def mounting_tmpfs(path: str, options: str) -> Call:
 
 
 def change_root(path: str) -> None:
-    """Make the mount at `path` the root of this mount namespace, and let go of the old root."""
+    """Make the mount at `path` the root of this mount namespace, and unmount the old root."""
     os.chdir(path)
     _call("pivot_root", _number(_PIVOT_ROOT, "pivot_root"), b".\0", b".\0")
     _checked(_libc.umount2(b".", _MNT_DETACH), "umount of the old root")
@@ -227,7 +228,7 @@ def change_root(path: str) -> None:
 
 
 def set_host_name(name: bytes) -> None:
-    """Name this UTS namespace."""
+    """Set the host name of this UTS namespace."""
     _checked(_libc.sethostname(name, len(name)), "sethostname")
 
 
@@ -237,15 +238,15 @@ def _prctl(option: int, *values: int) -> Call:
 
 
 DIE_WITH_PARENT = _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-"""Have the kernel kill this process when its parent ends. A change of user undoes it."""
+"""Have the kernel kill this process when its parent ends. Changing the user undoes this."""
 STAY_READABLE = _prctl(_PR_SET_DUMPABLE, 1)
-"""Keep this process's files in /proc its own after a change of user."""
+"""Keep this process the owner of its files in /proc after a change of user."""
 NO_NEW_PRIVS = _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-"""Give up the chance to gain privileges by executing a program, for good."""
+"""Give up gaining privileges by executing a program, permanently."""
 
 
 def keep_capabilities() -> None:
-    """Let the capabilities that root has survive a change of user, until they are dropped."""
+    """Keep root's capabilities after a change of user, until they are dropped."""
     perform([_prctl(_PR_SET_KEEPCAPS, 1)])
 
 
@@ -255,20 +256,20 @@ def adopt_orphans() -> None:
 
 
 def ignore_children() -> None:
-    """Have children that end be gone at once. Python is not told, and takes SIGCHLD for default."""
+    """Have the kernel reap children as they end. Python still takes SIGCHLD for the default."""
     _libc.signal(_SIGCHLD, _IGNORE)
 
 
 def await_children() -> None:
-    """Undo `ignore_children`, in a process that was forked since too."""
+    """Undo `ignore_children`, also in a process that was forked after it."""
     _libc.signal(_SIGCHLD, _DEFAULT)
 
 
 def dropping_privileges(*, read_everything: bool = False) -> list[Call]:
     """Calls that give up all capabilities, and the chance to gain any by executing a program.
 
-    `read_everything` keeps the one that reads files whatever their mode, for this process and
-    what it executes; something else must then say which files.
+    `read_everything` keeps the capability to read files whatever their mode, for this process and
+    the programs it executes; something else must then restrict which files.
     """
     kept = 1 << _CAP_DAC_READ_SEARCH if read_everything else 0
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
@@ -280,6 +281,6 @@ def dropping_privileges(*, read_everything: bool = False) -> list[Call]:
 
 
 def limiting(which: int, value: int) -> Call:
-    """The call that sets a limit of `resource`, the soft and the hard one."""
+    """The call that sets the soft and the hard limit of a resource (`resource.RLIMIT_…`)."""
     both = ctypes.create_string_buffer(struct.pack("@LL", value, value))
     return f"setrlimit({which})", _libc.setrlimit, (ctypes.c_int(which), both)

@@ -1,8 +1,8 @@
 """The files a session sees: the interpreter and its packages, read-only, and a folder of its own.
 
-`readable_paths` names what has to be there, whatever withholds the rest. `View` makes it the root
-of a mount namespace: `open` while the paths can still be reached, `enter` as the user that
-sessions run as.
+`readable_paths` names what a session needs, whatever hides the rest. `View` turns these paths into
+the root of a mount namespace: it is created while they can still be reached, and entered as the
+user that sessions run as.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from scdpo.sandbox.walls import syscalls
 
-# Not /dev/zero: what is mapped from it is memory that no limit counts.
+# Not /dev/zero: memory mapped from it is counted by no limit.
 DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SETTINGS = ("/etc/ld.so.cache", "/etc/localtime", "/etc/fonts", "/etc/alternatives")
@@ -25,36 +25,35 @@ _NETWORK_SETTINGS = (
     *("/etc/ssl", "/etc/pki", "/etc/ca-certificates"),
 )
 MAX_FILES = 8192
-"""Files and folders that a session's /tmp holds."""
+"""Files and folders that fit into a session's /tmp."""
 _PASSWD = "sandbox:x:{id}:{id}::/tmp:/bin/sh\n"
 _GROUP = "sandbox:x:{id}:\n"
 
 
 def readable_paths(own_package: str, *, network: bool) -> list[str]:
-    """What Python and the programs of the system need to read, none below another.
+    """The paths that Python and the system's programs need to read, none of them below another.
 
-    `own_package` is a folder that is on the import path for our sake alone. Raises
-    PermissionError for an import path that holds more than packages, such as a home folder.
+    `own_package`: a folder that is on the import path only for this package, and is left out.
     """
     wanted = [*_SYSTEM, *_SETTINGS, *(_NETWORK_SETTINGS if network else ())]
     wanted += [sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix]
     wanted += [p for p in sys.path if p and p != own_package]
     wanted += [str(Path(lib).parent) for lib in _mapped_libraries()]
     wanted += [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p]
-    # A path with links in it must lead to the same place inside.
+    # A path that contains links must lead to the same place inside.
     wanted += [str(Path(p).resolve()) for p in wanted]
     found = [p for p in dict.fromkeys(map(os.path.abspath, wanted)) if Path(p).exists()]
     return [p for p in found if not any(_is_below(p, other) for other in found)]
 
 
 def too_much(path: str) -> bool:
-    """Whether a path is too wide to be shown: the root, a home folder or one that holds it."""
+    """Whether a path is too broad to show: the root, the home folder or a folder above it."""
     home = os.path.abspath(os.path.expanduser("~"))  # noqa: PTH100, PTH111 - may not exist
     return path == "/" or path == home or _is_below(home, path)
 
 
 def closed_to_others(paths: list[str]) -> str | None:
-    """The first of the interpreter's files that only its owner may read, if there is one."""
+    """The first of the interpreter's files and `paths` that others may not read, if any."""
     for path in (os.__file__, *paths):
         with contextlib.suppress(OSError):
             mode = Path(path).stat().st_mode
@@ -65,7 +64,7 @@ def closed_to_others(paths: list[str]) -> str | None:
 
 
 def out_of_reach_of_others(paths: list[str]) -> str | None:
-    """The first folder on the way to some paths that others may not pass, if there is one."""
+    """The first folder above `paths` that others may not pass through, if there is one."""
     for path in paths:
         for folder in reversed(Path(path).parents):
             with contextlib.suppress(OSError):
@@ -75,7 +74,7 @@ def out_of_reach_of_others(paths: list[str]) -> str | None:
 
 
 def _mapped_libraries() -> set[str]:
-    """The libraries this process has loaded, wherever they lie."""
+    """The shared libraries that this process has loaded."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
     return {p for p in paths if p.startswith("/") and ".so" in Path(p).name}
@@ -86,10 +85,10 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 class View:
-    """Copies of the mounts of paths and devices, to be put together under a new root."""
+    """Copies of the mounts of paths and devices, to be assembled under a new root."""
 
     def __init__(self, paths: list[str]) -> None:
-        """Take them. Raises OSError."""
+        """Copy the mounts of `paths` and of the devices. Raises OSError."""
         self._links: dict[str, str] = {}
         self._trees: list[tuple[str, bool, int]] = []
         for path in (*paths, *(d for d in DEVICES if Path(d).exists())):
@@ -104,7 +103,7 @@ class View:
             self._trees.append((path, at.is_dir(), tree))
 
     def enter(self, user: int) -> None:
-        """Make a root of them and move there. `user` is the id sessions have. Raises OSError."""
+        """Make them the root of this namespace. `user`: the id of sessions. Raises OSError."""
         root = "/tmp"
         syscalls.make_mounts_private()
         syscalls.mount_tmpfs(root, "size=1m,nr_inodes=4k,mode=755")
@@ -119,7 +118,7 @@ class View:
             Path(f"{root}/etc").mkdir(exist_ok=True)
             Path(f"{root}/etc/{name}").write_text(text.format(id=user))
         Path(f"{root}/tmp").mkdir(exist_ok=True)
-        # Semaphores and shared memory by name live where /tmp does, and count as its files.
+        # Named semaphores and shared memory live in /tmp, and are counted among its files.
         for link in ("/dev/shm", "/var/tmp"):
             if not Path(root + link).exists():
                 Path(root + link).parent.mkdir(exist_ok=True)
@@ -134,11 +133,11 @@ class Scratch:
     """The /tmp of a session, prepared by the process that forks it."""
 
     folder: str
-    """Where the session begins: /tmp, or a folder there when an interpreter lies below /tmp too."""
+    """Where the session starts: /tmp, or a folder in it if an interpreter is below /tmp too."""
 
     def __init__(self, size: int, paths: Sequence[str]) -> None:
-        """`size`: bytes that it holds. `paths` are those of `readable_paths`: an interpreter below
-        /tmp stays to be seen there."""
+        """`size`: bytes that it holds. `paths`: those of `readable_paths`; an interpreter below
+        /tmp stays visible there."""
         self._below = [path for path in paths if _is_below(path, "/tmp")]
         self.folder = "/tmp/session" if self._below else "/tmp"
         options = f"size={size},nr_inodes={MAX_FILES},mode=700"

@@ -1,0 +1,233 @@
+"""Preference training (arXiv 2407.00782, Sec. 3.3): a policy, its pairs, a trained policy."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from scdpo.errors import InputError
+from scdpo.pairs.rows import pairs_from_rows
+from scdpo.policies import Policy
+from scdpo.records import Pair
+from scdpo.training.adapters import save_adapter_and_merged, with_adapter
+from scdpo.training.checkpoints import Progress, TrainingFolder, fit, save_trained
+from scdpo.training.config import with_settings
+from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingReport
+from scdpo.training.loading import (
+    AnyPolicy,
+    context_length,
+    embedding_count,
+    evaluation_mode_after,
+    initial_policy,
+    without_dropout,
+)
+from scdpo.training.losses import dpo_loss
+from scdpo.training.preference_trainer import Note, PreferenceTrainer, pair_sides
+from scdpo.training.processes import broadcast_from_main, process_group
+from scdpo.training.references import ReferenceCache, policy_key, sequence_key
+from scdpo.training.subnormals import subnormals_as_zero
+from scdpo.training.tokens import PairTokens, Tokenised, tokenise
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@subnormals_as_zero()
+def train(
+    policy: AnyPolicy,
+    pairs: Iterable[Pair | Mapping[str, Any]],
+    out: str | Path,
+    *,
+    heldout: Iterable[Pair | Mapping[str, Any]] = (),
+    callbacks: Sequence[TrainerCallback] = (),
+    config: DPOConfig | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    references: Path | None = None,
+    progress: Progress | None = None,
+    reference_progress: Progress | None = None,
+    note: Note | None = None,
+    **settings: Any,
+) -> TrainingReport:
+    """Train a policy on preference pairs; its initial weights are the reference policy.
+
+    `policy` is a folder, a hub name, a `Policy`, or a loaded model with its `tokenizer`; what is
+    loaded is trained in place. `pairs` are our `Pair`s, or rows in the layouts of
+    `pairs_from_rows`; those with split `heldout` are measured with `heldout` and not trained on.
+    `settings` are fields of DPOConfig (`beta=0.1`, `learning_rate=…`) and take the place of those
+    in `config`. `callbacks` are the Trainer's.
+
+    The trained policy is written to `out/policy` (an adapter to `out/adapter`, and merged into
+    the weights to `out/policy`). A training that was stopped resumes from its last checkpoint
+    when it is called again with the same arguments; a finished one returns its report and
+    changes nothing. `references` is the file that keeps reference log-probs, by default in
+    `out`; trainings of the same policy can share it. `progress` is called with the optimizer
+    steps done and their total, `reference_progress` with the sequences scored under the
+    reference policy, `note` with a line where the model cannot be trained over token trees.
+    Launched as several processes, each has to make the same call.
+
+    Raises InputError for an unknown setting, when no pair can be trained on and when the model
+    cannot be trained as configured, DataError for a row in no known layout, StoreError when
+    `out` holds another training, PolicyError for a folder without a policy.
+    """
+    started = time.perf_counter()
+    settled = with_settings(DPOConfig, config, settings)
+    processes = process_group()
+    quantize = settled.lora is not None and settled.lora.quantize
+    initial = initial_policy(policy, tokenizer, quantize=quantize)
+    with without_dropout(initial.model), evaluation_mode_after(initial):
+        data = _Data(initial, _records(pairs, initial), _records(heldout, initial), settled)
+        with processes.main_process_first():
+            folder = TrainingFolder(Path(out), data.fingerprint)
+        if done := folder.report(TrainingReport):
+            return done
+        trainer = PreferenceTrainer(
+            with_adapter(initial, settled.lora, settled.seed),
+            data.train.pairs,
+            settled,
+            folder.checkpoints,
+            heldout=data.held.pairs,
+            references=ReferenceCache(references or folder.path / "references.npz"),
+            weights=data.weights,
+            callbacks=callbacks,
+            progress=progress,
+            reference_progress=reference_progress,
+            note=note,
+        )
+        resumed_at_step = fit(trainer, folder)
+        after = trainer.score_all(*pair_sides(data.held.pairs), initial=False)
+        if settled.lora:
+            save_adapter_and_merged(trainer, policy, initial, folder)
+        else:
+            save_trained(trainer, initial, folder.policy)
+    report = TrainingReport(
+        policy=str(folder.policy),
+        initial_policy=initial.name,
+        resumed_at_step=resumed_at_step,
+        seconds=time.perf_counter() - started,
+        heldout_after=preference_metrics(after, trainer.reference.heldout, settled.beta),
+        **_figures(trainer, data),
+    )
+    if processes.is_main_process:
+        folder.finish(report)
+    processes.wait_for_everyone()
+    return report
+
+
+class _Data:
+    """Pairs to train on and held-out ones as token ids, and the hashes that identify them."""
+
+    def __init__(
+        self, policy: Policy, pairs: Sequence[Pair], heldout: Sequence[Pair], config: DPOConfig
+    ):
+        train = [pair for pair in pairs if pair.split == "train"]
+        held = [pair for pair in pairs if pair.split == "heldout"]
+        self.train = _tokenise(policy, train, config)
+        if not self.train.pairs:
+            raise InputError(_nothing_left(len(train), self.train.dropped))
+        self.held = _tokenise(policy, [*held, *heldout], config)
+        # A launcher may have one process alone load the weights and hand them out later.
+        self.weights = broadcast_from_main(policy_key(policy.model, _precision(config)))
+        self.fingerprint = _fingerprint(config, self.train.pairs, self.held.pairs, self.weights)
+
+
+def _records(pairs: Iterable[Pair | Mapping[str, Any]], policy: Policy) -> list[Pair]:
+    """Pairs as they are, rows as pairs."""
+    rows = list(pairs)
+    records = [row for row in rows if isinstance(row, Pair)]
+    if len(records) == len(rows):
+        return records
+    if records:
+        raise InputError("pairs: either Pair records or rows, not both")
+    return pairs_from_rows(rows, tokenizer=policy.tokenizer)  # type: ignore[arg-type]
+
+
+def _figures(trainer: PreferenceTrainer, data: _Data) -> dict[str, Any]:
+    """What a report says about the training itself."""
+    kinds = [pair.kind for pair in trainer.pairs]
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    before = trainer.reference.heldout
+    return {
+        "n_pairs": len(kinds),
+        "n_naive": kinds.count("naive"),
+        "n_step_controlled": kinds.count("step_controlled"),
+        "dropped": data.train.dropped,
+        "heldout_dropped": data.held.dropped,
+        "steps": trainer.state.global_step,
+        "reference_seconds": trainer.reference.seconds,
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+        "heldout_before": preference_metrics(before, before, trainer.config.beta),
+        "computation": trainer.computation,
+        "tokens_saved": trainer.tokens_saved,
+    }
+
+
+def preference_metrics(
+    policy_logps: Sequence[float], reference: Sequence[float], beta: float
+) -> PreferenceMetrics | None:
+    """Metrics of n pairs from 2n log-probs (chosen, rejected, chosen, …); None for no pairs."""
+    if not policy_logps:
+        return None
+    policy_chosen, policy_rejected = (
+        torch.tensor(policy_logps, dtype=torch.float64).view(-1, 2).unbind(1)
+    )
+    ref_chosen, ref_rejected = torch.tensor(reference, dtype=torch.float64).view(-1, 2).unbind(1)
+    out = dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    return PreferenceMetrics(
+        n_pairs=len(out.loss_B),
+        loss=out.loss_B.mean().item(),
+        margin=out.margin_B.mean().item(),
+        accuracy=out.won_B.mean().item(),
+        chosen_likelier=(policy_chosen > policy_rejected).float().mean().item(),
+    )
+
+
+def _tokenise(policy: Policy, pairs: Sequence[Pair], config: DPOConfig) -> Tokenised:
+    tokenised = tokenise(
+        pairs,
+        policy.encode,
+        max_length=context_length(policy, config.max_length),
+        score_output=config.score_output,
+        score_shared=config.score_shared,
+    )
+    size = embedding_count(policy.model)
+    for pair in tokenised.pairs:
+        largest = max(max(pair.chosen[0]), max(pair.rejected[0]))
+        if largest >= size:
+            raise InputError(
+                f"pair {pair.pair_id}: token id {largest}, but {policy.name} has {size} tokens:"
+                " was it sampled from another policy?"
+            )
+    return tokenised
+
+
+def _nothing_left(n_pairs: int, dropped: dict[str, int]) -> str:
+    if not n_pairs:
+        return "no pairs to train on"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+    return f"none of {n_pairs} pairs can be trained on: {reasons}"
+
+
+def _fingerprint(
+    config: DPOConfig,
+    train: Sequence[PairTokens],
+    held: Sequence[PairTokens],
+    weights: str,
+) -> str:
+    digest = hashlib.sha256(config.model_dump_json().encode())
+    for sequence in (*pair_sides(train)[0], *pair_sides(held)[0]):
+        digest.update(sequence_key(sequence, weights).encode())
+    digest.update(str((len(train), len(held))).encode())
+    return digest.hexdigest()
+
+
+def _precision(config: DPOConfig) -> str:
+    """What reference log-probs depend on besides weights and tokens."""
+    precision = "bf16 autocast" if config.bf16 and torch.cuda.is_available() else "fp32"
+    return f"{precision}, nf4" if config.lora and config.lora.quantize else precision
