@@ -57,7 +57,8 @@ def inline_code(page: Path) -> list[str]:
 
 
 def generated_pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generated_pages", ROOT / "docs/generated_pages.py")
+    script = ROOT / "docs" / "generated_pages.py"
+    spec = importlib.util.spec_from_file_location("generated_pages", script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -66,9 +67,7 @@ def generated_pages() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if python_blocks(page)[0]], ids=name_of
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)[0]], ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     """All blocks of a page in order, as one script in an empty folder."""
     script = tmp_path / "page.py"
