@@ -58,7 +58,7 @@ def test_settings_are_a_config_or_keywords() -> None:
             sandbox.run("print(1)")
     for settings, complaint in [
         ({"dedline": 3}, r"unknown key 'dedline' \(did you mean deadline\?\)"),
-        ({"deadline": -1}, "setting deadline: input should be greater than 0, found -1"),
+        ({"deadline": -1}, r"deadline: input should be greater than 0 \(found -1\)"),
     ]:
         with pytest.raises(InputError, match=complaint):
             ProcessSandbox(**settings)
