@@ -24,7 +24,6 @@ from scdpo.training.loading import (
     embedding_count,
     evaluation_mode_after,
     initial_policy,
-    without_dropout,
 )
 from scdpo.training.losses import dpo_loss
 from scdpo.training.preference_trainer import Note, PreferenceTrainer, pair_sides
@@ -80,7 +79,7 @@ def train(
     processes = process_group()
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
-    with without_dropout(initial.model), evaluation_mode_after(initial):
+    with evaluation_mode_after(initial):
         data = _Data(initial, _records(pairs, initial), _records(heldout, initial), settled)
         with processes.main_process_first():
             folder = TrainingFolder(Path(out), data.fingerprint)
