@@ -101,7 +101,7 @@ def test_a_mistyped_folder_that_could_be_on_the_hub_fails_soon(tmp_path: Path) -
     assert time.perf_counter() - start < 30
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
-        "scdpo: models/mistrall: no such folder, and the Hugging Face hub does not give it: "
+        "scdpo: models/mistrall: no such folder, and not available from the Hugging Face hub: "
     )
     assert done.stderr.count("\n") == 1
 
