@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def short(value: object, limit: int = 60, *, quote: bool = True) -> str:
-    """A value for a message: its `repr`, or its `str` without `quote`, cut to `limit` characters."""
+    """A value for a message: its `repr` (`str` without `quote`), cut to `limit` characters."""
     text = repr(value) if quote else str(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
