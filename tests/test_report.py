@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
-from scdpo.report.lines import BreakdownLine, Difference, PolicyLine
 
 from scdpo.errors import InputError
+from scdpo.evaluation import BreakdownLine, Difference, PolicyLine
 from scdpo.report import notation
 from scdpo.report.grid import Grid, as_markdown
 from scdpo.report.table import as_json, breakdown_table, policy_table, stage_table

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scdpo.sampling.judging import claim_of
 
 from scdpo.formats import get_format, read_recorded
 from scdpo.grading import Claim, Grader, GradingConfig, judge
 from scdpo.grading.several import AMONG_NUMBERS, ONLY_ONE, TOO_MANY, stated_values
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.gold import one_of_several
+from scdpo.sampling.solutions import claim_of
 
 
 @pytest.fixture(scope="module")

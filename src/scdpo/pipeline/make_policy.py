@@ -30,6 +30,8 @@ from scdpo.validation import explain
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PACKAGED = ("embedded-policy",)
+"""The settings for this that ship in the package."""
 CHUNK = 2000
 """Demonstrations that are tokenised together."""
 
@@ -65,7 +67,7 @@ class MakePolicyConfig(BaseModel):
 
 def load_make_policy(path: Path) -> MakePolicyConfig:
     """Read the settings from a YAML file, or a recipe of the package. Raises RecipeError."""
-    data, where = read_yaml(path)
+    data, where = read_yaml(path, PACKAGED)
     try:
         return MakePolicyConfig.model_validate(data)
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -219,12 +219,15 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def read_yaml(name: str | Path) -> tuple[dict[str, Any], str]:
+def read_yaml(
+    name: str | Path, packaged: Sequence[str] | None = None
+) -> tuple[dict[str, Any], str]:
     """The mapping in a YAML file or in a recipe of the package, and how messages call it.
 
-    Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
+    `packaged` are the names that a message offers, by default those of recipes. Raises RecipeError
+    for a file that cannot be read, is not YAML or is not a mapping.
     """
-    text, where = _read(name)
+    text, where = _read(name, packaged)
     try:
         data = yaml.load(text, _UniqueKeys)  # a safe loader
     except yaml.YAMLError as error:
@@ -276,7 +279,7 @@ def recipe_names() -> list[str]:
     return sorted(n for n, f in recipes.items() if "\nproblems:" in f.read_text(encoding="utf-8"))
 
 
-def _read(name: str | Path) -> tuple[str, str]:
+def _read(name: str | Path, offered: Sequence[str] | None) -> tuple[str, str]:
     path = Path(name)
     folder = resources.files("scdpo") / "recipes"
     packaged = folder / f"{name}.yaml"
@@ -286,7 +289,7 @@ def _read(name: str | Path) -> tuple[str, str]:
         return path.read_text(encoding="utf-8"), str(path)
     except FileNotFoundError as error:
         raise RecipeError(
-            f"{path}: no such recipe file (in the package: {_list(recipe_names())})"
+            f"{path}: no such recipe file (in the package: {_list(offered or recipe_names())})"
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 (byte {error.start + 1})") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from scdpo.errors import StoreError
-from scdpo.store.lock import lock_folder, unlock
+from scdpo.store.locks import lock_folder, unlock
 from scdpo.store.stage import Stage
 from scdpo.store.writing import make_folder
 
