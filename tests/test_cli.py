@@ -193,7 +193,7 @@ PROBLEM_FILES: dict[str, tuple[str | None, str]] = {
     ),
     "without a question": ('{"answer": "2"}\n', "problems.jsonl, line 1: no question"),
     "not objects": ("3\n", "problems.jsonl, line 1: "),
-    "empty": ("", "problems.jsonl: it holds no problems"),
+    "empty": ("", "problems.jsonl: no problems in it"),
 }
 
 

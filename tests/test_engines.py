@@ -26,7 +26,7 @@ from transformers import (
 from scdpo.engines import (
     CodePoints,
     Completion,
-    Engine,
+    EngineProtocol,
     LocalEngine,
     LocalEngineConfig,
     Request,
@@ -88,7 +88,7 @@ def policy() -> Iterator[Policy]:
     torch.set_num_threads(threads)
 
 
-def ask(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+def ask(engine: EngineProtocol, requests: Sequence[Request]) -> list[Completion]:
     return asyncio.run(engine.generate(requests))
 
 

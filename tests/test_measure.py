@@ -123,7 +123,9 @@ def test_places_that_are_named_and_those_on_the_hub() -> None:
     found = places("gsm8k, math500", [str(data), "gsm8k=my.jsonl"])
     assert [place.path for place in found] == ["my.jsonl", "data/math/math500.jsonl"]
     assert places("gsm8k")[0].path == "openai/gsm8k"
-    with pytest.raises(DataError, match="simuleq: its data set is not on the hub; give --data sim"):
+    with pytest.raises(
+        DataError, match="simuleq: no hub data set is known for it; give --data sim"
+    ):
         places("simuleq")
     with pytest.raises(DataError, match=r"svamp: not in data \(looked for svamp/, svamp.jsonl, SV"):
         places("svamp", ["data"])
@@ -134,10 +136,10 @@ def test_places_that_are_named_and_those_on_the_hub() -> None:
     ):
         places("gsm8k,gsm9k", ["data"])
     with pytest.raises(
-        InputError, match="--data nowhere: a folder or NAME=PATH is expected, there"
+        InputError, match="--data nowhere: expected a folder or NAME=PATH, found not"
     ):
         places("gsm8k", ["nowhere"])
-    with pytest.raises(InputError, match="--benchmarks: none is named"):
+    with pytest.raises(InputError, match="--benchmarks: no names given"):
         places(" ,")
 
 

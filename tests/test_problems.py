@@ -122,7 +122,7 @@ ROW = '{"question": "Q", "answer": "1"}\n'
         ("jsonl", ROW + '{"question": "Q", "answer": []}\n', 2, "no answer"),
         ("jsonl", '\n{"question": " ", "answer": "1"}\n', 2, "no question"),
         ("jsonl", ROW + '{"question": "Q", "ans', 2, "malformed JSON"),
-        ("jsonl", ROW + "3\n", 2, "a JSON object is expected"),
+        ("jsonl", ROW + "3\n", 2, "expected a JSON object"),
         ("jsonl", '{"id": 1, "question": "Q", "answer": 1}\n' * 2, 2, "id '1' is already taken"),
         ("jsonl", '{"question": "Q", "answer": 1, "alternatives": 2}', 1, "must be a list"),
         ("jsonl", "", None, "holds no problems"),
@@ -133,7 +133,7 @@ ROW = '{"question": "Q", "answer": "1"}\n'
         ("math", '{"problem": "Q"}', 1, "no answer"),
         ("svamp", '[\n{"Body": "B", "Question": "Q"}]', None, "row 1: no answer"),
         ("svamp", '[\n{"Body"}]', 2, "malformed JSON"),
-        ("svamp", "[1]", None, "row 1: a JSON object is expected"),
+        ("svamp", "[1]", None, "row 1: expected a JSON object"),
         ("simuleq", ROW, 1, "no single user message"),
     ],
 )
@@ -154,7 +154,7 @@ def test_tsv_rows_have_two_columns(tmp_path: Path) -> None:
     path.write_text("问\t2,125\r\n问二\t1\n")
     assert [p.answer for p in load_problems("mgsm_zh", tmp_path)] == ["2125", "1"]
     path.write_text("Q\t1\nQ\n")
-    with pytest.raises(DataError, match="line 2: 2 columns are expected, found 1"):
+    with pytest.raises(DataError, match="line 2: expected 2 columns, found 1"):
         load_problems("mgsm_zh", path)
 
 
