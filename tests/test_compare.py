@@ -146,7 +146,7 @@ BAD: dict[str, tuple[str | None, str]] = {
     "missing": (None, "x.jsonl: no such file or folder"),
     "empty": ("\n", "x.jsonl: no rows in it"),
     "not JSON": ("{", "x.jsonl, line 1: not JSON: "),
-    "something else": ('{"a": 1}', "x.jsonl, line 1: verdict: correct, wrong, undecided is expec"),
+    "something else": ('{"a": 1}', "x.jsonl, line 1: verdict: expected one of correct, w"),
     "not graded": (
         '{"id": 1, "answer": 1, "verdict": "wrong"}\n{"id": 2, "answer": 1}',
         "x.jsonl, line 2: verdict: expected one of correct, wrong, undecided; found None",

@@ -132,7 +132,7 @@ def test_places_that_are_named_and_those_on_the_hub() -> None:
     with pytest.raises(InputError, match="--data svamp=…: svamp is not among --benchmarks"):
         places("gsm8k", ["data", "svamp=x"])
     with pytest.raises(
-        InputError, match=r"benchmark 'gsm9k': known are gsm8k, math, .*, jsonl, all"
+        InputError, match=r"unknown benchmark 'gsm9k'; known: gsm8k, math, .*, jsonl, all"
     ):
         places("gsm8k,gsm9k", ["data"])
     with pytest.raises(
@@ -160,9 +160,9 @@ def test_settings_are_a_recipes_without_its_problems() -> None:
     assert measuring_recipe(None, "x/y", form="plain").format.name == "plain"
     with pytest.raises(InputError, match="--policy is needed"):
         measuring_recipe(None, None)
-    with pytest.raises(InputError, match="policy x/y: how it writes solutions is not known"):
+    with pytest.raises(InputError, match="policy x/y: its solution format is not known"):
         measuring_recipe(None, "x/y")
-    with pytest.raises(RecipeError, match="format 'latex': known formats are blocks, fenced, plai"):
+    with pytest.raises(RecipeError, match="unknown format 'latex'; known: blocks, fenced, plain"):
         measuring_recipe(None, "x/y", form="latex")
 
 
@@ -256,7 +256,10 @@ def test_a_bad_file_of_any_benchmark_is_found_first(capsys: Capture) -> None:
         (("run", "--benchmarks", "gsm8k"), "--benchmarks is for a policy without a run, and a run"),
         (("run", "--limit", "3"), "--limit is for a policy without a run, and a run run is named"),
         (("--benchmarks", "gsm8k", "--data", "data"), "--policy is needed: embedded, a folder, or"),
-        (("--policy", "embedded", "--benchmarks", "x"), "benchmark 'x': known are gsm8k, math, "),
+        (
+            ("--policy", "embedded", "--benchmarks", "x"),
+            "unknown benchmark 'x'; known: gsm8k, math, ",
+        ),
         (
             ("--policy", "./no", "--benchmarks", "gsm8k", "--data", "data", "--format", "plain"),
             "no: no such policy folder",

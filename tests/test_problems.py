@@ -125,7 +125,7 @@ ROW = '{"question": "Q", "answer": "1"}\n'
         ("jsonl", ROW + "3\n", 2, "expected a JSON object"),
         ("jsonl", '{"id": 1, "question": "Q", "answer": 1}\n' * 2, 2, "id '1' is already taken"),
         ("jsonl", '{"question": "Q", "answer": 1, "alternatives": 2}', 1, "must be a list"),
-        ("jsonl", "", None, "holds no problems"),
+        ("jsonl", "", None, "no problems in it"),
         ("gsm8k", ROW, 1, "has no '####'"),
         ("math", '{"problem": "Q", "solution": "2"}', 1, r"no \boxed"),
         ("math", r'{"problem": "Q", "solution": "\\boxed{}"}', 1, r"\boxed is empty"),
@@ -172,7 +172,7 @@ def test_wrong_names_and_places_say_what_is_accepted(tmp_path: Path) -> None:
         load_problems("gsm8k", tmp_path, limit=0)
     with pytest.raises(DataError, match="no such file or folder"):
         load_problems("gsm8k", tmp_path / "test.jsonl")
-    with pytest.raises(DataError, match=r"no test\.jsonl or .* there \(it holds nothing\)"):
+    with pytest.raises(DataError, match=r"no test\.jsonl or .* in it \(it holds nothing\)"):
         load_problems("gsm8k", tmp_path)
     for file in ("a_test.jsonl", "b_test.jsonl"):
         (tmp_path / file).write_text(ROW)

@@ -104,4 +104,4 @@ def known_method(method: str) -> Method:
     for known in METHODS:
         if method == known:
             return known
-    raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
+    raise InputError(f"unknown method {method!r}; known: {', '.join(METHODS)}")

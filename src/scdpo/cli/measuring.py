@@ -131,7 +131,7 @@ def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> No
     from scdpo.pipeline.recipe import METHODS
 
     if policy not in ("sft", *METHODS):
-        raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")
+        raise InputError(f"unknown policy {policy!r}; known: sft, {', '.join(METHODS)}")
     redone = f"evaluations/{policy}" if redo else None
     with opened(path, recipe, redo=redone) as (run, terminal):
         run.evaluate(policy)

@@ -47,7 +47,7 @@ def engine_kind(name: str) -> EngineKind:
         return _KINDS[name]
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in plugins:
-        raise InputError(f"engine {name!r}: known are {', '.join([*_KINDS, *plugins])}")
+        raise InputError(f"unknown engine {name!r}; known: {', '.join([*_KINDS, *plugins])}")
     try:
         kind = plugins[name].load()
     except Exception as error:  # whatever another package raises

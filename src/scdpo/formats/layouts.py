@@ -59,7 +59,7 @@ def read_recorded(path: Path | str, layout: str, *, end: str = END) -> Iterator[
     with the line number for a row that does not match the layout.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout {layout!r}: known layouts are {', '.join(LAYOUTS)}")
+        raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     read = LAYOUTS[layout]
     for line, row in _json_lines(Path(path)):
         try:

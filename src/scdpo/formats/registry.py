@@ -35,7 +35,7 @@ def get_format(
     the format does not have, or an invalid value.
     """
     if name not in FORMATS:
-        raise InputError(f"format {name!r}: known formats are {', '.join(FORMATS)}")
+        raise InputError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
     make, known = FORMATS[name]
     given: dict[str, Any] = {"end": end, "template": template, "boundary": boundary}
     options = {key: value for key, value in given.items() if value is not None}

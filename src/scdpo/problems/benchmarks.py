@@ -108,7 +108,7 @@ def load_problems(
     extra `datasets`.
     """
     if name != EMBEDDED and name not in BENCHMARKS:
-        raise InputError(f"benchmark {name!r}: known are {EMBEDDED}, {', '.join(BENCHMARKS)}")
+        raise InputError(f"unknown benchmark {name!r}; known: {EMBEDDED}, {', '.join(BENCHMARKS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: must be at least 1")
     if name == EMBEDDED:

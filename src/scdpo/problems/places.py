@@ -38,7 +38,7 @@ def places(names: str, data: Sequence[str] = (), split: str = "test") -> list[Pl
     for name in filter(None, (part.strip() for part in names.split(","))):
         wanted.update(dict.fromkeys(PAPER if name == "all" else [known(name)]))
     if not wanted:
-        raise InputError(f"--benchmarks: no names given; known are {_known()}")
+        raise InputError(f"--benchmarks: no names given; known: {_known()}")
     own: dict[str, str] = {}
     folders: list[Path] = []
     for item in data:
@@ -56,7 +56,7 @@ def known(name: str) -> str:
     """The name itself. Raises InputError if it is not a known benchmark."""
     if name in BENCHMARKS:
         return name
-    raise InputError(f"benchmark {name!r}: known are {_known()}")
+    raise InputError(f"unknown benchmark {name!r}; known: {_known()}")
 
 
 def _known() -> str:
