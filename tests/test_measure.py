@@ -253,8 +253,11 @@ def test_a_bad_file_of_any_benchmark_is_found_first(capsys: Capture) -> None:
     ("arguments", "message"),
     [
         ((), "a run folder, or --policy and --benchmarks are expected, found neither"),
-        (("run", "--benchmarks", "gsm8k"), "--benchmarks is for a policy without a run, and a run"),
-        (("run", "--limit", "3"), "--limit is for a policy without a run, and a run run is named"),
+        (
+            ("run", "--benchmarks", "gsm8k"),
+            "--benchmarks applies only without a run folder, but run",
+        ),
+        (("run", "--limit", "3"), "--limit applies only without a run folder, but run is given"),
         (("--benchmarks", "gsm8k", "--data", "data"), "--policy is needed: embedded, a folder, or"),
         (
             ("--policy", "embedded", "--benchmarks", "x"),
