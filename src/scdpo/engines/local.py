@@ -185,6 +185,10 @@ class LocalEngine:
             raise refuse("a stop or end string is empty")
 
 
+Engine = LocalEngine
+"""The name of `LocalEngine` in the public face."""
+
+
 def _chunks(rows: list[DecodingRow], size: int) -> list[list[DecodingRow]]:
     """Chunks of at most `size` rows, as equal in size as possible."""
     n = math.ceil(len(rows) / size)

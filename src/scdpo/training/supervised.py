@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from scdpo.errors import InputError
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.policies import Policy
 from scdpo.records import Solution
 from scdpo.training.checkpoints import Progress, TrainingFolder, fit, save_trained
@@ -28,7 +29,6 @@ from scdpo.training.sft_trainer import SFTTrainer
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import Encode, solution_tokens
 from scdpo.training.tree import MaskedIds
-from scdpo.validation import settings_from_keywords
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from scdpo import waiting
 from scdpo.errors import InputError, SandboxError
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Execution
 from scdpo.sandbox.host.config import SandboxConfig
 from scdpo.sandbox.host.launch import await_start, launch, wait_until_ready
 from scdpo.sandbox.host.session import ProcessSession
 from scdpo.sandbox.processes import files, wire
-from scdpo.validation import settings_from_keywords
 
 _REPLY_SECONDS = 30.0
 _MORE_SECONDS = 1.0
@@ -338,6 +338,10 @@ class Reply(NamedTuple):
         """Close the descriptors."""
         for fd in self.fds:
             os.close(fd)
+
+
+Sandbox = ProcessSandbox
+"""The name of `ProcessSandbox` in the public face."""
 
 
 def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
