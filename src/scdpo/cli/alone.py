@@ -9,7 +9,7 @@ import typer
 
 from scdpo import __version__
 from scdpo.cli.app import RESUME, app
-from scdpo.pipeline.tables import console
+from scdpo.cli.tables import console
 from scdpo.terminal import Terminal
 
 

@@ -17,7 +17,7 @@ from scdpo.cli.app import (
     known_method,
     opened,
 )
-from scdpo.pipeline.tables import show, show_stages
+from scdpo.cli.tables import show, show_stages
 from scdpo.terminal import Terminal
 
 
