@@ -1,7 +1,9 @@
 # make demo   set up and run the whole pipeline on the embedded policy
 # make test   set up and run the tests
 # make attacks  hostile code against the sandbox: 450 cases, as root and without rights
-# make check  the tests, and format, lint and types before them
+# make check  format, lint, types and documentation, then the tests
+# make docs   the documentation site, into build/site
+# make wheel  the wheel, installed in a clean environment and run from there
 # Everything lives in .venv of this checkout; no other Python packages are touched.
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ RECORDED ?= ../shared/data/solutions
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo test attacks check format clean \
+.PHONY: setup setup-dev demo test attacks check docs wheel format clean \
         bench-engine bench-sft bench-replay bench-resume \
         bench-sandbox bench-clones bench-soak bench-grading bench-training
 
@@ -27,7 +29,7 @@ setup: .venv/base.done
 setup-dev: .venv/dev.done
 
 .venv/dev.done: .venv/base.done
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,docs]'
 	touch $@
 
 demo: setup
@@ -43,7 +45,14 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory docs test
+
+# Strict: a broken link, an unknown name or a page that nothing leads to is an error.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: setup
+	PYTHON='$(PYTHON)' ./.ci/wheel build/wheel
 
 format: setup-dev
 	$(BIN)/ruff format .
@@ -84,4 +93,4 @@ bench-grading: setup
 	$(BIN)/python benchmarks/grading.py $(DATA)
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

@@ -30,8 +30,7 @@ from rich.table import Table
 from state_probe import PROBE, VANDAL, differences
 
 from scdpo.errors import DataError
-from scdpo.sandbox import ProcessSandbox, SandboxConfig, Session
-from scdpo.sandbox.config import Level
+from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig, Session
 
 INTERLEAVED = 3
 """One case in so many lets the original go on beside its copies."""

@@ -26,12 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from scdpo.formats import get_format, read_recorded
-from scdpo.grading import Grader, GradingConfig
+from scdpo.grading import Claim, Grader, GradingConfig, judge
 from scdpo.grading.comparing.written import value
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.gold import one_of_several
 from scdpo.records import Verdict
-from scdpo.sampling.judging import Claim, judge
 
 console = Console(width=110)
 TABLE = Path(__file__).resolve().parents[1] / "tests" / "cases"

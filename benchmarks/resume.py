@@ -151,7 +151,7 @@ def _of(owner: int) -> list[str]:
             line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has just ended
-        sandbox = "scdpo.sandbox.zygote" in line and f'"owner": {owner},' in line
+        sandbox = "scdpo.sandbox.processes.boot" in line and f'"owner": {owner},' in line
         grading = "scdpo.grading.worker" in line and f" {owner} " in line
         if sandbox or grading:
             found.append(f"process {path.name} ({'sandbox' if sandbox else 'grading'})")

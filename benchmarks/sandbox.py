@@ -28,8 +28,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from scdpo.errors import SandboxError
-from scdpo.sandbox import ProcessSandbox, SandboxConfig, Session
-from scdpo.sandbox.config import Level
+from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig, Session
 
 JUPYTER = "Jupyter kernel"
 SYMPY, IMPORTS, TRIVIAL = "sympy's solve", "imports", "print(1+1)"

@@ -36,8 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scdpo.errors import SandboxError
-from scdpo.sandbox import ProcessSandbox, SandboxConfig, Session
-from scdpo.sandbox.config import Level
+from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig, Session
 
 LINE = WARM_UP = 500
 """Sessions between two lines of progress, and before the footprint that the last is held to."""

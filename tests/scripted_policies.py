@@ -13,14 +13,23 @@ from typing import TypeVar
 from scdpo.engines import CodePoints, Completion, Request, ScriptedEngine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
+from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Solution
-from scdpo.sampling.solutions import Workshop
+from scdpo.sampling import (
+    BranchConfig,
+    SampleConfig,
+    Sampler,
+    branch_solutions,
+    count_branches,
+    count_solutions,
+    sample_solutions,
+)
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import RunFolder, Stage
 
-FORM = get_format("blocks", system="")
-END = FORM.end[0]
-TOKENS = CodePoints(FORM.special_tokens)
+FORMAT = get_format("blocks", system="")
+END = FORMAT.end[0]
+TOKENS = CodePoints(FORMAT.special_tokens)
 T = TypeVar("T")
 
 
@@ -36,14 +45,14 @@ def code(content: str) -> str:
 
 def engine(script: Callable[[Request], str], *, logp: float = -0.5) -> ScriptedEngine:
     """A scripted engine that knows the markers of the `blocks` format."""
-    return ScriptedEngine(script, special_tokens=FORM.special_tokens, logp=logp)
+    return ScriptedEngine(script, special_tokens=FORMAT.special_tokens, logp=logp)
 
 
 class Counting(ScriptedEngine):
     """The adder, counting the calls that shape what a real engine remembers."""
 
     def __init__(self) -> None:
-        super().__init__(adder, special_tokens=FORM.special_tokens, logp=-0.5)
+        super().__init__(adder, special_tokens=FORMAT.special_tokens, logp=-0.5)
         self.cleared = 0
         self.asked = 0
 
@@ -109,12 +118,46 @@ def additions(n: int, dataset: str = "sums") -> list[Problem]:
     ]
 
 
-def workshop(
+def sampler_of(
     script: Callable[[Request], str] | ScriptedEngine, sandbox: ProcessSandbox | None
-) -> Workshop:
-    """The services of a sampling stage around a scripted policy."""
+) -> Sampler:
+    """A sampler of a scripted policy."""
     policy = script if isinstance(script, ScriptedEngine) else engine(script)
-    return Workshop(policy, FORM, Grader(), sandbox)
+    return Sampler(policy, FORMAT, Grader(), sandbox)
+
+
+async def keep_sampled(
+    problems: Sequence[Problem],
+    config: SampleConfig,
+    sampler: Sampler,
+    stage: Stage,
+    progress: Progress = silent,
+) -> dict[str, int | float]:
+    """Sample into a stage what it lacks, as a run does; counts of the whole stage."""
+    existing = stage.rows(Solution)
+    async for rows in sample_solutions(
+        problems, sampler, config, existing=existing, progress=progress
+    ):
+        stage.append_new(rows)
+    return count_solutions(stage.rows(Solution))
+
+
+async def keep_branches(
+    parents: Sequence[Solution],
+    config: BranchConfig,
+    sampler: Sampler,
+    stage: Stage,
+    progress: Progress = silent,
+    *,
+    problems: Sequence[Problem] = (),
+) -> dict[str, int | float]:
+    """Branch into a stage what it lacks, as a run does; counts of the whole stage."""
+    existing = stage.rows(Solution)
+    async for rows in branch_solutions(
+        parents, sampler, config, problems=problems, existing=existing, progress=progress
+    ):
+        stage.append_new(rows)
+    return count_branches(stage.rows(Solution))
 
 
 def run_stage(

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from scdpo.sandbox import Execution, ProcessSandbox, SandboxConfig
-from scdpo.sandbox.config import Level
-from scdpo.sandbox.processes import ProcessTable
+from scdpo.sandbox import Execution, Level, ProcessSandbox, SandboxConfig
+from scdpo.sandbox.processes.process_table import ProcessTable
 
 T = TypeVar("T")
 LEVELS: list[Level] = ["namespace", "process"]

@@ -13,20 +13,23 @@ from scdpo.engines import Request
 from scdpo.errors import InputError
 from scdpo.pairs import PairConfig, step_controlled_pairs
 from scdpo.records import Problem, Solution
-from scdpo.sampling.branch import (
-    REPLAY_DIFFERS,
-    UNLIKELY,
-    WALKS,
-    branch_points,
+from scdpo.sampling import (
+    BranchConfig,
+    Limits,
+    SampleConfig,
+    Schedule,
     count_branches,
     first_preferred,
-    mean_new_logp,
-    sample_branches,
 )
-from scdpo.sampling.config import BranchConfig, Limits, SampleConfig, Schedule
-from scdpo.sampling.naive import sample_naive
-from scdpo.sampling.solutions import derive_seed, is_dispreferred, is_preferred
+from scdpo.sampling.attempts import REPLAY_DIFFERS
+from scdpo.sampling.branching import (
+    PARALLEL_REPLAYS,
+    UNLIKELY,
+    branch_points,
+    mean_new_logp,
+)
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
+from scdpo.seeds import derive_seed
 from scdpo.store import Stage
 from scripted_policies import (
     END,
@@ -38,15 +41,17 @@ from scripted_policies import (
     code,
     engine,
     fresh_sessions,
+    keep_branches,
+    keep_sampled,
     rest,
     run_stage,
+    sampler_of,
     say,
     text,
-    workshop,
 )
 
 ROWS = 8
-MAX_SESSIONS = ROWS + WALKS
+MAX_SESSIONS = ROWS + PARALLEL_REPLAYS
 QUESTION = Problem(id="q/0", dataset="q", question="What?", answer="7")
 RIGHT = text(r"\boxed{7}") + END
 WRONG = text(r"\boxed{8}") + END
@@ -62,16 +67,16 @@ def sandbox() -> Iterator[ProcessSandbox]:
 def sums(sandbox: ProcessSandbox, tmp_path_factory: pytest.TempPathFactory) -> list[Solution]:
     """Naive solutions of ten additions."""
     config = SampleConfig(max_attempts=6, rows=ROWS)
-    shop = workshop(adder, sandbox)
+    sampler = sampler_of(adder, sandbox)
     path = tmp_path_factory.mktemp("sums")
-    return run_stage(path, lambda stage: sample_naive(additions(10), config, shop, stage))[0]
+    return run_stage(path, lambda stage: keep_sampled(additions(10), config, sampler, stage))[0]
 
 
 def solved(steps: Sequence[str], sandbox: ProcessSandbox, path: Path) -> Solution:
     """A solution of the question with these completions."""
-    shop = workshop(say("".join(steps)), sandbox)
+    sampler = sampler_of(say("".join(steps)), sandbox)
     config = SampleConfig(max_attempts=1)
-    return run_stage(path, lambda stage: sample_naive([QUESTION], config, shop, stage))[0][0]
+    return run_stage(path, lambda stage: keep_sampled([QUESTION], config, sampler, stage))[0][0]
 
 
 def branching(
@@ -83,8 +88,8 @@ def branching(
     logp: float = -0.5,
     problems: Sequence[Problem] = (),
 ) -> Callable[[Stage], Coroutine[object, object, dict[str, int | float]]]:
-    shop = workshop(engine(script, logp=logp), sandbox)
-    return lambda stage: sample_branches(parents, config, shop, stage, problems=problems)
+    sampler = sampler_of(engine(script, logp=logp), sandbox)
+    return lambda stage: keep_branches(parents, config, sampler, stage, problems=problems)
 
 
 # ---- what a continuation shares
@@ -114,7 +119,7 @@ def test_a_continuation_shares_exactly_the_first_k_steps(
     assert counts == count_branches(rows)
     assert counts["attempts"] == len(rows)
     made = step_controlled_pairs(sums, rows, PairConfig(step_controlled_per_question=9))
-    negatives = {row.id for row in rows if is_dispreferred(row)}
+    negatives = {row.id for row in rows if row.side() == "rejected"}
     assert negatives
     assert made.counts["pairs"] + made.counts["duplicate_rejected"] == len(negatives)
 
@@ -186,9 +191,9 @@ def test_parents_are_the_preferred_sides_of_naive_pairs(sums: list[Solution]) ->
     for solution in sums:
         by_problem.setdefault(solution.problem_id, []).append(solution)
     expected = [
-        next(s for s in group if is_preferred(s))
+        next(s for s in group if s.side() == "chosen")
         for group in by_problem.values()
-        if any(map(is_preferred, group)) and any(map(is_dispreferred, group))
+        if {"chosen", "rejected"} <= {s.side() for s in group}
     ]
     assert len(expected) > 3
     assert parents == expected
@@ -227,7 +232,7 @@ def test_stop_rule(
     )
     found, counts = run_stage(tmp_path / "rows", work)
     assert [row.attempt for row in found] == list(range(taken))
-    assert [is_dispreferred(row) for row in found] == [kind == "w" for kind in plan[:taken]]
+    assert [row.side() == "rejected" for row in found] == [kind == "w" for kind in plan[:taken]]
     assert counts["dispreferred"] == plan[:taken].count("w")
     assert counts["correct"] == plan[:taken].count("c")
 
@@ -240,7 +245,7 @@ def test_negatives_are_wanted_by_data_set(sandbox: ProcessSandbox, tmp_path: Pat
     rows, _ = run_stage(tmp_path / "rows", branching(parents, config, sandbox, say(WRONG)))
     assert {n: sum(row.parent == n for row in rows) for n in names} == names
     unnamed = BranchConfig(negatives={"math": 3})
-    with pytest.raises(InputError, match="nothing for data set 'gsm8k'"):
+    with pytest.raises(InputError, match="no value for data set 'gsm8k'"):
         run_stage(tmp_path / "none", branching(parents, unnamed, sandbox, say(WRONG)))
 
 
@@ -279,10 +284,10 @@ def test_only_chunks_that_lack_rows_are_done_again(
     whole, _ = run_stage(tmp_path / "whole", branching(parents, config, sandbox))
     for missing, cleared in ((0, 0), (1, 1), (len(whole), 2)):
         policy = Counting()
-        shop = workshop(policy, sandbox)
+        sampler = sampler_of(policy, sandbox)
         run_stage(
             tmp_path / str(missing),
-            lambda stage, shop=shop: sample_branches(parents, config, shop, stage),
+            lambda stage, sampler=sampler: keep_branches(parents, config, sampler, stage),
             before=whole[: len(whole) - missing],
         )
         assert policy.cleared == cleared
@@ -307,11 +312,11 @@ def test_progress_never_falls_and_ends_at_all(
     parents = first_preferred(sums)
     seen: list[tuple[int, int]] = []
     config = BranchConfig(chunk=4, rows=4)
-    shop = workshop(adder, sandbox)
+    sampler = sampler_of(adder, sandbox)
     run_stage(
         tmp_path,
-        lambda stage: sample_branches(
-            parents, config, shop, stage, lambda done, total: seen.append((done, total))
+        lambda stage: keep_branches(
+            parents, config, sampler, stage, lambda done, total: seen.append((done, total))
         ),
     )
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -361,7 +366,7 @@ def test_a_replay_that_prints_something_else_is_flagged(
     config = BranchConfig(negatives=9, max_attempts=9, branch_steps="every", rows=ROWS)
     rows, counts = run_stage(tmp_path / "rows", branching([parent], config, sandbox, say(WRONG)))
     assert [(row.branch_step, row.flags) for row in rows] == [(1, ()), (2, (REPLAY_DIFFERS,))]
-    assert [is_dispreferred(row) for row in rows] == [True, False]
+    assert [row.side() == "rejected" for row in rows] == [True, False]
     assert counts[REPLAY_DIFFERS] == 1
 
 

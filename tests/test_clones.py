@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from scdpo.errors import SandboxError
-from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.sandbox.config import Level
+from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig
 from sessions import (
     DEADLINE,
     GRACE,

@@ -153,7 +153,7 @@ def test_many_parts_are_not_compared_one_by_one() -> None:
 
 def test_the_gold_side_is_read_once(grader: Grader) -> None:
     from scdpo.grading.comparing.written import parsed
-    from scdpo.grading.rules import structure
+    from scdpo.grading.reading.structure import read as structure
 
     gold = "\\frac{17x^2+1}{3}, \\sqrt{19}"
     answers = [f"\\frac{{17x^2+1}}{{3}}, {n}" for n in range(40)]

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 from scdpo.engines import Request, ScriptedEngine
-from scdpo.evaluation.greedy import EvaluateConfig, evaluate_greedy
+from scdpo.evaluation import EvaluateConfig, count_evaluations, evaluate_greedy
+from scdpo.progress import Progress, silent
 from scdpo.records import Evaluation, Problem
-from scdpo.sampling.config import Limits
-from scdpo.sampling.driver import Progress
+from scdpo.sampling import Limits
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.store import RunFolder
+from scdpo.store import RunFolder, Stage
 from scripted_policies import (
     END,
-    FORM,
+    FORMAT,
     TOKENS,
     Counting,
     adder,
     additions,
     code,
     engine,
+    sampler_of,
     say,
     text,
-    workshop,
 )
 
 
@@ -44,16 +44,26 @@ def evaluated(
     *,
     config: EvaluateConfig | None = None,
     before: Sequence[Evaluation] = (),
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[list[Evaluation], dict[str, int | float]]:
-    shop = workshop(policy, sandbox)
+    sampler = sampler_of(policy, sandbox)
+
+    async def keep(stage: Stage) -> None:
+        async for batch in evaluate_greedy(
+            problems,
+            sampler,
+            config or EvaluateConfig(),
+            existing=stage.ids("problem_id"),
+            progress=progress,
+        ):
+            stage.append_new(batch, "problem_id")
+
     with RunFolder(path) as run:
         stage = run.stage("evaluations/sft").open({})
         stage.append(before)
-        counts = asyncio.run(
-            evaluate_greedy(problems, config or EvaluateConfig(), shop, stage, progress)
-        )
-        return list(stage.rows(Evaluation)), counts
+        asyncio.run(keep(stage))
+        rows = list(stage.rows(Evaluation))
+        return rows, count_evaluations(rows)
 
 
 def test_rows_hold_answer_verdict_and_text(sandbox: ProcessSandbox, tmp_path: Path) -> None:
@@ -67,7 +77,7 @@ def test_rows_hold_answer_verdict_and_text(sandbox: ProcessSandbox, tmp_path: Pa
     assert (row.level, row.subject, row.gold, row.answer) == ("Level 1", "Sums", "6", "6")
     assert (row.verdict.name, row.finish, row.n_steps) == ("correct", "finished", 4)
     assert row.n_tokens == sum(len(TOKENS.encode(step)) for step in steps)
-    assert [step.text for step in FORM.parse(row.text)] == steps
+    assert [step.text for step in FORMAT.parse(row.text)] == steps
     assert counts == {"correct": 1}
 
 

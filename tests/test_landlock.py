@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from children import in_child
-from scdpo.sandbox import landlock
+from scdpo.sandbox.walls import landlock
 
 needs = {
     version: pytest.mark.skipif(landlock.abi() < version, reason=f"landlock ABI {version}")

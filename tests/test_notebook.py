@@ -22,7 +22,7 @@ from scdpo.sandbox import (
     normalise_output,
     same_output,
 )
-from scdpo.sandbox.pretty import pretty
+from scdpo.sandbox.notebook.pretty import pretty
 
 CASES = json.loads((Path(__file__).parent / "cases" / "outputs.json").read_text())
 

@@ -17,7 +17,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 SETUP = """
 import ctypes, hashlib, json, mmap, os
 from pathlib import Path
-from scdpo.sandbox import pages
+from scdpo.sandbox.processes import huge_pages
 
 PROC = os.open("/proc", os.O_RDONLY)
 
@@ -69,7 +69,7 @@ can_collapse = pytest.mark.skipif(not collapses(), reason="this kernel makes no 
 
 def test_parent_and_child_see_the_same_data_as_before() -> None:
     got = outcome(
-        "before = digest(); said = pages.settle(PROC)\n"
+        "before = digest(); said = huge_pages.settle(PROC)\n"
         "result = {'before': before, 'after': digest(), 'child': in_child(digest), 'said': said}"
     )
     assert got["before"] == got["after"] == got["child"]
@@ -79,7 +79,7 @@ def test_parent_and_child_see_the_same_data_as_before() -> None:
 @can_collapse
 def test_memory_in_use_goes_into_huge_pages_and_hardly_grows() -> None:
     got = outcome(
-        "before = kept('Rss'); said = pages.settle(PROC)\n"
+        "before = kept('Rss'); said = huge_pages.settle(PROC)\n"
         "result = {'grown': kept('Rss') - before, 'huge': kept('AnonHugePages'), 'said': said}"
     )
     assert got["huge"] >= 24 * MB
@@ -91,7 +91,7 @@ def test_memory_not_in_use_is_left_alone() -> None:
     got = outcome(
         "empty = mmap.mmap(-1, 256 * MB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
         "for at in range(0, len(empty), MB): empty[at] = 1\n"
-        "before = kept('Rss'); pages.settle(PROC); result = {'grown': kept('Rss') - before}"
+        "before = kept('Rss'); huge_pages.settle(PROC); result = {'grown': kept('Rss') - before}"
     )
     assert got["grown"] < 16 * MB
 
@@ -101,7 +101,7 @@ def test_child_that_writes_little_copies_little_and_changes_nothing_of_its_paren
         "def work():\n"
         "    for at in range(0, len(block), MB): block[at] = 255\n"
         "    return [block[MB], block[MB + 4096 : MB + 4104].hex(), kept('Private_Dirty')]\n"
-        "pages.settle(PROC); before = digest(), block[MB]\n"
+        "huge_pages.settle(PROC); before = digest(), block[MB]\n"
         "written, beside, own = in_child(work)\n"
         "result = dict(written=written, beside=beside, own=own,\n"
         "              same=(digest(), block[MB]) == before)"
@@ -119,7 +119,7 @@ def test_no_mapping_is_marked_for_huge_pages_to_come() -> None:
         "    lines = Path('/proc/self/smaps').read_text().splitlines()\n"
         "    flags = [line for line in lines if line.startswith('VmFlags')]\n"
         "    return [len(flags), sum(' hg' in line for line in flags)]\n"
-        "before = marked(); pages.settle(PROC); result = {'before': before, 'after': marked()}"
+        "before = marked(); huge_pages.settle(PROC); result = {'before': before, 'after': marked()}"
     )
     assert got["before"][0] > 10
     assert got["after"][1] == got["before"][1]
@@ -127,18 +127,18 @@ def test_no_mapping_is_marked_for_huge_pages_to_come() -> None:
 
 def test_a_proc_that_does_not_show_the_process_is_no_error() -> None:
     got = outcome(
-        "before = digest(); said = pages.settle(os.open('/tmp', os.O_RDONLY))\n"
+        "before = digest(); said = huge_pages.settle(os.open('/tmp', os.O_RDONLY))\n"
         "result = {'same': digest() == before, 'said': said}"
     )
     assert got["same"]
-    assert got["said"].startswith("huge pages: not to be had here (")
+    assert got["said"].startswith("huge pages: not available here (")
 
 
 def test_a_kernel_that_refuses_is_named_and_nothing_breaks() -> None:
     """PR_SET_THP_DISABLE forbids huge pages to a process."""
     got = outcome(
         "assert ctypes.CDLL(None).prctl(41, 1, 0, 0, 0) == 0\n"
-        "before = digest(); said = pages.settle(PROC)\n"
+        "before = digest(); said = huge_pages.settle(PROC)\n"
         "result = {'same': digest() == before, 'huge': kept('AnonHugePages'), 'said': said}"
     )
     assert got["same"]

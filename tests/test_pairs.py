@@ -19,7 +19,6 @@ from scdpo.pairs import (
     is_heldout,
     mixture,
     naive_pairs,
-    side,
     step_controlled_pairs,
     trl_rows,
 )
@@ -115,7 +114,7 @@ SIDES: list[tuple[dict[str, Any], PairConfig, str | None, str]] = [
 def test_side(
     changes: dict[str, Any], config: PairConfig, expected: str | None, reason: str
 ) -> None:
-    taken, why = side(solution("p", 0, **changes), config)
+    taken, why = solution("p", 0, **changes).placement(truncated_is_wrong=config.truncated_is_wrong)
     assert taken == expected and why.endswith(reason) and bool(why) == (taken is None)
 
 

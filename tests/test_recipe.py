@@ -102,19 +102,24 @@ def test_a_resolved_recipe_says_everything_and_reads_as_the_same(name: str, tmp_
 
 def test_every_recipe_in_the_package_is_valid() -> None:
     folder = resources.files("scdpo") / "recipes"
-    names = {file.name.removesuffix(".yaml") for file in folder.iterdir()}
+    names = {file.name.removesuffix(".yaml") for file in folder.iterdir() if file.is_file()}
     assert names == {*PACKAGED, "embedded-policy"}
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
-        "unknown key 'smaple'; known here: branch, engine, evaluate, format, grading, methods, "
-        "pairs, policy, preset, problems, sample, sandbox, seed, sft, threads, train",
+        "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
+        "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, "
+        "threads, train, truncated_is_wrong",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),
         "unknown key 'branch.schedule.stop'; known here: cap, increment, start",
+    ),
+    "mistyped nested key": (
+        recipe(branch={"schedule": {"strat": 1}}),
+        "unknown key 'branch.schedule.strat' (did you mean start?); known here: cap, increment,",
     ),
     "unknown key of a source": (
         recipe(problems={"train": {"file": "x"}}),
@@ -153,11 +158,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown format": (
         recipe(format={"name": "boxes"}),
-        "format: format 'boxes': known formats are blocks, fenced, plain",
+        "format: unknown format 'boxes'; known: blocks, fenced, plain",
     ),
     "unknown source": (
         recipe(problems={"test": {"source": "gsm9k", "path": "x"}}),
-        "problems.test: source 'gsm9k': known are embedded, gsm8k, math",
+        "problems.test: unknown source 'gsm9k'; known: embedded, gsm8k, math",
     ),
     "source without a path": (
         recipe(problems={"test": {"source": "gsm8k"}}),
@@ -185,13 +190,13 @@ def test_what_is_wrong_in_a_recipe_is_one_line(data: dict[str, Any], message: st
 
 
 FILES: dict[str, tuple[bytes | None, str]] = {
-    "no file": (None, "no such recipe file (in the package: embedded, embedded-policy, import, "),
+    "no file": (None, "no such recipe file (in the package: embedded, import, smoke)"),
     "not YAML": (b"a: [1, 2\nb: 3", "not YAML: while parsing a flow sequence"),
     "a tab": (b"train:\n\tbeta: 1", "not YAML: "),
     "a key given twice": (b"seed: 1\nseed: 2", "not YAML: key 'seed' is given twice"),
-    "empty": (b"", "a mapping of keys is expected, found nothing"),
-    "a list": (b"- seed", "a mapping of keys is expected, found list"),
-    "a text": (b"seed", "a mapping of keys is expected, found str"),
+    "empty": (b"", "expected a mapping of keys, found nothing"),
+    "a list": (b"- seed", "expected a mapping of keys, found list"),
+    "a text": (b"seed", "expected a mapping of keys, found str"),
     "not UTF-8": (b"policy: \xff", "not UTF-8 (byte 9)"),
 }
 

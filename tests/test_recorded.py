@@ -15,10 +15,10 @@ import pytest
 from scdpo.errors import DataError
 from scdpo.grading import Grader
 from scdpo.pairs import PairConfig, naive_pairs
-from scdpo.problems.gold import problem_id
+from scdpo.problems import problem_id
 from scdpo.records import Solution
-from scdpo.sampling.recorded import BATCH, import_recorded
-from scdpo.sampling.solutions import fate
+from scdpo.sampling import count_solutions
+from scdpo.sampling.recorded import BATCH, Reproduced, recorded_solutions
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
 from scdpo.store import RunFolder
 from scripted_policies import by_id
@@ -27,6 +27,9 @@ Case = dict[str, Any]
 CASES: dict[str, list[Case]] = json.loads(
     (Path(__file__).parent / "cases" / "recorded.json").read_text()
 )
+
+
+SIDES = {"preferred": "chosen", "dispreferred": "rejected", "neither": None}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +62,15 @@ def imported(
     with RunFolder(run) as folder, Grader() as grader:
         stage = folder.stage(f"imports/{file.stem}").open({})
         stage.append(before)
-        counts = asyncio.run(import_recorded(file, layout, "toy", grader, sandbox, stage))
-        return list(stage.rows(Solution)), counts
+        reproduced = Reproduced()
+
+        async def keep() -> None:
+            async for rows in recorded_solutions(file, layout, "toy", grader, sandbox, reproduced):
+                stage.append_new(rows)
+
+        asyncio.run(keep())
+        rows = list(stage.rows(Solution))
+        return rows, count_solutions(rows) | reproduced.counts()
 
 
 @pytest.mark.parametrize("layout", CASES)
@@ -74,7 +84,7 @@ def test_recorded_solutions_become_graded_rows(
     assert [row.question for row in rows] == [case["question"] for case in cases]
     for row, case in zip(rows, cases, strict=True):
         assert row.problem_id == problem_id("toy", case["question"]), case["why"]
-        assert (row.verdict.name, fate(row)) == (case["verdict"], case["side"]), case["why"]
+        assert (row.verdict.name, row.side()) == (case["verdict"], SIDES[case["side"]]), case["why"]
         assert row.id == f"{row.problem_id}#model.{row.attempt}"
     attempts: Counter[str] = Counter()
     for row in rows:

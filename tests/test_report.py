@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from scdpo.errors import InputError
+from scdpo.evaluation import BreakdownLine, Difference, PolicyLine
 from scdpo.report import notation
 from scdpo.report.grid import Grid, as_markdown
-from scdpo.report.lines import BreakdownLine, Difference, PolicyLine
 from scdpo.report.table import as_json, breakdown_table, policy_table, stage_table
 from scdpo.store import Manifest
 

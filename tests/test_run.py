@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from scdpo.errors import InputError
-from scdpo.full_disk import is_full_disk
 from scdpo.pipeline.provenance import SHAPED_BY, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe
 from scdpo.pipeline.run import Run
+from scdpo.store import is_full_disk
 from small_runs import LIMITS, recipe, write_recipe, write_recorded
 
 

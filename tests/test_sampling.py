@@ -18,19 +18,24 @@ from scdpo.grading import Grader
 from scdpo.policies import load_policy
 from scdpo.problems.embedded import load_embedded
 from scdpo.records import Problem, Step
-from scdpo.sampling.config import BranchConfig, Limits, SampleConfig, Schedule
+from scdpo.sampling import (
+    BranchConfig,
+    Limits,
+    SampleConfig,
+    Sampler,
+    Schedule,
+    count_solutions,
+)
 from scdpo.sampling.driver import drive
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.naive import count_solutions, sample_naive
-from scdpo.sampling.rollout import Execute, Outcome, Task, rollout
-from scdpo.sampling.solutions import Workshop, derive_seed, is_dispreferred, is_preferred
-from scdpo.sandbox import ProcessSandbox, SandboxConfig
-from scdpo.sandbox.base import Execution
+from scdpo.sampling.rollout import Execute, RolloutResult, Task, rollout
+from scdpo.sandbox import Execution, ProcessSandbox, SandboxConfig
+from scdpo.seeds import derive_seed
 from scdpo.store import Stage
 from scdpo.training.tokens import solution_tokens
 from scripted_policies import (
     END,
-    FORM,
+    FORMAT,
     TOKENS,
     Counting,
     adder,
@@ -39,10 +44,11 @@ from scripted_policies import (
     code,
     engine,
     fresh_sessions,
+    keep_sampled,
     rest,
     run_stage,
+    sampler_of,
     text,
-    workshop,
 )
 
 MAX_SESSIONS = 24
@@ -59,28 +65,28 @@ def roll(
     script: Callable[[Request], str] | Sequence[str],
     sandbox: ProcessSandbox | None = None,
     *,
-    form: Format = FORM,
+    format: Format = FORMAT,
     limits: Limits | None = None,
     question: str = "What?",
     schedule: Schedule = ONE,
     prefix: tuple[Step, ...] = (),
     logp: float = -0.5,
-) -> Outcome:
+) -> RolloutResult:
     """One rollout; of a list of texts the policy writes one a completion."""
     texts = iter(()) if callable(script) else iter(script)
     policy = ScriptedEngine(
         script if callable(script) else lambda request: next(texts),
-        special_tokens=form.special_tokens,
+        special_tokens=format.special_tokens,
         logp=logp,
     )
-    task = Task(policy.encode(form.prompt(question)), schedule, seed=1, prefix=prefix)
-    one = rollout(task, form, limits or Limits(), policy.encode)
+    task = Task(policy.encode(format.prompt(question)), schedule, seed=1, prefix=prefix)
+    one = rollout(task, format, limits or Limits(), policy.encode)
     return asyncio.run(drive([one], policy, sandbox))[0]
 
 
-def fed(form: Format, completions: Sequence[str]) -> Outcome:
+def fed(format: Format, completions: Sequence[str]) -> RolloutResult:
     """A rollout that is handed these completions, the last of which ends it."""
-    one = rollout(Task((1,), ONE, seed=0), form, Limits(), TOKENS.encode)
+    one = rollout(Task((1,), ONE, seed=0), format, Limits(), TOKENS.encode)
     action = next(one)
     for i, part in enumerate(completions):
         assert isinstance(action, Request)
@@ -92,12 +98,12 @@ def fed(form: Format, completions: Sequence[str]) -> Outcome:
                 action = one.send(Execution(output="2"))
         except StopIteration as stop:
             assert last
-            assert isinstance(stop.value, Outcome)
+            assert isinstance(stop.value, RolloutResult)
             return stop.value
     raise AssertionError("the rollout did not end")
 
 
-def texts_of(outcome: Outcome) -> list[str]:
+def texts_of(outcome: RolloutResult) -> list[str]:
     return [step.text for step in outcome.steps]
 
 
@@ -115,7 +121,7 @@ def test_code_steps_share_one_session_and_carry_their_output(sandbox: ProcessSan
     for step in outcome.steps:
         assert TOKENS.decode(step.token_ids) == step.text
         assert TOKENS.decode(step.host_ids) == step.host_text
-    parsed = FORM.parse(FORM.render(outcome.steps))
+    parsed = FORMAT.parse(FORMAT.render(outcome.steps))
     assert [(s.kind, s.text, s.host_text) for s in parsed] == [
         (s.kind, s.text, s.host_text) for s in outcome.steps
     ]
@@ -130,7 +136,7 @@ def test_the_policy_sees_what_the_host_appended(sandbox: ProcessSandbox) -> None
         return next(script)
 
     roll(policy, sandbox)
-    start = FORM.prompt("What?")
+    start = FORMAT.prompt("What?")
     first, host = code("print(6 * 7)"), "<|execution|>42<|endofblock|>"
     sampled = [0, len(TOKENS.encode(first)), len(TOKENS.encode(first + text("Done.")))]
     assert prompts == [
@@ -144,10 +150,10 @@ FENCED = get_format("fenced")
 PLAIN = get_format("plain")
 PARAGRAPHS = get_format("plain", boundary="\n\n")
 JOINING: list[tuple[Format, list[str], list[str]]] = [
-    (FORM, [text("a"), END], [text("a") + END]),
-    (FORM, [text("a") + END], [text("a") + END]),
-    (FORM, [code("1"), END], [code("1"), END]),
-    (FORM, [END], [END]),
+    (FORMAT, [text("a"), END], [text("a") + END]),
+    (FORMAT, [text("a") + END], [text("a") + END]),
+    (FORMAT, [code("1"), END], [code("1"), END]),
+    (FORMAT, [END], [END]),
     (PLAIN, ["a\n", "\n", "  \n", "b\n", END], ["a\n\n  \n", f"b\n{END}"]),
     (PLAIN, ["\n", "a\n", f"b{END}"], ["\na\n", f"b{END}"]),
     (PARAGRAPHS, ["a\n\n", "b\nc\n\n", END], ["a\n\n", f"b\nc\n\n{END}"]),
@@ -161,12 +167,12 @@ JOINING: list[tuple[Format, list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("form", "script", "steps"), JOINING)
-def test_what_is_a_step_on_its_own(form: Format, script: list[str], steps: list[str]) -> None:
-    outcome = fed(form, script)
+@pytest.mark.parametrize(("format", "script", "steps"), JOINING)
+def test_what_is_a_step_on_its_own(format: Format, script: list[str], steps: list[str]) -> None:
+    outcome = fed(format, script)
     assert texts_of(outcome) == steps
     assert outcome.finish == "finished"
-    assert [s.text for s in form.parse(form.render(outcome.steps))] == steps
+    assert [s.text for s in format.parse(format.render(outcome.steps))] == steps
 
 
 def test_an_end_marker_never_joins_a_shared_step() -> None:
@@ -188,7 +194,7 @@ def test_a_recorded_prefix_without_ids_is_encoded() -> None:
         return END
 
     roll(policy, prefix=shared)
-    assert seen == [FORM.prompt("What?") + FORM.render(shared)]
+    assert seen == [FORMAT.prompt("What?") + FORMAT.render(shared)]
 
 
 @pytest.mark.parametrize(
@@ -203,26 +209,26 @@ def test_limits_cut_a_rollout_and_say_which(limits: Limits, finish: str, n_steps
     outcome = roll(lambda request: text("and so on"), limits=limits)
     assert (outcome.finish, len(outcome.steps)) == (finish, n_steps)
     sampled = sum(len(step.token_ids) for step in outcome.steps)
-    assert len(TOKENS.encode(FORM.prompt("What?"))) + sampled <= limits.context
+    assert len(TOKENS.encode(FORMAT.prompt("What?"))) + sampled <= limits.context
 
 
 def test_a_prompt_that_fills_the_context_gives_an_empty_solution() -> None:
     outcome = roll([END], limits=Limits(context=16), question="How many?" * 4)
-    assert outcome == Outcome((), "context")
+    assert outcome == RolloutResult((), "context")
 
 
 def test_the_engines_own_context_is_a_limit_too() -> None:
     policy = ScriptedEngine(
-        lambda request: text("and so on"), special_tokens=FORM.special_tokens, max_context=64
+        lambda request: text("and so on"), special_tokens=FORMAT.special_tokens, max_context=64
     )
-    one = rollout(Task(policy.encode("Q"), ONE, seed=0), FORM, Limits(), policy.encode)
+    one = rollout(Task(policy.encode("Q"), ONE, seed=0), FORMAT, Limits(), policy.encode)
     outcome = asyncio.run(drive([one], policy, None))[0]
     assert outcome.finish == "context"
     assert 1 + sum(len(step.token_ids) for step in outcome.steps) == 64
 
 
 def test_blank_lines_do_not_go_on_for_ever() -> None:
-    outcome = roll(lambda request: "\n", form=PLAIN, limits=Limits(step_tokens=7))
+    outcome = roll(lambda request: "\n", format=PLAIN, limits=Limits(step_tokens=7))
     assert outcome.finish == "step_tokens"
     assert len(outcome.steps) == 1
 
@@ -232,7 +238,7 @@ def test_a_lost_session_ends_its_rollout_alone(program: str, sandbox: ProcessSan
     scripts = {1: [code(program)], 2: [code("2"), text("ok"), END]}
     policy = engine(lambda request: scripts[request.seed].pop(0))
     tasks = [Task(policy.encode("Q"), ONE, seed=seed) for seed in scripts]
-    rollouts = [rollout(task, FORM, Limits(), policy.encode) for task in tasks]
+    rollouts = [rollout(task, FORMAT, Limits(), policy.encode) for task in tasks]
     lost, well = asyncio.run(drive(rollouts, policy, sandbox))
     assert lost.finish == "sandbox"
     assert lost.steps[-1].cut in ("deadline", "died")
@@ -257,7 +263,7 @@ def test_errors_leave_no_session_open(sandbox: ProcessSandbox) -> None:
 
     scripted = engine(policy)
     tasks = [Task(scripted.encode("Q"), ONE, seed=seed) for seed in range(4)]
-    rollouts = [rollout(task, FORM, Limits(), scripted.encode) for task in tasks]
+    rollouts = [rollout(task, FORMAT, Limits(), scripted.encode) for task in tasks]
     with pytest.raises(EngineError, match="server is gone"):
         asyncio.run(drive(rollouts, scripted, sandbox))
     assert fresh_sessions(sandbox, MAX_SESSIONS) == MAX_SESSIONS
@@ -267,7 +273,7 @@ def test_a_session_ends_with_its_rollout(sandbox: ProcessSandbox) -> None:
     n = MAX_SESSIONS + 6
     policy = engine(lambda r: rest(text("wait") * r.seed + code("1") + text("ok") + END, r))
     tasks = [Task(policy.encode("Q"), ONE, seed=seed) for seed in range(n)]
-    rollouts = [rollout(task, FORM, Limits(), policy.encode) for task in tasks]
+    rollouts = [rollout(task, FORMAT, Limits(), policy.encode) for task in tasks]
     outcomes = asyncio.run(drive(rollouts, policy, sandbox))
     assert [len(outcome.steps) for outcome in outcomes] == [seed + 2 for seed in range(n)]
 
@@ -277,7 +283,7 @@ def test_more_rollouts_than_sessions_is_an_error_that_leaves_none_open(
 ) -> None:
     policy = engine(lambda request: code("1"))
     tasks = [Task(policy.encode("Q"), ONE, seed=seed) for seed in range(MAX_SESSIONS + 1)]
-    rollouts = [rollout(task, FORM, Limits(), policy.encode) for task in tasks]
+    rollouts = [rollout(task, FORMAT, Limits(), policy.encode) for task in tasks]
     with pytest.raises(SandboxError, match=f"{MAX_SESSIONS} sandbox sessions are live"):
         asyncio.run(drive(rollouts, policy, sandbox))
     assert fresh_sessions(sandbox, MAX_SESSIONS) == MAX_SESSIONS
@@ -289,8 +295,8 @@ def test_code_without_a_sandbox_is_an_error() -> None:
 
 
 def test_an_empty_completion_that_goes_on_is_an_error() -> None:
-    form = get_format("plain")
-    one = rollout(Task((1,), ONE, seed=0), form, Limits(), TOKENS.encode)
+    format = get_format("plain")
+    one = rollout(Task((1,), ONE, seed=0), format, Limits(), TOKENS.encode)
     next(one)
     with pytest.raises(EngineError, match="empty completion"):
         one.send(Completion((), "", (), "stop"))
@@ -314,12 +320,12 @@ def test_temperatures_start_again_behind_a_shared_prefix() -> None:
 
 def test_a_joined_blank_line_does_not_raise_the_temperature() -> None:
     script = ["a\n", "\n", "b\n", END]
-    outcome = roll(script, form=PLAIN, schedule=Schedule())
+    outcome = roll(script, format=PLAIN, schedule=Schedule())
     assert [step.temperature for step in outcome.steps] == [1.1, 1.15]
 
 
 def test_the_mean_logp_of_a_joined_step_is_over_all_its_tokens() -> None:
-    one = rollout(Task((1,), ONE, seed=0), FORM, Limits(), TOKENS.encode)
+    one = rollout(Task((1,), ONE, seed=0), FORMAT, Limits(), TOKENS.encode)
     next(one)
     first = text("a")
     one.send(Completion(TOKENS.encode(first), first, (-1.0, -2.0, -3.0), "stop"))
@@ -352,14 +358,14 @@ FLAGS: list[tuple[list[str], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("texts", "flags"), FLAGS)
 def test_flags(texts: list[str], flags: tuple[str, ...]) -> None:
-    steps = tuple(Step(kind="text", text=one) for one in texts)
-    assert solution_flags("An error?", steps, FORM.stop) == flags
+    steps = tuple(Step(kind="text", text=text) for text in texts)
+    assert solution_flags("An error?", steps, FORMAT.stop) == flags
 
 
 def test_error_words_count_in_outputs_and_on_request_in_the_question() -> None:
     failed = Step(kind="code", text=code("x"), output="NameError", host_text="NameError: x")
-    assert solution_flags("q", (failed,), FORM.stop) == ("error_word:error",)
-    assert solution_flags("An error?", (), FORM.stop, error_words_in_question=True) == (
+    assert solution_flags("q", (failed,), FORMAT.stop) == ("error_word:error",)
+    assert solution_flags("An error?", (), FORMAT.stop, error_words_in_question=True) == (
         "error_word:error",
     )
 
@@ -397,13 +403,13 @@ STOPS: list[tuple[str, dict[str, int], str]] = [
 ]
 
 
-def planned(plan: str) -> Workshop:
+def planned(plan: str) -> Sampler:
     """A policy whose attempts on the question `q/0` are of the kinds that the plan names."""
     attempts = {
         derive_seed(0, "naive", "q/0", attempt): ATTEMPTS[kind]
         for attempt, kind in enumerate(plan.ljust(40, "u"))
     }
-    return workshop(lambda request: rest(attempts[request.seed], request), None)
+    return sampler_of(lambda request: rest(attempts[request.seed], request), None)
 
 
 QUESTION = Problem(id="q/0", dataset="q", question="What?", answer="7")
@@ -416,10 +422,12 @@ def test_stop_rule(
     plan: str, settings: dict[str, int], taken: str, rows: int, tmp_path: Path
 ) -> None:
     config = SampleConfig(**settings, rows=rows, limits=ROOM)
-    shop = planned(plan)
-    rows_, counts = run_stage(tmp_path, lambda stage: sample_naive([QUESTION], config, shop, stage))
+    sampler = planned(plan)
+    rows_, counts = run_stage(
+        tmp_path, lambda stage: keep_sampled([QUESTION], config, sampler, stage)
+    )
     assert [row.attempt for row in rows_] == list(range(len(taken)))
-    kinds = ["c" if is_preferred(r) else "w" if is_dispreferred(r) else "-" for r in rows_]
+    kinds = ["c" if r.side() == "chosen" else "w" if r.side() == "rejected" else "-" for r in rows_]
     sides = {"c": "c", "w": "w", "E": "w"}
     assert kinds == [sides.get(kind, "-") for kind in taken]
     assert counts == count_solutions(rows_)
@@ -428,13 +436,15 @@ def test_stop_rule(
 
 
 def test_truncated_and_undecided_solutions_take_no_side(tmp_path: Path) -> None:
-    shop = planned("tut")
+    sampler = planned("tut")
     config = SampleConfig(max_attempts=3, limits=ROOM)
-    rows, counts = run_stage(tmp_path, lambda stage: sample_naive([QUESTION], config, shop, stage))
+    rows, counts = run_stage(
+        tmp_path, lambda stage: keep_sampled([QUESTION], config, sampler, stage)
+    )
     assert [row.finish for row in rows] == ["step_tokens", "finished", "step_tokens"]
     assert [row.answer for row in rows] == [None, None, None]
     assert {row.verdict.name for row in rows} == {"undecided"}
-    assert not any(is_preferred(row) or is_dispreferred(row) for row in rows)
+    assert not any(row.side() == "chosen" or row.side() == "rejected" for row in rows)
     assert counts["cut:step_tokens"] == 2
     assert counts["undecided:no answer"] == 1
 
@@ -442,8 +452,8 @@ def test_truncated_and_undecided_solutions_take_no_side(tmp_path: Path) -> None:
 def adding(
     problems: Sequence[Problem], config: SampleConfig, sandbox: ProcessSandbox
 ) -> Callable[[Stage], Coroutine[object, object, dict[str, int | float]]]:
-    shop = workshop(adder, sandbox)
-    return lambda stage: sample_naive(problems, config, shop, stage)
+    sampler = sampler_of(adder, sandbox)
+    return lambda stage: keep_sampled(problems, config, sampler, stage)
 
 
 def test_rows_say_all_that_drew_them(sandbox: ProcessSandbox, tmp_path: Path) -> None:
@@ -455,7 +465,7 @@ def test_rows_say_all_that_drew_them(sandbox: ProcessSandbox, tmp_path: Path) ->
         assert row.id == f"{row.problem_id}#{row.attempt}"
         assert row.seed == derive_seed(5, "naive", row.problem_id, row.attempt)
         assert row.policy == "scripted"
-        assert row.prompt == FORM.prompt(row.question)
+        assert row.prompt == FORMAT.prompt(row.question)
         assert TOKENS.decode(row.prompt_ids) == row.prompt
         assert (row.parent, row.branch_step) == (None, 0)
         assert {step.temperature for step in row.steps} == {0.9}
@@ -498,10 +508,10 @@ def test_only_chunks_that_lack_rows_are_done_again(sandbox: ProcessSandbox, tmp_
     whole, _ = run_stage(tmp_path / "whole", adding(problems, config, sandbox))
     for missing, cleared in ((0, 0), (1, 1), (len(whole), 3)):
         policy = Counting()
-        shop = workshop(policy, sandbox)
+        sampler = sampler_of(policy, sandbox)
         run_stage(
             tmp_path / str(missing),
-            lambda stage, shop=shop: sample_naive(problems, config, shop, stage),
+            lambda stage, sampler=sampler: keep_sampled(problems, config, sampler, stage),
             before=whole[: len(whole) - missing],
         )
         assert policy.cleared == cleared
@@ -511,11 +521,11 @@ def test_only_chunks_that_lack_rows_are_done_again(sandbox: ProcessSandbox, tmp_
 def test_progress_never_falls_and_ends_at_all(sandbox: ProcessSandbox, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     config = SampleConfig(max_attempts=6, chunk=4, rows=4)
-    shop = workshop(adder, sandbox)
+    sampler = sampler_of(adder, sandbox)
     run_stage(
         tmp_path,
-        lambda stage: sample_naive(
-            additions(6), config, shop, stage, lambda done, total: seen.append((done, total))
+        lambda stage: keep_sampled(
+            additions(6), config, sampler, stage, lambda done, total: seen.append((done, total))
         ),
     )
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -542,7 +552,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 def test_negatives_of_a_data_set_without_any() -> None:
     config = BranchConfig(negatives={"gsm8k": 2, "math": 3})
     assert config.negatives_for("math") == 3
-    with pytest.raises(InputError, match="nothing for data set 'svamp' \\(has: gsm8k, math\\)"):
+    with pytest.raises(InputError, match="no value for data set 'svamp' \\(given: gsm8k, math\\)"):
         config.negatives_for("svamp")
 
 
@@ -571,8 +581,8 @@ def test_what_is_trained_on_is_what_was_sampled(tmp_path: Path) -> None:
     config = SampleConfig(max_attempts=2, limits=limits, rows=8, chunk=2)
     problems = load_embedded("train", 4)
     with ProcessSandbox(SandboxConfig(preload=(), deadline=5)) as box, Grader() as grader:
-        shop = Workshop(policy_engine, FORM, grader, box)
-        work = lambda stage: sample_naive(problems, config, shop, stage)  # noqa: E731
+        sampler = Sampler(policy_engine, FORMAT, grader, box)
+        work = lambda stage: keep_sampled(problems, config, sampler, stage)  # noqa: E731
         rows, _ = run_stage(tmp_path / "whole", work)
         again, _ = run_stage(tmp_path / "again", work, before=rows[:5])
     # Chunks that are done again come out the same to the last bit.

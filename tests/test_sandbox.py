@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from scdpo.errors import SandboxError
-from scdpo.sandbox import Execution, ProcessSandbox, ProcessSession, SandboxConfig
-from scdpo.sandbox.config import Level
-from scdpo.sandbox.processes import ProcessTable
+from scdpo.sandbox import Execution, Level, ProcessSandbox, ProcessSession, SandboxConfig
+from scdpo.sandbox.processes.process_table import ProcessTable
 from sessions import (
     DEADLINE,
     GRACE,
@@ -391,7 +390,7 @@ def test_requests_of_one_turn_of_the_loop_are_all_answered(sandbox: ProcessSandb
 def test_an_answer_that_came_while_the_loop_stood_still_is_heard(
     sandbox: ProcessSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scdpo.sandbox.client._REPLY_SECONDS", 0.2)
+    monkeypatch.setattr("scdpo.sandbox.host.client._REPLY_SECONDS", 0.2)
 
     async def body() -> str:
         session, beside = await sandbox.session(), await sandbox.session()
@@ -439,7 +438,7 @@ def test_a_second_block_at_once_is_refused(sandbox: ProcessSandbox) -> None:
         session = await sandbox.session()
         first = asyncio.create_task(session.run("import time; time.sleep(0.3); 7"))
         await asyncio.sleep(0.05)
-        with pytest.raises(SandboxError, match="still at work"):
+        with pytest.raises(SandboxError, match="still running"):
             await session.run("1")
         assert (await first).output == "7"
         await session.close()
@@ -547,7 +546,7 @@ def test_sandbox_that_cannot_start() -> None:
         ProcessSandbox(SandboxConfig(preload=("no_such_module",)))
 
 
-def test_lost_zygote_is_an_error() -> None:
+def test_a_lost_supervisor_is_an_error() -> None:
     async def body() -> None:
         sandbox = ProcessSandbox(SandboxConfig(preload=()))
         session: ProcessSession = await sandbox.session()

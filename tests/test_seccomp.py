@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from children import in_child
-from scdpo.sandbox import seccomp
-from scdpo.sandbox.seccomp import CHECKED, DENIED, NESTED_FLAGS, SOCKETS
+from scdpo.sandbox.walls import seccomp
+from scdpo.sandbox.walls.seccomp import CHECKED, DENIED, NESTED_FLAGS, SOCKETS
 
 SIGCHLD = 17
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls of x86_64")
@@ -188,7 +188,7 @@ def test_a_call_by_the_i386_abi_kills():
 
 ORDINARY = """
 import concurrent.futures, multiprocessing, os, random, subprocess, sys, tempfile, threading, time
-from scdpo.sandbox import seccomp
+from scdpo.sandbox.walls import seccomp
 
 def square(x):
     return x * x
@@ -250,7 +250,7 @@ def test_it_needs_no_privilege():
         pytest.skip("no interpreter that everyone may run")
     code = (
         "import os, socket, sys; assert sys.version_info >= (3, 11) or sys.exit(77)\n"
-        "from scdpo.sandbox import seccomp; seccomp.install(network=False)\n"
+        "from scdpo.sandbox.walls import seccomp; seccomp.install(network=False)\n"
         "try: socket.socket()\nexcept PermissionError: print(os.geteuid(), 'none')"
     )
     done = subprocess.run(
@@ -259,7 +259,7 @@ def test_it_needs_no_privilege():
         group=65534,
         extra_groups=[],
         cwd="/",
-        env={"PYTHONPATH": str(Path(seccomp.__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(Path(seccomp.__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )

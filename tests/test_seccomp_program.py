@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scdpo.sandbox import seccomp
-from scdpo.sandbox.seccomp import (
+from scdpo.sandbox.walls import seccomp
+from scdpo.sandbox.walls.seccomp import (
     ALLOW,
     CHECKED,
     DENIED,

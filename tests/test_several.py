@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from scdpo.formats import get_format, read_recorded
-from scdpo.grading import Grader, GradingConfig
-from scdpo.grading.several import AMONG_NUMBERS, ONLY_ONE, TOO_MANY, last_statement
+from scdpo.grading import Claim, Grader, GradingConfig, judge
+from scdpo.grading.several import AMONG_NUMBERS, ONLY_ONE, TOO_MANY, stated_values
 from scdpo.problems.benchmarks import load_problems
 from scdpo.problems.gold import one_of_several
-from scdpo.sampling.judging import Claim, claim_of, judge
+from scdpo.sampling.solutions import claim_of
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ STATEMENTS = [
 
 @pytest.mark.parametrize(("text", "values"), STATEMENTS, ids=lambda value: str(value)[:40])
 def test_values_in_which_a_solution_ends(text: str, values: tuple[str, ...] | None) -> None:
-    assert last_statement(text).values == (values if values is not None else ("10,000", "5,000"))
+    assert stated_values(text).values == (values if values is not None else ("10,000", "5,000"))
 
 
 VERDICTS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -24,9 +25,15 @@ from scdpo.store import (
     Manifest,
     RunFolder,
     Stage,
+    append_row,
     file_hash,
+    is_full_disk,
+    lock,
     read_json_rows,
     read_jsonl,
+    replacing,
+    storage_errors,
+    unlock,
     write_atomic,
     write_jsonl,
 )
@@ -259,7 +266,8 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     held = tmp_path / "run"
     script = (
         "import os, sys, time\nfrom scdpo.store import RunFolder\nrun = RunFolder(sys.argv[1])\n"
-        "pid = os.fork()\nif pid == 0:\n    time.sleep(60)\nprint(pid, flush=True)\ntime.sleep(60)"
+        "ends = os.pipe()\npid = os.fork()\nif pid == 0:\n    os.write(ends[1], b'.')\n"
+        "    time.sleep(60)\nos.read(ends[0], 1)\nprint(pid, flush=True)\ntime.sleep(60)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(held)], stdout=subprocess.PIPE, text=True
@@ -282,6 +290,17 @@ def test_one_process_cannot_open_a_run_twice(tmp_path: Path) -> None:
     with RunFolder(tmp_path), pytest.raises(RunLocked, match=f"process {os.getpid()}"):
         RunFolder(tmp_path)
     RunFolder(tmp_path).close()
+
+
+def test_a_locked_file_is_refused_until_it_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    first, second = (os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(2))
+    lock(first, path)
+    with pytest.raises(RunLocked, match=r"rows\.jsonl: another process is writing to it"):
+        lock(second, path)
+    unlock(first)
+    lock(second, path)
+    unlock(second)
 
 
 def test_reading_takes_no_lock_and_writes_nothing(tmp_path: Path) -> None:
@@ -350,6 +369,41 @@ def test_a_full_file_system_keeps_rows_and_manifest(tiny_disk: Path) -> None:
         subprocess.run(["umount", str(tiny_disk)], check=True)
 
 
+@pytest.mark.parametrize(
+    ("number", "full"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.EIO, False)],
+)
+def test_one_set_of_errors_means_a_full_disk(number: int, full: bool) -> None:
+    error = OSError(number, os.strerror(number))
+    assert is_full_disk(error) is full
+    with pytest.raises(StoreError) as found, storage_errors(Path("a"), "nothing is lost"):
+        raise error
+    assert isinstance(found.value, StorageFull) is full
+    advice = "; nothing is lost; free up space and run again" if full else ""
+    assert str(found.value) == f"a: {os.strerror(number)}{advice}"
+
+
+def test_a_row_that_the_disk_takes_half_of_is_cut_off_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        append_row(fd, b"first\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        with pytest.raises(OSError, match="File too large"):
+            append_row(fd, b"second\n")
+        assert path.read_bytes() == b"first\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        os.close(fd)
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        with pytest.raises(OSError):
+            append_row(full, b"row\n")
+    finally:
+        os.close(full)
+
+
 # ---- config and inputs
 
 
@@ -365,7 +419,7 @@ def test_another_config_or_input_is_refused_by_name(tmp_path: Path) -> None:
                 {"k": 50, "schedule": {"start": 1.1, "cap": 1.2}, "floor": -1}, {"problems": "bb"}
             )
         assert str(refused.value) == (
-            f"stage naive in {tmp_path} was begun with other values: floor nothing → -1, "
+            f"stage naive in {tmp_path} was started with other values: floor nothing → -1, "
             'k 100 → 50, schedule.cap 1.4 → 1.2, input problems "aa" → "bb"; '
             f"use another run folder, or redo the stage (or delete {tmp_path / 'naive'})"
         )
@@ -396,7 +450,10 @@ def test_unusable_folders_and_manifests(tmp_path: Path) -> None:
         begun(run, rows=1)
     manifest = tmp_path / "run/naive/manifest.json"
     manifest.write_text("{}")
-    with RunFolder(tmp_path / "run") as run, pytest.raises(DataError, match=r"stage: field req"):
+    with (
+        RunFolder(tmp_path / "run") as run,
+        pytest.raises(DataError, match="key 'stage' is missing"),
+    ):
         begun(run)
     manifest.unlink()
     with RunFolder(tmp_path / "run") as run, pytest.raises(StoreError, match="without a manifest"):
@@ -425,14 +482,19 @@ def test_malformed_lines_are_named(tmp_path: Path, data: bytes, message: str) ->
 
 
 BAD_RECORDS = [
-    ({"id": "p", "dataset": "d", "question": "q"}, "Problem.answer: field required"),
+    ({"id": "p", "dataset": "d", "question": "q"}, "Problem: key 'answer' is missing"),
+    (
+        {"id": "p", "dataset": "d", "question": "q", "anwser": "1"},
+        "Problem: unknown key 'anwser' (did you mean answer?); known here: alternatives, answer, ",
+    ),
     (
         {"id": 3, "dataset": "d", "question": "q", "answer": "1"},
-        "Problem.id: input should be a valid string, found 3",
+        "Problem: id: input should be a valid string (found 3)",
     ),
     (
         {"id": "p", "dataset": "d", "question": "q", "answer": "1", "x\n": 1, "y": 2},
-        "Problem.x : extra inputs are not permitted, found 1 (and 1 more)",
+        "Problem: unknown key 'x\\n'; known here: alternatives, answer, dataset, id, level, "
+        "question, several, solution, subject; also unknown: 'y'",
     ),
 ]
 
@@ -445,7 +507,8 @@ def test_records_that_do_not_fit_name_the_field(
     write_jsonl(path, [problem(0), row])
     with pytest.raises(DataError) as found:
         list(read_jsonl(path, Problem))
-    assert str(found.value) == f"{path}, line 2: {message}"
+    assert str(found.value).startswith(f"{path}, line 2: {message}")
+    assert "\n" not in str(found.value)
 
 
 def test_missing_folder_and_broken_gzip_files(tmp_path: Path) -> None:
@@ -456,7 +519,7 @@ def test_missing_folder_and_broken_gzip_files(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     for data in (b"plain", gzip.compress(b'{"a": 1}\n' * 1000)[:-20]):
         path.write_bytes(data)
-        with pytest.raises(DataError, match="not a whole gzip file"):
+        with pytest.raises(DataError, match="not a complete gzip file"):
             list(read_json_rows(path))
 
 
@@ -472,6 +535,30 @@ def test_gzip_byte_order_mark_and_blank_lines(tmp_path: Path) -> None:
     assert list(read_json_rows(tmp_path / "c.jsonl")) == [(1, {"a": 1}), (3, {"a": 2})]
     write_jsonl(tmp_path / "d.jsonl", [{"a": "\ud800"}, {"a": "数"}])
     assert [row["a"] for _, row in read_json_rows(tmp_path / "d.jsonl")] == ["\ud800", "数"]
+
+
+def test_a_file_is_replaced_when_its_block_ends_well(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "cache.npz"
+    with replacing(path) as file:
+        file.write(b"old")
+    with pytest.raises(ValueError, match="stop"), replacing(path) as file:
+        file.write(b"new")
+        raise ValueError("stop")
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["cache.npz"]
+
+
+def test_what_a_killed_writer_has_left_is_deleted(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        begun(run, rows=1)
+    leftover = tmp_path / "naive" / ".manifest.json.1.tmp"
+    leftover.write_text("{")
+    with RunFolder(tmp_path) as run:
+        begun(run)
+    assert not leftover.exists()
 
 
 def test_atomic_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:

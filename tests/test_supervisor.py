@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from scdpo.sandbox.supervisor import Loop
+from scdpo.sandbox.processes.supervisor import Loop
 
 
 def test_a_descriptor_closed_in_the_same_round_is_not_heard_under_its_number() -> None:

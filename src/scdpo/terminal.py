@@ -1,34 +1,37 @@
-"""What a person at the terminal sees of a run under way, all of it on stderr."""
+"""What a user sees while a run is in progress, all on stderr."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import Progress as Bars
 from rich.text import Text
 
+from scdpo.progress import Progress
+
 LINE_SECONDS = 30.0
-"""Without a terminal, progress is a line at most this often."""
+"""Without a terminal, progress is printed as lines, at most this often."""
 _LABEL = 9
 
 
 class Terminal:
-    """Notes and progress bars; lines of text where stderr is no terminal. A context manager.
+    """Notes and progress bars; plain lines if stderr is not a terminal. A context manager.
 
-    `heading` is printed before the first of them, so that a run which fails before it begins to
-    work says only why.
+    `heading` is printed before the first note or bar, so that a run that fails before it starts
+    prints only the error.
     """
 
     def __init__(self, heading: Mapping[str, str] | None = None) -> None:
         self._heading = dict(heading or {})
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._bars: Progress | None = None
+        self._bars: Bars | None = None
         if self._console.is_terminal:
             columns = (TextColumn("{task.description:<19}"), BarColumn(28), _Count(), _Time())
-            self._bars = Progress(*columns, console=self._console, redirect_stdout=False)
+            self._bars = Bars(*columns, console=self._console, redirect_stdout=False)
 
     def __enter__(self) -> Self:
         if self._bars is not None:
@@ -39,18 +42,18 @@ class Terminal:
         self.settle()
 
     def settle(self) -> None:
-        """Leave the bars as they stand: what is printed next comes below them."""
+        """Stop the bars and leave them on the screen, so that later output appears below them."""
         if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()
             self._console.print()
 
     def note(self, label: str, text: str) -> None:
-        """One line, such as `sandbox   user+pid+ipc+net+seccomp`."""
+        """Print a line, such as `sandbox   user+pid+ipc+net+seccomp`."""
         self._head()
         self._line(label, text)
 
-    def progress(self, name: str) -> Callable[[int, int], None]:
-        """A bar from now on; call the result with what is done and all there is to do."""
+    def progress(self, name: str) -> Progress:
+        """Start a bar and return the function to call with the amounts done and in total."""
         self._head()
         if self._bars is None:
             return self._lines(name)
@@ -71,21 +74,21 @@ class Terminal:
         line = Text(f"{label:<{_LABEL}} ", style="dim")
         self._console.print(line.append(text, style="not dim"))
 
-    def _lines(self, name: str) -> Callable[[int, int], None]:
-        started = said = time.monotonic()
+    def _lines(self, name: str) -> Progress:
+        started = printed = time.monotonic()
 
         def report(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal printed
             now = time.monotonic()
-            if done >= total or now - said >= LINE_SECONDS:
-                said = now
+            if done >= total or now - printed >= LINE_SECONDS:
+                printed = now
                 self._console.print(f"{name}: {done} of {total} after {_clock(now - started)}")
 
         return report
 
 
 class _Count(ProgressColumn):
-    """Done and all, once that is known."""
+    """The amounts done and in total, once the total is known."""
 
     def render(self, task: Task) -> Text:
         total = "" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"
@@ -93,7 +96,7 @@ class _Count(ProgressColumn):
 
 
 class _Time(ProgressColumn):
-    """Time used, and the time that is left."""
+    """Elapsed and remaining time."""
 
     def render(self, task: Task) -> Text:
         used = task.finished_time if task.finished else task.elapsed

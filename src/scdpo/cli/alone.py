@@ -1,4 +1,4 @@
-"""The commands that need no run folder: the executor, the grader and what the machine offers."""
+"""Commands that need no run folder: exec, grade, doctor, version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scdpo import __version__
-from scdpo.cli.app import app
+from scdpo.cli.app import RESUME, app
 from scdpo.pipeline.tables import console
 from scdpo.terminal import Terminal
 
@@ -38,15 +38,14 @@ def exec_(
         int | None, typer.Option(help="Blocks at the same time.", show_default="one per core")
     ] = None,
 ) -> None:
-    """Run code in the sandbox, nothing else: rows with blocks in, with outputs and cuts out.
+    """Run code in the sandbox and nothing else: rows with blocks in, with outputs and cuts out.
 
-    A row is one session: `{"id": 1, "blocks": ["x = 6", "x * 7"]}`. With --out it can be stopped
-    and called again with the same settings, kept in OUT.manifest.json; it goes on after the last
-    row.
+    A row is one session: `{"id": 1, "blocks": ["x = 6", "x * 7"]}`. With --out, rerun the same
+    command to resume after the last row; the settings, kept in OUT.manifest.json, must not change.
     """
-    from scdpo.execute import execute
+    from scdpo.rowfiles import exec_rows
     from scdpo.sandbox import SandboxConfig
-    from scdpo.store import settings_from_options
+    from scdpo.validation import settings_from_options
 
     config = settings_from_options(
         SandboxConfig,
@@ -58,10 +57,10 @@ def exec_(
     )
     with Terminal() as terminal:
         try:
-            done = execute(file, out, config, terminal.progress if out else None)
+            done = exec_rows(file, out, config, terminal.progress if out else None)
         except KeyboardInterrupt:
             if out:
-                terminal.note("stopped", "rows written are kept; the same command goes on")
+                terminal.note("stopped", RESUME)
             raise
         terminal.settle()
         terminal.note("exec", done.text)
@@ -87,26 +86,28 @@ def grade(
         typer.Option(help="paper: judge as the code released with it.", show_default="none"),
     ] = None,
 ) -> None:
-    """Judge answers, nothing else: rows with a gold answer in, with verdicts out.
+    """Judge answers and nothing else: rows with a gold answer in, with verdicts out.
 
     A row has `answer` (a text, a number, or a list of which any one is right) and `solution` (a
-    text to find the answer in) or `prediction` (an answer as it stands, null for none; it goes
-    before a solution). It comes back with `verdict` (correct, wrong or undecided) and `reason`,
-    and with `found`, the answer of a solution. With --out it can be stopped and called again with
-    the same settings, kept in OUT.manifest.json. Under --compat paper nothing is undecided, and a
-    solution should be its last step alone, which is all that rule looks at.
+    text in which the answer is searched for) or `prediction` (an answer as it stands, null for
+    none; it takes precedence over a solution). `"several": true` says that the question asks for
+    several values, of which `answer` is one. The row is written with `verdict` (correct, wrong or
+    undecided) and `reason`, and with `found`, the answer of a solution. With --out, rerun the same
+    command to resume after the last row; the settings, kept in OUT.manifest.json, must not change.
+    Under --compat paper nothing is undecided, and a solution should be its last step alone, which
+    is all that the rule looks at.
     """
     from scdpo.grading import GradingConfig
-    from scdpo.marking import mark
-    from scdpo.store import settings_from_options
+    from scdpo.rowfiles import grade_rows
+    from scdpo.validation import settings_from_options
 
     config = settings_from_options(GradingConfig, workers=workers, deadline=deadline, compat=compat)
     with Terminal() as terminal:
         try:
-            done = mark(file, out, config, terminal.progress if out else None)
+            done = grade_rows(file, out, config, terminal.progress if out else None)
         except KeyboardInterrupt:
             if out:
-                terminal.note("stopped", "rows written are kept; the same command goes on")
+                terminal.note("stopped", RESUME)
             raise
         terminal.settle()
         terminal.note("grade", done.text)
@@ -118,7 +119,7 @@ def doctor(
 ) -> None:
     """Print what this machine offers: versions, devices, and the sandbox's levels, tried out.
 
-    Exit code 1 if the level that runs use by default is not to be had.
+    The exit code is 1 if the level that runs use by default is not available.
     """
     from scdpo.doctor import diagnose
 

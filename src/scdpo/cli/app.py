@@ -1,4 +1,4 @@
-"""The application that commands are added to, and what they share."""
+"""The application that the commands are added to, and what they share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Step-Controlled DPO: sample, branch, pair, train and measure (arXiv 2407.00782).\n\n"
-    "`scdpo run embedded` does all of it in about ten minutes, without a GPU.",
+    "`scdpo run embedded` does it all on two cores, without a GPU.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+RESUME = "everything done so far is kept; rerun the same command to resume"
+"""Message of a stopped command."""
 
 
 class Group(StrEnum):
@@ -35,16 +39,16 @@ class Group(StrEnum):
     dataset = "dataset"
 
 
-RunPath = Annotated[Path, typer.Argument(help="The run folder.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="A recipe file, or the name of one in the package; needed for a new run folder only.",
+        help="A recipe file, or a packaged recipe's name; needed only for a new run folder.",
     ),
 ]
 RedoOption = Annotated[
-    bool, typer.Option("--redo", help="Delete what this stage has made, and do it again.")
+    bool, typer.Option("--redo", help="Delete this stage's output and run it again.")
 ]
 MethodOption = Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")]
 
@@ -58,11 +62,10 @@ def opened(
     redo: str | None = None,
     several: bool = False,
 ) -> Iterator[tuple[Run, Terminal]]:
-    """The run in a folder, and the terminal it reports to; its own recipe is used unless another
-    is given.
+    """Open the run in a folder; yields it with the terminal that it reports to.
 
-    Commands that can be launched as several processes say so with `several`; only the first of
-    them writes and reports.
+    Without `recipe`, the run's own recipe is used. Commands that may be launched as several
+    processes set `several`; only the first process writes and reports.
     """
     from scdpo.pipeline.recipe import load_recipe
     from scdpo.pipeline.run import Run
@@ -70,14 +73,14 @@ def opened(
     from scdpo.training.processes import is_main_process, process_count
 
     if process_count() > 1 and not several:
-        raise InputError(
-            "launched as several processes, which is for `scdpo train` and `scdpo sft` alone"
-        )
+        raise InputError("only `scdpo train` and `scdpo sft` can be launched as several processes")
     first = is_main_process()
 
     own = path / "recipe.yaml"
     if recipe is None and not own.is_file():
-        raise InputError(f"{path}: no run there (it has no recipe.yaml); begin one with --recipe")
+        raise InputError(
+            f"{path}: not a run folder (it has no recipe.yaml); start one with --recipe"
+        )
     settings = load_recipe(own if recipe is None else recipe)
     heading = {
         "run": f"{path}",
@@ -87,18 +90,18 @@ def opened(
     with Terminal(heading if write and first else None) as terminal:
         watcher = terminal if first else Silent()
         try:
-            with Run(settings, path, watcher, write=write and first, redo=redo) as one:
-                yield one, terminal
+            with Run(settings, path, watcher, write=write and first, redo=redo) as run:
+                yield run, terminal
         except KeyboardInterrupt:
-            terminal.note("stopped", "what was done is kept; the same command goes on from here")
+            terminal.note("stopped", RESUME)
             raise
 
 
 def known_method(method: str) -> Method:
-    """The method of this name. Raises InputError."""
+    """The method with this name. Raises InputError for an unknown name."""
     from scdpo.pipeline.recipe import METHODS
 
     for known in METHODS:
         if method == known:
             return known
-    raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
+    raise InputError(f"unknown method {method!r}; known: {', '.join(METHODS)}")

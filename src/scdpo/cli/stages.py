@@ -1,4 +1,4 @@
-"""The commands that work on a run folder, one for each stage."""
+"""The commands that work on a run folder, mostly one per stage."""
 
 from __future__ import annotations
 
@@ -21,58 +21,71 @@ from scdpo.pipeline.tables import show, show_stages
 from scdpo.terminal import Terminal
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe file, or 'embedded' or 'smoke'.", show_default=False)
+        str, typer.Argument(help="A recipe file, 'embedded' or 'smoke'.", show_default=False)
     ],
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
     ] = None,
 ) -> None:
-    """Run all stages of a recipe and print the tables; called again, it goes on."""
+    """Run all stages of a recipe and print the tables. Rerun it to resume."""
     out = out or Path("runs") / Path(recipe).stem
-    with opened(out, recipe) as (one, terminal):
-        one.everything()
+    with opened(out, recipe) as (run, terminal):
+        run.everything()
         terminal.settle()
-        show(one)
+        show(run)
         terminal.note("report", f"{out / 'report.md'}")
         terminal.note("policies", f"{out / 'policies' / '*' / 'policy'}")
 
 
+@app.command("recipe")
+def recipe_(
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe file, or a packaged recipe's name.", show_default=False),
+    ],
+) -> None:
+    """Print a recipe with its preset filled in and every default written out."""
+    from scdpo.pipeline.recipe import dump_recipe, load_recipe
+
+    typer.echo(dump_recipe(load_recipe(recipe)), nl=False)
+
+
 @app.command()
-def sample(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
-    """Sample naive solutions of the training problems (stage 1)."""
-    with opened(run, recipe, redo="solutions" if redo else None) as (one, terminal):
-        one.sample()
+def sample(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+    """Sample naive solutions to the training problems (stage 1)."""
+    with opened(path, recipe, redo="solutions" if redo else None) as (run, terminal):
+        run.sample()
         terminal.settle()
-        show_stages(one, "solutions")
-        terminal.note("next", f"scdpo branch {run}")
+        show_stages(run, "solutions")
+        terminal.note("next", f"scdpo branch {path}")
 
 
 @app.command()
-def branch(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+def branch(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
     """Continue preferred solutions from their steps at a rising temperature (stage 2)."""
-    with opened(run, recipe, redo="branches" if redo else None) as (one, terminal):
-        one.branch()
+    with opened(path, recipe, redo="branches" if redo else None) as (run, terminal):
+        run.branch()
         terminal.settle()
-        show_stages(one, "branches")
-        terminal.note("next", f"scdpo pair {run}")
+        show_stages(run, "branches")
+        terminal.note("next", f"scdpo pair {path}")
 
 
 @app.command()
-def pair(run: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+def pair(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
     """Build naive, step-controlled and data-equal pairs from solutions and branches."""
-    with opened(run, recipe, redo="pairs" if redo else None) as (one, terminal):
-        one.pair()
+    with opened(path, recipe, redo="pairs" if redo else None) as (run, terminal):
+        run.pair()
         terminal.settle()
-        show_stages(one, "pairs")
-        terminal.note("next", f"scdpo train {run} --method scdpo")
+        show_stages(run, "pairs")
+        terminal.note("next", f"scdpo train {path} --method scdpo")
 
 
 @app.command()
 def train(
-    run: RunPath,
+    path: RunPath,
     method: MethodOption = "scdpo",
     recipe: RecipeOption = None,
     redo: RedoOption = False,
@@ -86,20 +99,20 @@ def train(
 
     name = known_method(method)
     redone = f"policies/{name}" if redo else None
-    with opened(run, recipe, redo=redone, several=True) as (one, terminal):
-        one.train(name)
+    with opened(path, recipe, redo=redone, several=True) as (run, terminal):
+        run.train(name)
         close_process_group()
         if not is_main_process():
             return
         terminal.settle()
-        show_stages(one, f"policies/{name}")
-        terminal.note("policy", f"{run / 'policies' / name / 'policy'}")
-        terminal.note("next", f"scdpo evaluate {run} --policy {name}")
+        show_stages(run, f"policies/{name}")
+        terminal.note("policy", f"{path / 'policies' / name / 'policy'}")
+        terminal.note("next", f"scdpo evaluate {path} --policy {name}")
 
 
 @app.command()
 def sft(
-    run: RunPath,
+    path: RunPath,
     out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
     recipe: RecipeOption = None,
 ) -> None:
@@ -109,8 +122,8 @@ def sft(
     """
     from scdpo.training.processes import close_process_group, is_main_process
 
-    with opened(run, recipe, several=True) as (one, terminal):
-        made = one.sft(out)
+    with opened(path, recipe, several=True) as (run, terminal):
+        made = run.sft(out)
         close_process_group()
         if not is_main_process():
             return
@@ -124,16 +137,19 @@ def sft(
 
 @app.command()
 def report(
-    run: RunPath,
+    path: RunPath,
     by: Annotated[
-        Group | None, typer.Option(help="Accuracy by this too.", show_default="level, if few")
+        Group | None,
+        typer.Option(help="Also break the accuracy down by this.", show_default="level, if few"),
     ] = None,
 ) -> None:
-    """Print the tables of a run, finished or not: stages, break-downs, accuracies."""
-    with opened(run, None, write=False) as (one, terminal):
-        if show(one, by.value if by else None):
+    """Print the tables of a run, finished or not: stages, breakdowns, accuracies."""
+    with opened(path, None, write=False) as (run, terminal):
+        if show(run, by.value if by else None):
             return
-        terminal.note("next", f"nothing is evaluated yet; scdpo evaluate {run} --policy sft")
+        terminal.note(
+            "next", f"no policy has been evaluated yet: scdpo evaluate {path} --policy sft"
+        )
 
 
 @app.command("import")
@@ -147,18 +163,18 @@ def import_(
         typer.Option(help="The recipe of a new run folder.", show_default="import"),
     ] = None,
 ) -> None:
-    """Import recorded solutions: execute them again, grade them, make rows of them."""
+    """Import recorded solutions: execute them again, grade them, and store them as rows."""
     new = not (out / "recipe.yaml").exists()
-    with opened(out, recipe or ("import" if new else None)) as (one, terminal):
-        manifest = one.import_solutions(file, layout, dataset)
+    with opened(out, recipe or ("import" if new else None)) as (run, terminal):
+        manifest = run.import_solutions(file, layout, dataset)
         terminal.settle()
-        show_stages(one, manifest.stage)
+        show_stages(run, manifest.stage)
         terminal.note("next", f"scdpo pair {out}")
 
 
 @app.command()
 def export(
-    run: RunPath,
+    path: RunPath,
     out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
     method: MethodOption = "scdpo",
 ) -> None:
@@ -167,8 +183,8 @@ def export(
     from scdpo.store import write_jsonl
 
     name = known_method(method)
-    with opened(run, None, write=False) as (one, terminal):
-        pairs = [pair for pair in one.pairs_of(name) if pair.split == "train"]
+    with opened(path, None, write=False) as (run, terminal):
+        pairs = [pair for pair in run.pairs_of(name) if pair.split == "train"]
         terminal.note("export", f"{write_jsonl(out, trl_rows(pairs))} pairs written to {out}")
 
 
@@ -179,7 +195,7 @@ def make_policy_(
     ],
     out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
 ) -> None:
-    """Make a small policy from nothing, as the embedded one was made."""
+    """Make a small policy from scratch, the way the embedded policy was made."""
     from scdpo.pipeline.make_policy import load_make_policy, make_policy
 
     config = load_make_policy(Path(recipe))

@@ -1,40 +1,38 @@
-"""Completions from a policy: in process, or scripted for tests and for replays."""
+"""Completions from a policy: in process, scripted, or from another package's engine."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scdpo.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from scdpo.engines.base import Completion, Engine, Request
-    from scdpo.engines.local import LocalEngine, LocalEngineConfig, open_engine
+    from scdpo.engines.base import Completion, EngineConfig, EngineProtocol, Request
+    from scdpo.engines.local import LocalEngine, LocalEngineConfig
+    from scdpo.engines.registry import EngineKind, engine_config, open_engine, register_engine
     from scdpo.engines.scripted import CodePoints, ScriptedEngine
 
-_HOMES = {
-    "Completion": "base",
-    "Engine": "base",
-    "Request": "base",
-    "LocalEngine": "local",
-    "LocalEngineConfig": "local",
-    "open_engine": "local",
-    "CodePoints": "scripted",
-    "ScriptedEngine": "scripted",
+_NAMES = {
+    "base": "Completion EngineConfig EngineProtocol Request",
+    "local": "LocalEngine LocalEngineConfig",
+    "registry": "EngineKind engine_config open_engine register_engine",
+    "scripted": "CodePoints ScriptedEngine",
 }
 
 __all__ = [
     "CodePoints",
     "Completion",
-    "Engine",
+    "EngineConfig",
+    "EngineKind",
+    "EngineProtocol",
     "LocalEngine",
     "LocalEngineConfig",
     "Request",
     "ScriptedEngine",
+    "engine_config",
     "open_engine",
+    "register_engine",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -1,101 +1,154 @@
-"""Greedy evaluation: one solution a question at temperature 0, graded."""
+"""Greedy evaluation: one graded solution per question, at temperature 0."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from scdpo.records import Evaluation, Problem, Verdict
-from scdpo.sampling.config import Limits, Schedule
-from scdpo.sampling.driver import Progress, drive
-from scdpo.sampling.rollout import Outcome, Task, rollout
-from scdpo.sampling.solutions import Workshop, grade_outcomes
-from scdpo.store import Stage
+from scdpo.engines import EngineProtocol
+from scdpo.evaluation.accuracy import Accuracy, summarise
+from scdpo.formats import Format
+from scdpo.grading import Grader
+from scdpo.progress import Progress, silent
+from scdpo.records import Evaluation, Problem, Record, Solution
+from scdpo.sampling import Attempt, Limits, Sampler, Schedule
+from scdpo.sampling.solutions import sampler_for
+from scdpo.sandbox import Sandbox
+from scdpo.validation import settings_from_keywords
+from scdpo.waiting import run
+
+GREEDY = Schedule(start=0, increment=0, cap=0)
 
 
 class EvaluateConfig(BaseModel):
-    """Limits of a greedy evaluation, and how many questions run side by side."""
+    """Settings of a greedy evaluation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limits: Limits = Limits(max_steps=24)
-    rows: int = Field(192, ge=1)
+    limits: Limits = Field(Limits(max_steps=24), description="Where a solution is cut.")
+    rows: int = Field(
+        192, ge=1, description="Questions answered side by side, each with a sandbox session."
+    )
+
+
+class EvaluationReport(Record):
+    """A policy's accuracy with a 95 % interval, and a row for every question."""
+
+    accuracy: Accuracy
+    rows: tuple[Evaluation, ...]
+
+
+async def evaluate_async(
+    problems: Sequence[Problem],
+    engine: EngineProtocol,
+    *,
+    sandbox: Sandbox | None = None,
+    format: Format | str = "blocks",
+    grader: Grader | None = None,
+    config: EvaluateConfig | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> EvaluationReport:
+    """`evaluate` for code that runs in an event loop."""
+    config = settings_from_keywords(EvaluateConfig, config, settings)
+    with sampler_for(engine, format, grader, sandbox) as sampler:
+        batches = evaluate_greedy(problems, sampler, config, progress=progress)
+        rows = [row async for batch in batches for row in batch]
+    return EvaluationReport(accuracy=summarise(rows), rows=tuple(rows))
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    engine: EngineProtocol,
+    *,
+    sandbox: Sandbox | None = None,
+    format: Format | str = "blocks",
+    grader: Grader | None = None,
+    config: EvaluateConfig | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> EvaluationReport:
+    """Answer every problem once at temperature 0, and grade the answers.
+
+    `engine` is the policy, `format` how it writes solutions, and `sandbox` runs the programs in
+    them. `settings` are fields of `EvaluateConfig`, which override those of `config`. To compare
+    two policies on the same questions, call `scdpo.evaluation.compare(a.rows, b.rows)`. Works
+    with and without a running event loop. Raises InputError, EngineError, SandboxError and
+    GradingError.
+    """
+    return run(
+        evaluate_async(
+            problems,
+            engine,
+            sandbox=sandbox,
+            format=format,
+            grader=grader,
+            config=config,
+            progress=progress,
+            **settings,
+        )
+    )
 
 
 async def evaluate_greedy(
     problems: Sequence[Problem],
+    sampler: Sampler,
     config: EvaluateConfig,
-    shop: Workshop,
-    stage: Stage,
-    progress: Progress | None = None,
-) -> dict[str, int | float]:
-    """Answer every problem greedily into `stage`; returns counts by verdict and finish.
+    *,
+    existing: Collection[str] = (),
+    progress: Progress = silent,
+) -> AsyncIterator[list[Evaluation]]:
+    """Yield the answers to all problems, `config.rows` at a time.
 
-    A stopped evaluation goes on at the first batch that is not whole. `progress` is called
-    with questions answered and all.
+    A batch whose problem ids are all in `existing` is skipped; any other is answered again as a
+    whole. `progress` receives the number of questions answered.
     """
-    report = progress or (lambda done, total: None)
-    have = stage.ids("problem_id")
+    encode, format = sampler.engine.encode, sampler.format
     for start in range(0, len(problems), config.rows):
         part = problems[start : start + config.rows]
-        if any(problem.id not in have for problem in part):
-            done = _so_far(report, start, len(problems))
-            stage.append_new(await _answer(part, config, shop, done), "problem_id")
-        else:
-            report(start + len(part), len(problems))
+        if any(problem.id not in existing for problem in part):
+            sampler.engine.clear()
+            attempts = []
+            for problem in part:
+                prompt = format.prompt(problem.question)
+                ids = encode(prompt, start=True)
+                attempts.append(Attempt(problem.id, problem, prompt, ids, number=0, seed=0))
+
+            def answered(done: int, total: int, before: int = start) -> None:
+                progress(before + done, len(problems))
+
+            solutions = await sampler.draw(attempts, GREEDY, config.limits, progress=answered)
+            yield [
+                _evaluation(problem, solution, format)
+                for problem, solution in zip(part, solutions, strict=True)
+            ]
+        progress(start + len(part), len(problems))
+
+
+def count_evaluations(rows: Iterable[Evaluation]) -> dict[str, int | float]:
+    """Counts of questions by verdict, and by the limit that cut their solution."""
     counts: dict[str, int | float] = {}
-    for row in stage.rows(Evaluation):
+    for row in rows:
         counts[row.verdict.name] = counts.get(row.verdict.name, 0) + 1
         if row.finish != "finished":
             counts[f"cut:{row.finish}"] = counts.get(f"cut:{row.finish}", 0) + 1
     return counts
 
 
-def _so_far(report: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: report(before + done, total)
-
-
-async def _answer(
-    problems: Sequence[Problem], config: EvaluateConfig, shop: Workshop, progress: Progress
-) -> list[Evaluation]:
-    shop.engine.clear()
-    schedule = Schedule(start=0, increment=0, cap=0)
-    rollouts = [
-        rollout(
-            Task(
-                prompt_ids=shop.engine.encode(shop.form.prompt(problem.question), start=True),
-                schedule=schedule,
-                seed=0,
-            ),
-            shop.form,
-            config.limits,
-            shop.engine.encode,
-        )
-        for problem in problems
-    ]
-    outcomes = await drive(rollouts, shop.engine, shop.sandbox, progress=progress)
-    graded = grade_outcomes(problems, outcomes, shop.form, shop.grader)
-    return [
-        _row(problem, outcome, answer, verdict, shop)
-        for problem, outcome, (answer, verdict) in zip(problems, outcomes, graded, strict=True)
-    ]
-
-
-def _row(
-    problem: Problem, outcome: Outcome, answer: str | None, verdict: Verdict, shop: Workshop
-) -> Evaluation:
+def _evaluation(problem: Problem, solution: Solution, format: Format) -> Evaluation:
     return Evaluation(
         problem_id=problem.id,
         dataset=problem.dataset,
-        policy=shop.engine.name,
+        policy=solution.policy,
         level=problem.level,
         subject=problem.subject,
         gold=problem.answer,
-        answer=answer,
-        verdict=verdict,
-        finish=outcome.finish,
-        n_steps=len(outcome.steps),
-        n_tokens=sum(len(step.token_ids) for step in outcome.steps),
-        text=shop.form.render(outcome.steps),
+        answer=solution.answer,
+        verdict=solution.verdict,
+        finish=solution.finish,
+        n_steps=len(solution.steps),
+        n_tokens=sum(len(step.token_ids) for step in solution.steps),
+        text=format.render(solution.steps),
     )

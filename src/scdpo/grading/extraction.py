@@ -1,15 +1,20 @@
 """The final answer of a solution's text.
 
-Three ways to state an answer are known: a LaTeX box (`\\boxed{…}`, `\\fbox{…}`, `\\boxed 5`),
-which precedes the others wherever it stands, an announcement ("The answer is …", "Answer: …",
-"答案是…"), and GSM8K's `#### …`. Of several of one kind the last one counts, since
-models correct themselves; but boxes with nothing between them than a comma or "and" are
-one answer, a list. A box that is cut off in the middle is no box.
+There are three ways to state an answer: a LaTeX box (`\\boxed{…}`, `\\fbox{…}`, `\\boxed 5`),
+which takes precedence wherever it is; an announcement ("The answer is …", "Answer: …",
+"答案是…"); and GSM8K's `#### …`. Of several of the same kind the last counts, since models correct
+themselves; but boxes with nothing but a comma or "and" between them are a single answer, a list.
+A box that is cut off does not count.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
+
+NO_ANSWER = "no answer"
+"""The reason of the verdict on a text that states no answer."""
 
 _BRACE_OR_BOX = re.compile(r"(?<!\\)\\+(?:boxed|fbox)(?![A-Za-z])\s*(\{)?|\\.|[{}]", re.DOTALL)
 _UNBRACED = re.compile(r"(?:\\[A-Za-z]+\{[^{}\s]*\}|[^\s${}\\])+")
@@ -46,7 +51,7 @@ _WRAPPED = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{([^{}]*)\}")
 _SENTENCES = re.compile(r"(?<=[.!?。])\$*\s+")
 _VERB = re.compile(r"\b(?:is|are|equals?|be)\b|(?<=[A-Za-z])'s\b|为|是|等于", re.IGNORECASE)
 _PREDICATE = re.compile(r"[ :]*([^.。]*(?:\.\d[^.。]*)*)")
-"""What stands behind the last verb of a sentence."""
+"""What follows the last verb of a sentence."""
 _QUALIFIED = re.compile(
     r"(?:\b(?:not|less|more|greater|fewer|least|most|than|over|under|about|negative|minus|between|from"
     r"|to|either|or|out of|in)|不|非|少于|多于|大于|小于|至少|至多|约)\W*$",
@@ -58,9 +63,10 @@ _SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
 def final_answer(text: str) -> str | None:
     """The final answer stated in `text`, or None when none is.
 
-    Precedence: "the final answer is" behind all boxes; the last complete non-empty box; the last
-    announcement or `####` line, whichever comes later. The answer is returned as written, without
-    the marker, math delimiters around an announced answer, and the full stop after it.
+    In order of precedence: "the final answer is" after all boxes; the last complete box that is
+    not empty; the last announcement or `####` line, whichever comes later. The answer is returned
+    as written, without the marker, the math delimiters around an announced answer, and the full
+    stop after it.
     """
     boxed = _boxed(text)
     if boxed:
@@ -71,11 +77,12 @@ def final_answer(text: str) -> str | None:
     return max(stated)[1] if stated else None
 
 
+@lru_cache(maxsize=8192)
 def stated(text: str) -> str:
-    """The answer stated in a text that is more than an answer; the text itself if it is none.
+    """The answer that a text states if it says more than its answer, or else the text itself.
 
-    A text with a box among other words, a `####` line or an announcement ("the answer is 5") is
-    a solution; `5 apples` and `\\boxed{5}` are answers.
+    A text with a box, a `####` line or an announcement ("the answer is 5") states an answer;
+    `5 apples` is one. Cached, since the same gold answers and answers come again.
     """
     if "boxed" in text or "fbox" in text or _ANNOUNCED.search(text) or "####" in text:
         return final_answer(text) or text
@@ -83,10 +90,10 @@ def stated(text: str) -> str:
 
 
 def mentions(text: str) -> list[str]:
-    """What a sentence says last: behind its last verb, or its only formula or number.
+    """The texts that a sentence may give as its answer.
 
-    A number that is part of a formula, or that words in front of it qualify (less than 20, 1 out
-    of 20), is none.
+    They are what follows its last verb, and its only formula or number. A number does not count
+    if it is part of a formula, or if words before it qualify it (less than 20, 1 out of 20).
     """
     text = _WRAPPED.sub(r" \1 ", _TRAILER.sub("", text)).replace("\\$", "$")
     formulas = list(dict.fromkeys(m.group(1).strip() for p in _DELIMITED for m in p.finditer(text)))
@@ -100,11 +107,11 @@ def mentions(text: str) -> list[str]:
         found += _alone(text)
     if len(sentences := _SENTENCES.split(text.strip())) > 1:
         found += _alone(sentences[-1])
-    return [one for one in dict.fromkeys(found) if one]
+    return [text for text in dict.fromkeys(found) if text]
 
 
 def _alone(text: str) -> list[str]:
-    """The number of a text, if it names but one and nothing is said of it."""
+    """The number of a text, if it has only one and no words qualify it."""
     numbers = list(_NUMBER.finditer(text))
     if len({match.group().strip() for match in numbers}) != 1:
         return []
@@ -116,60 +123,68 @@ def _alone(text: str) -> list[str]:
 
 
 def numbers_in(text: str) -> int:
-    """How many different numbers a sentence names."""
+    """The count of different numbers in a sentence."""
     return len({match.group().strip() for match in _NUMBER.finditer(text)})
 
 
 def _boxed(text: str) -> str | None:
-    """Content of the last complete box, or of the last list of boxes."""
-    boxes = [box for box in _boxes(text) if box[2]]
-    if not boxes:
+    """The content of the last complete box, or of the last list of boxes."""
+    found = boxes(text)
+    if not found:
         return None
-    answers = [boxes[-1][2]]
+    answers = [found[-1].content]
     joint = ", "
-    for (_, before, content), (after, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=False):
-        if _ALTERNATIVE.fullmatch(text, before, after):
+    for box, following in zip(found[-2::-1], found[:0:-1], strict=False):
+        if _ALTERNATIVE.fullmatch(text, box.end, following.start):
             joint = " or "
-        elif not _LIST_SEPARATOR.fullmatch(text, before, after):
+        elif not _LIST_SEPARATOR.fullmatch(text, box.end, following.start):
             break
-        answers.insert(0, content)
+        answers.insert(0, box.content)
     return joint.join(dict.fromkeys(answers))
 
 
-def _boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and content of all outermost complete boxes, in one pass over the braces."""
+class Box(NamedTuple):
+    """A box at `text[start:end]`, and its content without surrounding space."""
+
+    start: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    """All outermost boxes that are complete and not empty, found in one pass over the braces."""
     open_braces: list[tuple[int, int] | None] = []  # start of a box and of its content
-    boxes: list[tuple[int, int, str]] = []
+    complete: list[Box] = []
     for match in _BRACE_OR_BOX.finditer(text):
         token, at = match.group(), match.end()
-        found: tuple[int, int, str] | None = None
+        found: Box | None = None
         if token == "{":
             open_braces.append(None)
         elif token == "}":
             box = open_braces.pop() if open_braces else None
             if box is not None:
-                found = (box[0], at, text[box[1] : at - 1].strip())
+                found = Box(box[0], at, text[box[1] : at - 1].strip())
         elif match.group(1):
             open_braces.append((match.start(), at))
         elif token.lstrip("\\").startswith(("boxed", "fbox")):
             bare = _UNBRACED.match(text, at)
             if bare is not None:
-                found = (match.start(), bare.end(), bare.group().rstrip(".,;:"))
+                found = Box(match.start(), bare.end(), bare.group().rstrip(".,;:"))
         if found is not None:
-            while boxes and boxes[-1][0] > found[0]:  # boxes within this one
-                boxes.pop()
-            boxes.append(found)
-    return boxes
+            while complete and complete[-1].start > found.start:  # boxes within this one
+                complete.pop()
+            complete.append(found)
+    return [box for box in complete if box.content]
 
 
 def _announced(text: str) -> tuple[int, str] | None:
-    """Where the last announcement stands and what it announces."""
+    """The position of the last announcement, and what it announces."""
     for head in reversed(list(_ANNOUNCED.finditer(text))):
         tail = text[head.end() :].lstrip(" \t\r\n*:：")
         for delimiters in _DELIMITED:
             inside = delimiters.match(tail)
             if inside is not None:
-                # What follows the formula is kept when it is a sign or a unit, not a sentence.
+                # A sign or a unit after the formula is kept, a sentence is not.
                 rest = _SENTENCE_END.split(tail[inside.end() :], maxsplit=1)[0].strip(" *")
                 unit = rest if re.fullmatch(r"%|\\%|[\w\u4e00-\u9fff]{1,8}", rest) else ""
                 return head.start(), f"{inside.group(1).strip()} {unit}".strip()
@@ -180,6 +195,6 @@ def _announced(text: str) -> tuple[int, str] | None:
 
 
 def _after_hashes(text: str) -> tuple[int, str] | None:
-    """Where the last `####` line stands and what is on it; Markdown headings are left out."""
+    """The position of the last `####` line that is not a Markdown heading, and what is on it."""
     lines = [line for line in _HASHES.finditer(text) if not _HEADING.match(line.group(1))]
     return (lines[-1].start(), lines[-1].group(1).strip()) if lines else None

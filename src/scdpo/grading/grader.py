@@ -1,26 +1,24 @@
-"""Is an answer equal to a gold answer: correct, wrong or undecided."""
+"""The grader: whether an answer equals a gold answer, as correct, wrong or undecided."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from types import TracebackType
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from scdpo.grading.extraction import final_answer, stated
+from scdpo.grading.extraction import NO_ANSWER, final_answer, stated
 from scdpo.grading.paper import paper_answer, paper_equal
 from scdpo.grading.pool import WorkerPool
-from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
 from scdpo.grading.rules import Pending, decide
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 MAX_SYMBOLIC = 2_000
 """Longest answer that is parsed as mathematics, in characters."""
 MAX_DEPTH = 60
-"""Most nested brackets that are parsed; the parser's time grows faster than the depth."""
+"""Deepest nesting of brackets that is parsed; the parser's time grows faster than the depth."""
 MAX_REMEMBERED = 50_000
 """Symbolic verdicts kept for later attempts on the same problem."""
 
@@ -30,11 +28,13 @@ _PairKey = tuple[str, str]  # gold answer, answer
 class GradingConfig(BaseModel):
     """How answers are compared.
 
-    `workers`: processes for symbolic comparisons. `deadline`: seconds of CPU time that one
-    comparison may use before its process is killed and the verdict is `undecided`; CPU time, so
-    that a busy machine gives the same verdicts. `compat: paper` judges as the code released with
-    the paper does (see `grading.paper`), for comparison with published numbers: it knows no
-    `undecided`, and neither other setting matters.
+    Attributes:
+        workers: Number of processes for symbolic comparisons.
+        deadline: Seconds of CPU time that a comparison may use before its process is killed and
+            the verdict is `undecided`. CPU time, so that a busy machine gives the same verdicts.
+        compat: `paper` judges as the code released with arXiv 2407.00782 does (see
+            `grading.paper`), for comparison with published numbers. That rule leaves nothing
+            undecided and needs no workers, so the other settings have no effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,10 +45,10 @@ class GradingConfig(BaseModel):
 
 
 class Grader:
-    """Grades answers: exact rules in this process first, Math-Verify in worker processes after.
+    """Grades answers, by exact rules in this process and then by Math-Verify in worker processes.
 
-    A context manager; workers start when the first pair needs them and die with this process.
-    All methods may be called from several threads.
+    Use it as a context manager, or call `close`. The workers start when a pair first needs them
+    and end with this process. All methods may be called from several threads.
     """
 
     def __init__(self, config: GradingConfig | None = None):
@@ -72,48 +72,71 @@ class Grader:
         self._pool.close()
 
     def grade(self, gold: Sequence[str] | str, answer: str | None) -> Verdict:
-        """Compare an answer with the gold answers, of which any one makes it correct.
+        """Compare an answer with a gold answer, or with several of which any makes it correct.
 
-        No answer is `undecided`. Raises GradingError when the workers cannot start.
+        The verdict on None, or on an empty answer, is `undecided`. Raises GradingError when the
+        workers cannot start.
         """
         return self.grade_many([(gold, answer)])[0]
 
     async def grade_async(self, gold: Sequence[str] | str, answer: str | None) -> Verdict:
-        """`grade` for an event loop, which goes on while a worker computes."""
+        """`grade` for coroutines; the event loop keeps running while the answers are compared."""
         return (await self.grade_many_async([(gold, answer)]))[0]
 
     def answer_in(self, text: str) -> str | None:
-        """The final answer that a solution's text states; under `compat: paper`, give its last
-        step, which is all that rule looks at."""
+        """The final answer that a solution's text states, or None.
+
+        Under `compat: paper`, pass the solution's last step, since that rule looks at nothing
+        else.
+        """
         return paper_answer(text) if self.config.compat == "paper" else final_answer(text)
 
     async def grade_many_async(
         self, items: Sequence[tuple[Sequence[str] | str, str | None]]
     ) -> list[Verdict]:
-        """`grade_many` for an event loop."""
+        """`grade_many` for coroutines."""
         return await asyncio.to_thread(self.grade_many, items)
 
     def grade_many(self, items: Sequence[tuple[Sequence[str] | str, str | None]]) -> list[Verdict]:
-        """Verdicts on (gold answers, answer) items, in their order."""
+        """The verdicts on (gold answers, answer) items, in the order of the items."""
         if self.config.compat == "paper":
-            return [_as_the_paper(gold, answer) for gold, answer in items]
+            return [
+                CORRECT if any(paper_equal(gold, answer) for gold in _as_list(golds)) else WRONG
+                for golds, answer in items
+            ]
+        asked = [_pairs(golds, answer) for golds, answer in items]
         known: dict[_PairKey, Verdict | Pending] = {}
         waiting: dict[_PairKey, Pending] = {}
-        for gold, answer in items:
-            pairs = _pairs(gold, answer)
-            known.update((pair, self._without_worker(pair)) for pair in pairs if pair not in known)
-            if all(known[pair] != CORRECT for pair in pairs):
-                states = ((pair, known[pair]) for pair in pairs)
-                waiting.update((pair, one) for pair, one in states if isinstance(one, Pending))
-        found = self._pool.compare_many([(one.gold, one.answer) for one in waiting.values()])
-        compared = dict(zip(waiting, map(_settled, found), strict=True))
+        for pairs in asked:
+            for pair in pairs:
+                if pair not in known:
+                    known[pair] = self._without_worker(pair)
+            found = {pair: known[pair] for pair in pairs}
+            if CORRECT not in found.values():
+                waiting.update((p, x) for p, x in found.items() if isinstance(x, Pending))
+        known.update(self._compare(waiting))
+        return [
+            _verdict(answer, [known[pair] for pair in pairs])
+            for (_, answer), pairs in zip(items, asked, strict=True)
+        ]
+
+    def _compare(self, waiting: Mapping[_PairKey, Pending]) -> dict[_PairKey, Verdict]:
+        """The verdicts of the workers, remembered for later calls."""
+        if not waiting:
+            return {}
+        found = self._pool.compare_many([(pair.gold, pair.answer) for pair in waiting.values()])
+        # Math-Verify's "unequal" does not count (see `Pending`).
+        compared = {
+            pair: undecided("cannot read all of the answer") if verdict.wrong else verdict
+            for pair, verdict in zip(waiting, found, strict=True)
+        }
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.clear()
         self._remembered.update(compared)
-        return [_verdict(gold, answer, known | compared) for gold, answer in items]
+        return compared
 
     def _without_worker(self, pair: _PairKey) -> Verdict | Pending:
-        """What the rules or an earlier comparison say, or what a worker is to compare."""
+        """The verdict of the rules or of an earlier comparison, or the texts for a worker."""
         if (remembered := self._remembered.get(pair)) is not None:
             return remembered
         if max(map(_depth, pair)) > MAX_DEPTH:
@@ -125,7 +148,7 @@ class Grader:
 
 
 def _depth(text: str) -> int:
-    """Most brackets that are open at once."""
+    """The largest number of brackets that are open at once."""
     depth = deepest = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -133,41 +156,26 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _as_the_paper(gold: Sequence[str] | str, answer: str | None) -> Verdict:
-    golds = [gold] if isinstance(gold, str) else gold
-    return CORRECT if any(paper_equal(one, answer) for one in golds) else WRONG
+def _as_list(golds: Sequence[str] | str) -> Sequence[str]:
+    return [golds] if isinstance(golds, str) else golds
 
 
-def _settled(found: Verdict) -> Verdict:
-    """What a symbolic comparison's verdict is worth (see `Pending`)."""
-    return undecided("cannot read all of the answer") if found == WRONG else found
-
-
-def _verdict(
-    gold: Sequence[str] | str,
-    answer: str | None,
-    known: Mapping[_PairKey, Verdict | Pending],
-) -> Verdict:
-    """The verdict over all gold answers: one equality is enough, one doubt leaves it open."""
+def _verdict(answer: str | None, found: Sequence[Verdict | Pending]) -> Verdict:
+    """The verdict over all gold answers: a single equality makes it correct, and without one a
+    single doubt leaves it undecided."""
     if answer is None or not answer.strip():
-        return undecided("no answer")
-    pairs = _pairs(gold, answer)
-    if not pairs:
+        return undecided(NO_ANSWER)
+    if not found:
         return undecided("no gold answer")
-    verdicts = [one for one in map(known.__getitem__, pairs) if isinstance(one, Verdict)]
-    if CORRECT in verdicts:
+    if CORRECT in found:
         return CORRECT
-    return next((one for one in verdicts if one.name == "undecided"), WRONG)
+    doubts = (verdict for verdict in found if isinstance(verdict, Verdict) and verdict.undecided)
+    return next(doubts, WRONG)
 
 
-def _pairs(gold: Sequence[str] | str, answer: str | None) -> list[_PairKey]:
+def _pairs(golds: Sequence[str] | str, answer: str | None) -> list[_PairKey]:
+    """The gold answers, each with the answer, as the texts that are compared."""
     if answer is None or not answer.strip():
         return []
-    golds = [gold] if isinstance(gold, str) else gold
-    answer = _stated(answer)
-    return [(_stated(one), answer) for one in golds if one.strip()]
-
-
-@lru_cache(maxsize=8192)
-def _stated(text: str) -> str:
-    return stated(text)
+    answer = stated(answer)
+    return [(stated(gold), answer) for gold in _as_list(golds) if gold.strip()]

@@ -1,13 +1,16 @@
 """The answer rule of the code released with the SCDPO paper, so that numbers can be compared.
 
 Paper: "Step-Controlled DPO", arXiv 2407.00782; its code is GitHub `mathllm/Step-Controlled_DPO`.
-There one function judges all data sets, in sampling and in evaluation: it takes the box out of
-the solution's last block, cleans both answers by string replacements, and calls them equal when
-the strings are, when their comma-separated parts are the same set, or when both are arithmetic
+There a single function judges all data sets, in sampling and in evaluation. It takes the box out
+of the solution's last block, cleans both answers by string replacements, and calls them equal if
+the strings are equal, if their comma-separated parts are the same set, or if both are arithmetic
 and round to the same two decimals. It parses with latex2sympy2 1.9.1 and runs Python's `eval` on
-what that prints. This module restates what comes out, as arithmetic on a small grammar; nothing
-is evaluated as code. (The recorded MathCoder solutions were judged by an older rule of
-the same group, which removes more units and gives roots a value: `mathllm/MathCoder`.)
+the output. This module computes the same results with a small grammar and evaluates no code. (The
+recorded MathCoder solutions were judged by an older rule of the same group, which removes more
+units and computes roots: `mathllm/MathCoder`.)
+
+The rule is kept apart from ours on purpose: its boxes and its arithmetic keep the quirks of the
+released code, and no change of ours may reach it.
 
 Differences from our own rule (`final_answer` and `Grader`), each with an example in
 docs/grading.md: the first boxed number counts, a solution without a box is an answer as a whole,
@@ -15,11 +18,11 @@ only what follows the last `=` is compared, percent signs are dropped, mixed num
 roots and constants have no value, whole numbers never equal quotients, no algebra, and there is
 no `undecided`.
 
-Left out, since no gold answer of the paper's data sets needs it: binomials and `\\over`;
-relations between numbers, which the original compares as 0 and 1; the square root that a literal
-exponent 0.5 stands for; and quotients by a decimal, some of which the original computes wrongly
-(`-12/0.5` is -6 there). The exception that accepts any number in the box on the simuleq set is
-in `sampling.judging`.
+Left out, since no gold answer of the paper's data sets needs them, are binomials and `\\over`;
+relations between numbers, which the original compares as 0 and 1; the square root for a literal
+exponent 0.5; and quotients by a decimal, some of which the original computes wrongly (`-12/0.5`
+is -6 there). `grading.judging` has the exception for the simuleq set, which accepts any number in
+the box.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ MAX_LENGTH = 1_000
 """Longest text read as arithmetic, in characters; longer texts are compared as strings."""
 MAX_DEPTH = 40
 MAX_BITS = 10_000
-"""Most bits of a number on the way; Python refuses to print integers of 4,300 digits."""
+"""Most bits of an intermediate number; Python refuses to print integers of 4,300 digits."""
 DECIMALS = 2
 
 _BOX = re.compile(r"oxed\{", re.IGNORECASE)
@@ -54,12 +57,12 @@ _CLOSERS = {"(": ")", "{": "}", "[": "]", "\\{": "\\}"}
 _TIMES = ("*", "\\cdot", "\\times")
 _OVER = ("/", ":", "\\div")
 _ENDS = ("", ".", "&", "_", *_CLOSERS.values())
-"""What may stand behind a number: the original's grammar stops there and ignores the rest."""
+"""What may follow a number: the original's grammar stops there and ignores the rest."""
 
 _Value = int | float
-"""A whole number as long as nothing was divided, a float from then on, even if it is whole.
+"""An int until something is divided, and a float from then on, even where its value is whole.
 
-Python prints the first as `3` and the second as `3.0`, and the original compares what it prints.
+Python prints the first as `3` and the second as `3.0`, and the original compares the output.
 """
 
 
@@ -67,10 +70,10 @@ def paper_answer(text: str) -> str | None:
     """The answer that the code released with arXiv 2407.00782 reads off a solution's last step.
 
     From the first box to the last brace of the text, or to the first brace where none is opened
-    before it: of several boxes `\\boxed{5}, \\boxed{6}` the first is the answer, while
-    `\\boxed{x^{2}}, \\boxed{6}` gives `x^{2}}, \\boxed{6`, of which `paper_equal` reads a number
-    in front and no more. Without a box, or when it is never closed, the whole text is the answer.
-    None when nothing is left. `final_answer`, our rule, takes the last complete box.
+    before it: of the boxes `\\boxed{5}, \\boxed{6}` the first is the answer, while
+    `\\boxed{x^{2}}, \\boxed{6}` gives `x^{2}}, \\boxed{6`, of which `paper_equal` reads only a
+    number at the front. Without a box, or if it is never closed, the whole text is the answer.
+    None if nothing is left. Our rule, `final_answer`, takes the last complete box.
     """
     text = text.replace("{}", "")
     box, end = _BOX.search(text), text.rfind("}")
@@ -84,9 +87,9 @@ def paper_answer(text: str) -> str | None:
 def paper_equal(gold: str, answer: str | None) -> bool:
     """Whether the code released with arXiv 2407.00782 counts `answer` as correct.
 
-    `answer` is what `paper_answer` returned; None is wrong. `gold` may be as the data set has it:
-    the authors' files had fractions braced (`\\frac65`) and units in `\\text{ …}` cut off, which
-    is done here to the gold answer and, as there, not to the model's.
+    `answer` is what `paper_answer` returned; None is wrong. `gold` may be as in the data set: the
+    authors' files have braces added to fractions (`\\frac65`) and units in `\\text{ …}` cut off,
+    which is done here to the gold answer and, as there, not to the model's.
     """
     gold = _clean(paper_answer(gold.split("\\text{ ")[0] or gold) or "", brace=True)
     answer = _clean(answer or "")
@@ -121,7 +124,7 @@ def _braced(fraction: re.Match[str]) -> str:
 
 
 def _rounded_tuple(text: str) -> str:
-    """`(a,b,…)` with every item rounded; anything else, or with an item of no value, as it is."""
+    """`(a,b,…)` with every item rounded; unchanged if it is no tuple or an item has no value."""
     items = text[1:-1].split(",")
     if not (text.startswith("(") and text.endswith(")")) or len(items) < 2:
         return text
@@ -136,7 +139,7 @@ def _rounded_tuple(text: str) -> str:
 
 
 def _rounded(text: str) -> str | None:
-    """What the released code prints for the value of `text` at two decimals; None without one."""
+    """The value of `text` at two decimals, as the released code prints it; None without a value."""
     if len(text) > MAX_LENGTH:
         return None
     try:
@@ -150,7 +153,7 @@ class _NoValueError(ValueError):
 
 
 class _Arithmetic:
-    """Recursive descent over one text, read only as far as its first complete expression."""
+    """Recursive descent over a text, which is read as far as its first complete expression."""
 
     def __init__(self, text: str):
         self.text = text
@@ -171,7 +174,7 @@ class _Arithmetic:
         return match.group(match.lastgroup or "end")
 
     def take(self, expected: str = "") -> str:
-        """The next token, which must be `expected` if that is given, and go past it."""
+        """Consume and return the next token, which must be `expected` if that is given."""
         match = _TOKEN.match(self.text, self.at)
         token = "" if match is None else match.group(match.lastgroup or "end")
         if match is None or not token or (expected and token != expected):

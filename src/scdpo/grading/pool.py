@@ -1,4 +1,4 @@
-"""Worker processes for symbolic comparisons, killed at their deadline and replaced."""
+"""Worker processes for symbolic comparisons, which are killed at their deadline and replaced."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pydantic import ValidationError
 
 import scdpo
 from scdpo.errors import GradingError
-from scdpo.records import Verdict
+from scdpo.records import Verdict, undecided
 
 CRASHED = "the comparison crashed"
 ATTEMPTS = 2
-"""A worker may have been killed for a reason that is not the pair's, such as scarce memory."""
+"""Tries per pair: a worker may have been killed for another reason, such as scarce memory."""
 STARTUP_SECONDS = 180.0
 BACKSTOP = 10.0
 """A worker that got no CPU time is killed after this many deadlines of wall-clock time."""
 
 
 class _Worker:
-    """One process and its pipes; asked one thing at a time."""
+    """A process and its pipes; it serves one request at a time."""
 
     def __init__(self, deadline: float):
         self.wall_limit = BACKSTOP * deadline
-        # Hash order must be fixed, or sympy walks sets in another order in each worker.
+        # A fixed hash seed, as sympy would otherwise walk sets in a different order in each worker.
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "PYTHONHASHSEED": "0",
@@ -57,7 +57,7 @@ class _Worker:
             raise GradingError(f"a grading worker could not start: {error}") from error
         self.buffer = b""
         if self._line(STARTUP_SECONDS) != b"ready":
-            reason = self._last_words()
+            reason = self._last_error_line()
             self.kill()
             raise GradingError(f"a grading worker could not start: {reason}")
 
@@ -72,12 +72,12 @@ class _Worker:
             self.process.stdin.write(line.encode())
             self.process.stdin.flush()
         except OSError:
-            return self._obituary()
+            return self._failure()
         reply = self._line(self.wall_limit)
         try:
             return Verdict.model_validate_json(reply)
         except ValidationError:
-            return self._obituary()
+            return self._failure()
 
     def kill(self) -> None:
         self.process.kill()
@@ -90,7 +90,7 @@ class _Worker:
                     continue
 
     def _line(self, seconds: float) -> bytes:
-        """The next line without its end; empty when the worker died or took too long."""
+        """The next line without its line break; empty when the worker died or took too long."""
         assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
         poll = select.poll()
@@ -107,24 +107,24 @@ class _Worker:
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line
 
-    def _obituary(self) -> Verdict:
-        """Why there was no reply, as a verdict. Kills what still lives."""
+    def _failure(self) -> Verdict:
+        """The reason for a missing reply, as a verdict. Kills the process if it is still alive."""
         try:
             code = self.process.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             code = -signal.SIGPROF
         reason = "deadline" if code == -signal.SIGPROF else f"{CRASHED} ({code})"
-        return Verdict(name="undecided", reason=reason)
+        return undecided(reason)
 
-    def _last_words(self) -> str:
+    def _last_error_line(self) -> str:
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {self.process.poll()}"
 
 
 class WorkerPool:
-    """Up to `workers` processes, started when first needed and safe to use from threads."""
+    """Up to `workers` processes, started when they are first needed; safe to use from threads."""
 
     def __init__(self, workers: int, deadline: float):
         self.workers = workers
@@ -136,11 +136,11 @@ class WorkerPool:
         self.closed = False
 
     def compare(self, gold: str, answer: str) -> Verdict:
-        """Verdict of one symbolic comparison. Raises GradingError when no worker can start."""
+        """The verdict of one symbolic comparison. Raises GradingError when no worker can start."""
         worker = self.slots.get()
         try:
             if self.closed or os.getpid() != self.owner:
-                raise GradingError("the grader was closed, or belongs to the parent process")
+                raise GradingError("the grader is closed, or belongs to the parent process")
             verdict: Verdict | None = None
             for _ in range(ATTEMPTS):
                 if worker is not None and not worker.alive():
@@ -157,14 +157,14 @@ class WorkerPool:
             self.slots.put(worker)
 
     def compare_many(self, pairs: list[tuple[str, str]]) -> list[Verdict]:
-        """Verdicts in the order of `pairs`, computed by all workers."""
+        """The verdicts in the order of `pairs`, computed by all workers."""
         if len(pairs) <= 1 or self.workers == 1:
             return [self.compare(gold, answer) for gold, answer in pairs]
         with ThreadPoolExecutor(self.workers) as threads:
             return list(threads.map(lambda pair: self.compare(*pair), pairs))
 
     def close(self) -> None:
-        """Kill all workers, after the comparisons under way; closing twice does nothing."""
+        """Kill all workers once the comparisons under way are done; closing twice does nothing."""
         if self.closed:
             return
         held = [self.slots.get() for _ in range(self.workers)]

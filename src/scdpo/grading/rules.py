@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from scdpo.grading.comparing import words
 from scdpo.grading.comparing.leaves import LEAVES
@@ -12,18 +11,19 @@ from scdpo.grading.comparing.matching import NAMES, compare
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
 from scdpo.grading.extraction import mentions, numbers_in
-from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
+from scdpo.grading.quantities.equality import equal_numbers
+from scdpo.grading.quantities.rationals import decimal
 from scdpo.grading.reading.conditions import unconditional
-from scdpo.grading.reading.parts import Part
 from scdpo.grading.reading.structure import read
-from scdpo.grading.text.canonical import canonical, split
+from scdpo.grading.text.brackets import split
+from scdpo.grading.text.canonical import canonical
 from scdpo.grading.text.normalise import clean
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 MAX_STRUCTURED = 1_500
 """Longest answer that is taken apart, in characters."""
 MAX_CONDITIONED = 200
-"""Longest answer whose end may be a condition; in a longer text, for and where are anywhere."""
+"""Longest answer whose end may be a condition: longer texts use "for" and "where" anywhere."""
 CONDITIONS = "the conditions differ"
 SENTENCE = undecided("the answer is a sentence")
 _APPROXIMATELY = re.compile("≈")
@@ -34,10 +34,10 @@ _UNREADABLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Two texts for the symbolic comparison.
+    """Two texts that only the symbolic comparison can decide.
 
-    Only its "equal" counts: Math-Verify reads what it can, so that its "unequal" may be about a
-    part of the answer.
+    Only its "equal" counts: Math-Verify compares the part of an answer that it can parse, so its
+    "unequal" may be about that part alone.
     """
 
     gold: str
@@ -46,6 +46,9 @@ class Pending:
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
+    ours, theirs = decimal(gold), decimal(answer)
+    if ours is not None and theirs is not None:
+        return equal_numbers(ours, theirs)  # the rules below would say the same, more slowly
     first, second = clean(gold), clean(answer)
     if first and first == second:
         return CORRECT
@@ -53,11 +56,15 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
         if words.has_words(answer):
             return _sentence(gold, answer, None)
         return Pending(gold, answer)
-    verdict = same_numbers(gold, answer) or _choice_content(first, second)
-    if verdict is not None:
-        return verdict
+    decided: Verdict | Pending | None = same_numbers(gold, answer)
+    if decided is None:
+        decided = _choice_content(first, second)
+    if decided is not None:
+        return decided
     prose = words.has_words(canonical(answer))
-    verdict = _approximate(gold, answer) or _structured(gold, answer)
+    verdict = _approximate(gold, answer)
+    if verdict is None:
+        verdict = _structured(gold, answer)
     if verdict == CORRECT:
         return undecided(CONDITIONS) if _conditions_differ(gold, answer) else verdict
     if verdict is not None and verdict.reason == NAMES:
@@ -70,28 +77,28 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
 
 
 def _conditions_differ(gold: str, answer: str) -> bool:
-    """Whether two answers say after their value where it holds, and not the same: 5 at x = 2."""
-    behind = [
+    """Whether both answers end in a condition, such as `5 at x = 2`, and the conditions differ."""
+    conditions = [
         unconditional(canonical(text))[1] if len(text) < MAX_CONDITIONED else ""
         for text in (gold, answer)
     ]
-    return all(behind) and decide(behind[0], behind[1]) == WRONG
+    return all(conditions) and decide(conditions[0], conditions[1]) == WRONG
 
 
 def _choice_content(gold: str, answer: str) -> Verdict | Pending | None:
-    """`(C) 12` for a gold 12, and the other way round."""
+    """`(C) 12` for a gold answer 12, and 12 for `(C) 12`."""
     ours, theirs = words.content(gold), words.content(answer)
     if (ours is None) == (theirs is None):
         return None
     if words.content(ours or theirs or "") is not None:
-        return None  # letter upon letter
+        return None  # a letter after a letter
     found = decide(ours or gold, theirs or answer)
     return found if found == CORRECT else None
 
 
 def _structured(gold: str, answer: str) -> Verdict | None:
     try:
-        return compare(structure(gold), structure(answer), limited(LEAVES))
+        return compare(read(gold), read(answer), limited(LEAVES))
     except RecursionError:
         return undecided("nested too deeply")
     except TooManyError:
@@ -99,14 +106,14 @@ def _structured(gold: str, answer: str) -> Verdict | None:
 
 
 def _doubted(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pending:
-    """What becomes of an inequality, or of no verdict, in view of what could not be read.
+    """The final verdict where the comparison said "wrong" or nothing.
 
     A misreading must not make a right answer wrong: where words, dots or declared parameters
     remain that the comparison did not understand, the pair is undecided.
     """
     texts = [canonical(gold), canonical(answer)]
     if all(map(words.only_words, (gold, answer))):
-        return verdict or undecided("cannot compare the words")
+        return undecided("cannot compare the words") if verdict is None else verdict
     if any(map(_UNREADABLE.search, texts)):
         return Pending(gold, answer)
     if any(map(words.has_words, texts)):
@@ -117,29 +124,23 @@ def _doubted(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pendi
 
 
 def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pending:
-    """A sentence: right if what it names last is; wrong only if it names one number alone."""
+    """A sentence is correct if what it names last is, and wrong only if it names one number."""
     if verdict == WRONG and words.only_words(gold) and words.only_words(answer):
         return verdict
-    if verdict is not None and verdict.name == "undecided" and words.only_words(answer):
+    if verdict is not None and verdict.undecided and words.only_words(answer):
         return verdict
-    told, behind = unconditional(canonical(answer))
+    statement, condition = unconditional(canonical(answer))
     named = mentions(answer)
-    if behind and len(answer) < MAX_CONDITIONED:
-        named += mentions(told)
-    found = [decide(gold, one) for one in named if len(one) < len(answer)]
+    if condition and len(answer) < MAX_CONDITIONED:
+        named += mentions(statement)
+    found = [decide(gold, text) for text in named if len(text) < len(answer)]
     if CORRECT in found:
         return undecided(CONDITIONS) if _conditions_differ(gold, answer) else CORRECT
-    unequal = bool(found) and all(one == WRONG for one in found)
+    unequal = bool(found) and all(state == WRONG for state in found)
     if unequal and numbers_in(answer) == 1 and value(gold) is not None:
         return WRONG
-    pending = [one for one in found if isinstance(one, Pending)]
+    pending = [state for state in found if isinstance(state, Pending)]
     return Pending(pending[0].gold, pending[0].answer) if pending else SENTENCE
-
-
-@lru_cache(maxsize=8192)
-def structure(text: str) -> Part:
-    """The parts of an answer, kept for the other attempts on the same problem."""
-    return read(text)
 
 
 def _approximate(gold: str, answer: str) -> Verdict | None:
@@ -155,7 +156,7 @@ def _approximate(gold: str, answer: str) -> Verdict | None:
     ]
     if CORRECT in found:
         return CORRECT
-    doubts = [one for one in found if isinstance(one, Verdict) and one.name == "undecided"]
-    if doubts or any(isinstance(one, Pending) for one in found):
+    doubts = [state for state in found if isinstance(state, Verdict) and state.undecided]
+    if doubts or any(isinstance(state, Pending) for state in found):
         return doubts[0] if doubts else None
     return WRONG if found else None

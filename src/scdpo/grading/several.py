@@ -2,8 +2,8 @@ r"""Answers to questions that ask for several values, where the gold answer is o
 
 Simuleq asks "How many novelists are there? How many poets?" and gives 15. A solution that ends in
 `\boxed{15}` novelists and `\boxed{9}` poets, in `(15, 9)` or in `x = 15, y = 9` is right; one that
-ends in 9 alone may be right as well. `last_statement` finds the values, the grader compares each
-with the gold answer, and `verdict_on_statement` says what that makes of the solution.
+ends in 9 alone may be right as well. `stated_values` finds the values, the grader compares each
+with the gold answer, and `verdict_on_values` combines the verdicts.
 """
 
 from __future__ import annotations
@@ -12,26 +12,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scdpo.grading.extraction import final_answer
-from scdpo.records import Verdict
+from scdpo.grading.extraction import NO_ANSWER, boxes, final_answer, stated
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
-CORRECT = Verdict(name="correct")
-WRONG = Verdict(name="wrong")
 ASKED = 2
-"""Values that a question of this kind asks for; no solution is right by listing many."""
+"""Values that such a question asks for; a solution must not be right by listing many."""
 MOST_BETWEEN = 200
-"""Characters that may stand between two boxes of one statement; boxes farther apart belong to
-different steps of the reasoning."""
-MOST_SEARCHED = 20_000
-"""Characters of a text's end in which boxes are looked for."""
+"""Most characters between two boxes of the same answer; boxes farther apart belong to different
+steps of the reasoning."""
+MOST_SEARCHED_FOR_BOXES = 20_000
+"""Characters at the end of a text in which boxes are searched for."""
 MOST_CANDIDATES = 40
-"""Values and numbers of one statement that are compared; what has more is undecided."""
+"""Most values and numbers of a solution that are compared; with more it is undecided."""
 ONLY_ONE = "it may be another of the values asked for"
 TOO_MANY = "it states more values than are asked for"
 AMONG_NUMBERS = "the gold answer is among its numbers"
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _SEPARATOR = re.compile(
     r"(?<!\d),|,(?!\d{3}(?!\d))|[;、，；&]|\\\\|\\q?quad\b|(?<![A-Za-z])and(?![A-Za-z])|和"
@@ -46,16 +42,16 @@ _NOTHING = re.compile(r"[\s$.:]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
-    """What a solution states in its end: different values, and the numbers that are written in
-    them, each in its order."""
+class StatedValues:
+    """The values that a solution states at its end, and the numbers in them, without repetitions
+    and in the order of the text."""
 
     values: tuple[str, ...]
     numbers: tuple[str, ...]
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """Everything that is to be compared with the gold answer; none where it is too much."""
+        """Everything that is compared with the gold answer; empty where it is too much."""
         found = tuple(dict.fromkeys((*self.values, *self.numbers)))
         return found if len(found) <= MOST_CANDIDATES else ()
 
@@ -65,74 +61,56 @@ class Statement:
         return ", ".join(self.values) or None
 
 
-def last_statement(text: str) -> Statement:
-    """The values in which a solution's text ends.
+def stated_values(text: str, *, is_answer: bool = False) -> StatedValues:
+    """The values in which a solution's text ends, or those of an answer as it stands.
 
-    They stand in the last boxes that are close to each other, or in the answer that
-    `final_answer` finds where there is no box; lists, sets, tuples and assignments are taken
-    apart, names and words around a number are left out.
+    They are in the last boxes that are close to each other. Without a box they are in the answer
+    that `final_answer` finds, or in the whole text with `is_answer`. Lists, sets, tuples and
+    assignments are taken apart; names and words around a number are left out.
     """
     contents = _last_boxes(text)
     if not contents:
-        answer = final_answer(text)
+        answer = stated(text) if is_answer else final_answer(text)
         contents = [] if answer is None else [answer]
     values = dict.fromkeys(value for content in contents for value in _values(content))
     numbers = dict.fromkeys(n for content in contents for n in _NUMBER.findall(content))
-    return Statement(tuple(values), tuple(numbers))
+    return StatedValues(tuple(values), tuple(numbers))
 
 
-def verdict_on_statement(stated: Statement, verdicts: Mapping[str, Verdict]) -> Verdict:
-    """What a solution is worth, given the verdict on each of its candidates.
+def verdict_on_values(found: StatedValues, verdicts: Mapping[str, Verdict]) -> Verdict:
+    """The verdict on a solution, given the verdict on each of its candidates.
 
     Correct if one of the last two values equals the gold answer. Wrong only if there are at
-    least two values, none of them equals it, and it is not even among the numbers that are
-    written there: a single other value may be the other one that was asked for.
+    least two values, none of them equals it, and neither does a number within them: a single
+    other value may be the other value that the question asks for.
     """
-    if not stated.values:
-        return _undecided("no answer")
-    if not stated.candidates:
-        return _undecided(TOO_MANY)
-    found = [verdicts[value] for value in stated.values]
-    if CORRECT in found[-ASKED:]:
+    if not found.values:
+        return undecided(NO_ANSWER)
+    if not found.candidates:
+        return undecided(TOO_MANY)
+    given = [verdicts[value] for value in found.values]
+    if CORRECT in given[-ASKED:]:
         return CORRECT
-    if CORRECT in found:
-        return _undecided(TOO_MANY)
-    if any(verdicts[number] == CORRECT for number in stated.numbers):
-        return _undecided(AMONG_NUMBERS)
-    doubt = next((verdict for verdict in found if verdict.name == "undecided"), None)
+    if CORRECT in given:
+        return undecided(TOO_MANY)
+    if any(verdicts[number].correct for number in found.numbers):
+        return undecided(AMONG_NUMBERS)
+    doubt = next((verdict for verdict in given if verdict.undecided), None)
     if doubt is not None:
         return doubt
-    return WRONG if len(found) >= ASKED else _undecided(ONLY_ONE)
-
-
-def _undecided(reason: str) -> Verdict:
-    return Verdict(name="undecided", reason=reason)
+    return WRONG if len(given) >= ASKED else undecided(ONLY_ONE)
 
 
 def _last_boxes(text: str) -> list[str]:
-    """The contents of the last whole boxes of which each is close to the one before."""
+    """The contents of the last boxes, as long as each is close to the one before it."""
     found: list[str] = []
     start = None
-    text = text[-MOST_SEARCHED:]
-    for box in list(_BOX.finditer(text))[: -MOST_CANDIDATES - 2 : -1]:
-        end = _closing(text, box.end())
-        if end is None or not text[box.end() : end].strip():
-            continue
-        if start is not None and start - end > MOST_BETWEEN:
+    for box in boxes(text[-MOST_SEARCHED_FOR_BOXES:])[: -MOST_CANDIDATES - 2 : -1]:
+        if start is not None and start - box.end >= MOST_BETWEEN:
             break
-        start = box.start()
-        found.append(text[box.end() : end])
+        start = box.start
+        found.append(box.content)
     return found[::-1]
-
-
-def _closing(text: str, at: int) -> int | None:
-    """Where the brace stands that closes the one before `at`; escaped ones do not count."""
-    depth = 1
-    for token in _BRACE.finditer(text, at):
-        depth += (token.group() == "{") - (token.group() == "}")
-        if depth == 0:
-            return token.start()
-    return None
 
 
 def _values(content: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Symbolic equality with Math-Verify. Runs inside a worker process only: it may never return."""
+"""Symbolic equality with Math-Verify. It may never return, so only worker processes run it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from scdpo.grading.quantities.equality import ROUNDED, rounds_to
 from scdpo.grading.quantities.quantity import quantity
 from scdpo.grading.text.normalise import clean, latex
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 RELATIVE_TOLERANCE = 1e-5
 """Math-Verify rounds numbers to six decimals, under which all tiny numbers are equal."""
@@ -19,38 +19,39 @@ RELATIVE_TOLERANCE = 1e-5
 def compare(gold: str, answer: str) -> Verdict:
     """Whether two answers are the same mathematical object.
 
-    Undecided when either side cannot be parsed or the comparison fails. No time limit.
+    The verdict is undecided when either side cannot be parsed or the comparison fails. There is
+    no time limit.
     """
     from math_verify import verify
 
     golds, answers = _parsed(gold), _parsed(answer)
     if not golds:
-        return _undecided("cannot parse the gold answer")
+        return undecided("cannot parse the gold answer")
     if not answers:
-        return _undecided("cannot parse the answer")
+        return undecided("cannot parse the answer")
     random.seed(0)  # sympy's numeric tests draw points: the same ones for the same pair
     try:
         equal = verify(golds, answers, timeout_seconds=None, raise_on_error=True)
     except MemoryError:
-        return _undecided("memory")
+        return undecided("memory")
     except RecursionError:
-        return _undecided("nested too deeply")
+        return undecided("nested too deeply")
     except Exception as error:
-        return _undecided(f"cannot compare: {type(error).__name__}")
+        return undecided(f"cannot compare: {type(error).__name__}")
     if equal and _far_apart(golds[0], answers[0]):
         equal = False
     if not equal and _same_symbol(golds[0], answers[0]):
         equal = True
     if not equal and _rounded(golds[0], answer):
-        return _undecided(ROUNDED)
-    return Verdict(name="correct" if equal else "wrong")
+        return undecided(ROUNDED)
+    return CORRECT if equal else WRONG
 
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> list[Any]:
     """Sympy objects of an answer's whole text; empty when it cannot be parsed."""
     text = latex(text)
-    # Stripping units takes variables such as m, g and t for units; try what is likelier first.
+    # Stripping units takes variables such as m, g and t for units, so try the likelier way first.
     units = any(command in text for command in ("\\text", "\\mathrm", "\\mbox"))
     return _parse(text, units) or _parse(text, not units)
 
@@ -77,7 +78,7 @@ def _parse(text: str, units: bool) -> list[Any]:
 
 
 def _same_symbol(first: Any, second: Any) -> bool:
-    """Whether an expression comes down to a symbol, which Math-Verify compares as text."""
+    """Whether an expression simplifies to a symbol, which Math-Verify would compare as text."""
     from sympy import Expr, Symbol
 
     if not (isinstance(first, Expr) and isinstance(second, Expr)):
@@ -114,7 +115,3 @@ def _rounded(gold: Any, answer: str) -> bool:
     except (ValueError, TypeError):
         return False
     return rounds_to(exact, written.number)
-
-
-def _undecided(reason: str) -> Verdict:
-    return Verdict(name="undecided", reason=reason)

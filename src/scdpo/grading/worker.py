@@ -1,9 +1,9 @@
 """The process that runs symbolic comparisons; started by the pool, never imported by it.
 
-One JSON object a line on standard input (`gold`, `answer`), one verdict a line on the original
-standard output. The kernel kills the process when a comparison used up its seconds of CPU time,
-so that no loop, in Python or in C, can outlast the deadline, and so that the verdict does not
-depend on how busy the machine is.
+It reads a JSON object with `gold` and `answer` per line of standard input, and writes a verdict
+per line to the original standard output. The kernel kills the process when a comparison has used
+up its seconds of CPU time, so that no loop, in Python or in C, can outlast the deadline, and the
+verdict does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ MEMORY = 2 << 30
 """Address space of a worker in bytes."""
 READY = "ready"
 ORPHAN_CHECK = 5.0
-"""Seconds between looks at whether the owner still lives while no request comes."""
+"""Seconds between checks whether the owner is still alive while no request arrives."""
 
 
 def main() -> None:
     """Serve requests until standard input ends or the owner is gone.
 
-    Arguments: the owner's process id and the CPU seconds a comparison may use.
+    The command line gives the owner's process id and the CPU seconds that a comparison may use.
     """
     owner, deadline = int(sys.argv[1]), float(sys.argv[2])
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the libraries print must not end up among the replies
+    os.dup2(2, 1)  # keeps what the libraries print out of the replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -51,9 +51,9 @@ def main() -> None:
 
 
 def _request_or_end(owner: int) -> bool:
-    """Wait for input; False when the owner died while a process it forked keeps the pipe open.
+    """Wait for input; False when the owner has died and a process that it forked holds the pipe.
 
-    The pool asks one thing at a time, so nothing of a next line is ever buffered here.
+    The pool sends one request at a time, so no part of a next line is ever buffered here.
     """
     while not select.select([sys.stdin], [], [], ORPHAN_CHECK)[0]:
         if os.getppid() != owner:

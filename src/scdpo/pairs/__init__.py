@@ -5,7 +5,8 @@ Pure functions over records: the result depends on the set of rows and the confi
 order the rows were written in.
 """
 
-from scdpo.pairs.candidates import PairResult, side
+from scdpo.pairs.building import pair
+from scdpo.pairs.candidates import PairResult
 from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.pairs.export import trl_rows
 from scdpo.pairs.mixture import mixture
@@ -20,8 +21,8 @@ __all__ = [
     "is_heldout",
     "mixture",
     "naive_pairs",
+    "pair",
     "pairs_from_rows",
-    "side",
     "step_controlled_pairs",
     "trl_rows",
 ]

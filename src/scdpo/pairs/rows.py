@@ -53,7 +53,7 @@ def pairs_from_rows(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     end: End = "auto",
-    format: str | None = None,  # noqa: A002
+    format: str | None = None,
 ) -> list[Pair]:
     """Pairs from preference rows; the layout of each row is recognised by its keys and types.
 

@@ -1,25 +1,26 @@
-"""Step-controlled pairs (Eq. 2): a preferred solution against its own branches that go wrong."""
+"""Step-controlled pairs (Eq. 2): a preferred solution and its own branches that go wrong."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from scdpo.pairs.candidates import PairResult, by_problem, distinct, make_pair, result, side
+from scdpo.pairs.candidates import PairResult, by_problem, distinct, make_pair, result
 from scdpo.pairs.candidates import same_prefix as shares
-from scdpo.pairs.config import PairConfig, draw
+from scdpo.pairs.config import PairConfig
 from scdpo.records import Pair, Solution
+from scdpo.seeds import uniform
 
 
 def step_controlled_pairs(
     solutions: Iterable[Solution], branches: Iterable[Solution], config: PairConfig
 ) -> PairResult:
-    """D_SC: what a preferred solution writes after step k against what a branch writes (Eq. 2).
+    """D_SC: pairs of what a preferred solution and a branch write after step k (Eq. 2).
 
-    Every branch names its parent among `solutions` and its branch step k. Questions are limited
-    by `step_controlled_per_question`; their branch steps take turns, in an order drawn from the
-    seed, so that the limit does not favour early ones. The counts add up: every branch is in
-    `pairs` or one of the reasons why it gave none.
+    Every branch names its parent among `solutions` and its branch step k. A question yields at
+    most `step_controlled_per_question` pairs; its branch steps take turns, in an order drawn from
+    the seed, so that the limit does not favour early steps. The counts add up: every branch is in
+    `pairs` or in a count that says why it gave none.
     """
     parents = {solution.id: solution for solution in solutions}
     counts: Counter[str] = Counter()
@@ -46,14 +47,14 @@ def _fits(
 
 
 def _misfit(branch: Solution, parent: Solution | None, config: PairConfig) -> str:
-    """Why a branch gives no pair; empty when it does."""
-    taken, reason = side(branch, config)
+    """Why a branch gives no pair; empty if it gives one."""
+    taken, reason = branch.placement(truncated_is_wrong=config.truncated_is_wrong)
     if taken != "rejected":
         ended_well = branch.finish == "finished" and branch.verdict.name == "correct"
         return "correct" if ended_well else reason
     if parent is None:
         return "parent_missing"
-    if side(parent, config)[0] != "chosen":
+    if parent.side(truncated_is_wrong=config.truncated_is_wrong) != "chosen":
         return "parent_not_preferred"
     if not shares(parent, branch, branch.branch_step):
         return "prefix_differs"
@@ -63,11 +64,11 @@ def _misfit(branch: Solution, parent: Solution | None, config: PairConfig) -> st
 
 
 def _turns(problem: str, branches: Sequence[Solution], config: PairConfig) -> Iterator[Solution]:
-    """The branches of a question, one of each branch step, then the next of each, and so on."""
+    """The branches of a question: the first of each branch step, then the second, and so on."""
     by_step: defaultdict[int, list[Solution]] = defaultdict(list)
     for branch in branches:
         by_step[branch.branch_step].append(branch)
-    steps = sorted(by_step, key=lambda k: (draw(config.seed, "branch", problem, str(k)), k))
+    steps = sorted(by_step, key=lambda k: (uniform(config.seed, "branch", problem, str(k)), k))
     for turn in range(max(map(len, by_step.values()), default=0)):
         yield from (by_step[k][turn] for k in steps if turn < len(by_step[k]))
 

@@ -1,41 +1,38 @@
-"""A recipe: one YAML file that says everything a run does."""
+"""A recipe: one YAML file that defines everything a run does."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from scdpo.engines.local import LocalEngineConfig
+from scdpo.engines import LocalEngineConfig
+from scdpo.engines.registry import engine_kind
 from scdpo.errors import InputError, RecipeError
-from scdpo.evaluation.greedy import EvaluateConfig
+from scdpo.evaluation import EvaluateConfig
 from scdpo.formats import get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
-from scdpo.policies import EMBEDDED
-from scdpo.problems.benchmarks import BENCHMARKS
-from scdpo.problems.embedded import EmbeddedSplit
-from scdpo.sampling.branch import WALKS
-from scdpo.sampling.config import BranchConfig, SampleConfig
+from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
+from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
+from scdpo.sampling import BranchConfig, SampleConfig
+from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.sft_config import SFTConfig
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from scdpo.validation import explain
 
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # What the code released with the paper does where it differs (its Mistral scripts). It also
-    # splits off held-out pairs rather than questions, which no preset brings back.
+    # Where the code released with the paper (its Mistral scripts) differs from the paper. It also
+    # holds out pairs rather than questions, which no preset reproduces.
     "released-code": {
         "sample": {"correct": 4, "wrong": 4, "error_words_in_question": True},
         "branch": {
@@ -44,11 +41,17 @@ PRESETS: dict[str, dict[str, Any]] = {
             "skip_last": 1,
             "negatives": {"default": 2, "gsm8k": 2, "math": 3, "ape210k": 1},
         },
-        "pairs": {"duplicates": "released-code", "truncated_is_wrong": True},
+        "truncated_is_wrong": True,
+        "pairs": {"duplicates": "released-code"},
         "train": {"score_output": True},
     },
 }
-"""Settings that a recipe starts from; its own keys go before them."""
+"""Settings that a recipe starts from; its own keys override them."""
+SHARED: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "seed": (0, ("sample", "branch", "pairs", "train", "sft")),
+    "truncated_is_wrong": (False, ("sample", "branch", "pairs")),
+}
+"""Recipe keys that apply to all of the listed sections, with their defaults."""
 
 
 class _Section(BaseModel):
@@ -56,21 +59,21 @@ class _Section(BaseModel):
 
 
 class ProblemSource(_Section):
-    """Where problems come from: `embedded`, or a benchmark's name and its `path`.
+    """Where problems come from (see `scdpo.load_problems`)."""
 
-    `path` is a file, a folder or a data set on the Hugging Face hub (see
-    `problems.benchmarks.load_problems`).
-    """
-
-    source: str = EMBEDDED
-    path: str | None = None
-    split: str = "test"
-    limit: int | None = Field(None, ge=1)
+    source: str = Field(EMBEDDED, description="A benchmark's name, or `embedded`.")
+    path: str | None = Field(
+        None, description="A file, a folder, or a data set on the Hugging Face hub."
+    )
+    split: str = Field("test", description="The split to read, such as `train` or `test`.")
+    limit: int | None = Field(None, ge=1, description="Read at most this many problems.")
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
         if self.source != EMBEDDED and self.source not in BENCHMARKS:
-            raise ValueError(f"source {self.source!r}: known are {EMBEDDED}, {_list(BENCHMARKS)}")
+            raise ValueError(
+                f"unknown source {self.source!r}; known: {EMBEDDED}, {_list(BENCHMARKS)}"
+            )
         if self.source == EMBEDDED and self.split not in get_args(EmbeddedSplit):
             raise ValueError(
                 f"split {self.split!r}: {EMBEDDED} has {_list(get_args(EmbeddedSplit))}"
@@ -84,18 +87,26 @@ class ProblemSource(_Section):
 class Problems(_Section):
     """Questions to sample on, and questions to evaluate on."""
 
-    train: ProblemSource
-    test: ProblemSource
+    train: ProblemSource = Field(description="Questions to sample solutions for.")
+    test: ProblemSource = Field(description="Questions to evaluate policies on.")
 
 
 class FormatChoice(_Section):
     """The solution format and its options (see `formats.get_format`)."""
 
-    name: str = "blocks"
-    system: str | None = None
-    end: tuple[str, ...] | None = None
-    template: str | None = None
-    boundary: str | None = None
+    name: str = Field("blocks", description="`blocks`, `fenced` or `plain`.")
+    system: str | None = Field(
+        None, description="System prompt; an empty one omits the system turn."
+    )
+    end: tuple[str, ...] | None = Field(
+        None, description="Strings that end a solution, such as `<|im_end|>`."
+    )
+    template: str | None = Field(
+        None, description="Prompt that contains `{question}` (`fenced`, `plain`)."
+    )
+    boundary: str | None = Field(
+        None, description="String that ends a step (`plain`): a line break or an empty line."
+    )
 
     @model_validator(mode="after")
     def _can_be_made(self) -> FormatChoice:
@@ -107,106 +118,130 @@ class FormatChoice(_Section):
 
 
 class Recipe(_Section):
-    """A whole run; every stage's settings under its own key.
+    """A whole run; the settings of each stage are under its own key."""
 
-    `policy` is the initial policy (and the reference): `embedded`, a folder or a hub name.
-    `seed` goes to every stage that has none of its own. `threads` is for torch on the CPU; rows
-    are the same bit for bit only with the same number.
-    """
-
-    preset: Literal["paper", "released-code"] = "paper"
-    policy: str = "embedded"
-    seed: int = Field(0, ge=0, lt=2**31)
-    threads: int | None = Field(None, ge=1)
-    problems: Problems
-    format: FormatChoice = FormatChoice()
-    engine: LocalEngineConfig = LocalEngineConfig()
-    sandbox: SandboxConfig = SandboxConfig()
-    grading: GradingConfig = GradingConfig()
-    sample: SampleConfig = SampleConfig()
-    branch: BranchConfig = BranchConfig()
-    pairs: PairConfig = PairConfig()
-    train: DPOConfig = DPOConfig()
-    sft: SFTConfig = SFTConfig()
-    methods: tuple[Method, ...] = METHODS
-    evaluate: EvaluateConfig = EvaluateConfig()
+    preset: Literal["paper", "released-code"] = Field(
+        "paper", description="Settings that the recipe starts from; its own keys override them."
+    )
+    policy: str = Field(
+        EMBEDDED_POLICY,
+        description="The initial policy, also used as the reference policy: `embedded`, a folder "
+        "or a hub name.",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of every stage that does not set its own."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads for torch; rows are bit-identical only with the same number.",
+    )
+    truncated_is_wrong: bool = Field(
+        False,
+        description="Count truncated and unanswered solutions as wrong, as the released code "
+        "does, in every stage that does not set its own.",
+    )
+    problems: Problems = Field(description="The problems of the run.")
+    format: FormatChoice = Field(FormatChoice(), description="How the policy writes solutions.")
+    engine: LocalEngineConfig = Field(
+        LocalEngineConfig(),
+        description="How completions are computed; `name` selects the kind of engine, and the "
+        "other keys are its settings.",
+    )
+    sandbox: SandboxConfig = Field(SandboxConfig(), description="Where programs are executed.")
+    grading: GradingConfig = Field(GradingConfig(), description="How answers are compared.")
+    sample: SampleConfig = Field(SampleConfig(), description="Stage 1: naive solutions.")
+    branch: BranchConfig = Field(BranchConfig(), description="Stage 2: step-controlled solutions.")
+    pairs: PairConfig = Field(PairConfig(), description="Which solutions become pairs.")
+    train: DPOConfig = Field(DPOConfig(), description="Stage 3: preference training.")
+    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning (`scdpo sft`).")
+    methods: tuple[Method, ...] = Field(
+        METHODS, description="The methods that `scdpo run` trains and evaluates."
+    )
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Greedy evaluation.")
 
     @model_validator(mode="after")
     def _sessions_suffice(self) -> Recipe:
         rows = {
             "sample.rows": self.sample.rows,
-            "branch.rows": self.branch.rows + WALKS,
+            "branch.rows": self.branch.rows + PARALLEL_REPLAYS,
             "evaluate.rows": self.evaluate.rows,
         }
         for key, needed in rows.items():
             if needed > self.sandbox.max_sessions:
                 raise ValueError(
                     f"{key} needs {needed} sandbox sessions at a time, more than"
-                    f" sandbox.max_sessions {self.sandbox.max_sessions}"
+                    f" sandbox.max_sessions ({self.sandbox.max_sessions})"
                 )
         return self
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Read a recipe: a YAML file, or the name of one in the package (`embedded`, `smoke`).
+    """Read a recipe: a YAML file, or a packaged recipe by name (`embedded`, `smoke`).
 
-    Raises RecipeError with the key, what was found and what is accepted.
+    Raises RecipeError, which states the key, what was found and what is accepted.
     """
     data, where = read_yaml(name)
     return make_recipe(data, where)
 
 
 def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Validate a recipe given as plain data; its preset and seed are filled in."""
+    """Validate a recipe given as plain data.
+
+    Its preset and the keys that apply to several stages are filled in. Raises RecipeError, and
+    EngineError for an engine that cannot be loaded.
+    """
     preset = data.get("preset", "paper")
     base = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
-    seed = data.get("seed", 0)
-    seeds = {key: {"seed": seed} for key in ("sample", "branch", "pairs", "train", "sft")}
+    shared: dict[str, dict[str, Any]] = {}
+    for key, (default, stages) in SHARED.items():
+        for stage in stages:
+            shared.setdefault(stage, {})[key] = data.get(key, base.get(key, default))
+    engine = data.get("engine")
+    name = engine.get("name", "local") if isinstance(engine, Mapping) else "local"
     try:
-        return Recipe.model_validate(_merged(_merged(seeds, base, Recipe), data, Recipe))
+        model = Recipe if name == "local" else recipe_with_engine(str(name))
+        return model.model_validate(_merged(_merged(shared, base, model), data, model))
     except ValidationError as error:
-        raise RecipeError(f"{where}: {explain(error, Recipe)}") from error
+        raise RecipeError(f"{where}: {explain(error, model)}") from error
+    except InputError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def recipe_with_engine(name: str) -> type[Recipe]:
+    """A recipe class whose section `engine` has the settings of a registered kind of engine.
+
+    Raises InputError for an unknown name and EngineError for a kind that cannot be loaded.
+    """
+    return create_model("Recipe", __base__=Recipe, engine=(engine_kind(name).config, ...))
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default written out."""
+    """The resolved recipe as YAML, with every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def read_yaml(name: str | Path) -> tuple[dict[str, Any], str]:
-    """The mapping in a YAML file or in a recipe of the package, and how messages call it.
+def read_yaml(
+    name: str | Path, packaged: Sequence[str] | None = None
+) -> tuple[dict[str, Any], str]:
+    """The mapping in a YAML file or packaged recipe, and its name for messages.
 
-    Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
+    `packaged` are the names that the message for a missing file offers, by default those of
+    recipes. Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
     """
-    text, where = _read(name)
+    text, where = _read(name, packaged)
     try:
         data = yaml.load(text, _UniqueKeys)  # a safe loader
     except yaml.YAMLError as error:
         raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
-        raise RecipeError(f"{where}: a mapping of keys is expected, found {found}")
+        raise RecipeError(f"{where}: expected a mapping of keys, found {found}")
     return data, where
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first thing wrong in one line: the key, what was found, what is accepted."""
-    errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]  # a mistyped key, where there is one: others may follow from it
-    key = _key(first["loc"]) or "(top)"
-    if first["type"] == "extra_forbidden":
-        known = _list(_known_keys(model, first["loc"][:-1]))
-        return f"unknown key {key!r}; known here: {known}"
-    if first["type"] == "missing":
-        return f"key {key!r} is missing"
-    # A value that may be of several types has an error for each.
-    messages = dict.fromkeys(e["msg"] for e in errors if _key(e["loc"]) == _key(first["loc"]))
-    text = " or ".join(_decapitalised(message) for message in messages)
-    return f"{key}: {text}" if first["type"] == "value_error" else f"{key}: {text}{_found(first)}"
-
-
 class _UniqueKeys(yaml.SafeLoader):
-    """A section that is given twice would lose the first one's settings without a word."""
+    """Rejects repeated keys: YAML would silently drop the first of two equal sections."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -217,34 +252,8 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _key(path: tuple[int | str, ...]) -> str:
-    """A dotted key, without the types that a value of several types was tried as."""
-    return ".".join(
-        str(part) for part in path if not re.search(r"^(int|float)$|-int$|\[", str(part))
-    )
-
-
-def _found(error: ErrorDetails) -> str:
-    text = repr(error["input"])
-    return f" (found {text if len(text) <= 60 else text[:59] + '…'})"
-
-
-def _decapitalised(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
-
-
-def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    for part in path:
-        inner = _section(model, str(part))
-        if inner is None:
-            return []
-        model = inner
-    return sorted(model.model_fields)
-
-
 def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The model of a key whose value is a section of further keys."""
+    """The model of a key whose value is a section; None for other keys."""
     field = model.model_fields.get(key)
     inner = getattr(field, "annotation", None)
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
@@ -253,7 +262,7 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 def _merged(
     base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel]
 ) -> dict[str, Any]:
-    """`base` with the keys of `over` in their place; sections are merged key by key."""
+    """`base` overridden by the keys of `over`; sections are merged key by key."""
     merged = dict(base)
     for key, value in over.items():
         section, below = _section(model, key), merged.get(key)
@@ -264,7 +273,15 @@ def _merged(
     return merged
 
 
-def _read(name: str | Path) -> tuple[str, str]:
+def recipe_names() -> list[str]:
+    """The packaged recipes that can be run."""
+    files = (resources.files("scdpo") / "recipes").iterdir()
+    recipes = {f.name.removesuffix(".yaml"): f for f in files if f.name.endswith(".yaml")}
+    # Other settings ship alongside, such as those for `scdpo make-policy`.
+    return sorted(n for n, f in recipes.items() if "\nproblems:" in f.read_text(encoding="utf-8"))
+
+
+def _read(name: str | Path, offered: Sequence[str] | None) -> tuple[str, str]:
     path = Path(name)
     folder = resources.files("scdpo") / "recipes"
     packaged = folder / f"{name}.yaml"
@@ -273,8 +290,9 @@ def _read(name: str | Path) -> tuple[str, str]:
     try:
         return path.read_text(encoding="utf-8"), str(path)
     except FileNotFoundError as error:
-        names = _list(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()))
-        raise RecipeError(f"{path}: no such recipe file (in the package: {names})") from error
+        raise RecipeError(
+            f"{path}: no such recipe file (in the package: {_list(offered or recipe_names())})"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
     except OSError as error:

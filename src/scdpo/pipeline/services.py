@@ -1,47 +1,49 @@
-"""What the stages of a run share: the sandbox, the grader, and engines for policies."""
+"""What the stages of a run share: the sandbox, the grader, and the policies' engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
-from scdpo.engines import open_engine
+from scdpo.engines import EngineProtocol, open_engine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
-from scdpo.sampling.solutions import Workshop
+from scdpo.progress import Progress, silent
+from scdpo.records import Record
+from scdpo.sampling import Sampler
 from scdpo.sandbox import ProcessSandbox
-
-Progress = Callable[[int, int], None]
+from scdpo.store import Stage
+from scdpo.waiting import run
 
 
 class Watcher(Protocol):
-    """Is told what a run works with, and how far it is."""
+    """Receives what a run works with and its progress."""
 
     def note(self, label: str, text: str) -> None:
-        """Something a user wants to know, such as the isolation that the sandbox obtained."""
+        """Show a fact to the user, such as the isolation that the sandbox obtained."""
         ...
 
     def progress(self, name: str) -> Progress:
-        """What to call with done and all, for a piece of work that begins now."""
+        """The progress callback for a piece of work that starts now."""
         ...
 
 
 class Silent:
-    """A watcher that says nothing."""
+    """A watcher that shows nothing."""
 
     def note(self, label: str, text: str) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
     def progress(self, name: str) -> Progress:
-        """Say nothing, often."""
-        return lambda done, total: None
+        """Show nothing."""
+        return silent
 
 
-def when_needed(watcher: Watcher, name: str) -> Progress:
-    """The watcher's progress of a piece of work, begun when it is first told of."""
+def begun_when_reported(watcher: Watcher, name: str) -> Progress:
+    """A progress callback that starts the watcher's progress at its first report."""
     begun: list[Progress] = []
 
     def report(done: int, total: int) -> None:
@@ -53,18 +55,22 @@ def when_needed(watcher: Watcher, name: str) -> Progress:
 
 
 class Services:
-    """The services of a run, each started when first needed; `close` ends them."""
+    """The services of a run, each started when first needed; `close` stops them.
 
-    def __init__(self, recipe: Recipe, watcher: Watcher):
+    `engine` replaces the recipe's engine for the initial policy, and is left open.
+    """
+
+    def __init__(self, recipe: Recipe, watcher: Watcher, engine: EngineProtocol | None = None):
         self._recipe = recipe
         self._watcher = watcher
+        self._engine = engine
         self._stack = ExitStack()
         self._sandbox: ProcessSandbox | None = None
         self._grader: Grader | None = None
         self._noted = False
 
     def close(self) -> None:
-        """End what was started; closing twice does nothing."""
+        """Stop what was started; closing twice does nothing."""
         self._stack.close()
 
     def sandbox(self) -> ProcessSandbox:
@@ -75,43 +81,56 @@ class Services:
         return self._sandbox
 
     def grader(self) -> Grader:
-        """The judge of answers."""
+        """The grader of answers."""
         if self._grader is None:
             self._grader = self._stack.enter_context(Grader(self._recipe.grading))
         return self._grader
 
     @contextmanager
-    def workshop(self, policy: str, name: str) -> Iterator[Workshop]:
-        """Everything to sample solutions with; `name` is what rows call the policy.
+    def sampler(self, policy: str, name: str) -> Iterator[Sampler]:
+        """A sampler for a policy's solutions; `name` is the policy's name in rows.
 
         Raises PolicyError, EngineError and SandboxError.
         """
         sandbox = self.sandbox()
         self.device()
+        format = get_format(**self._recipe.format.model_dump())
+        if self._engine is not None and policy == self._recipe.policy:
+            yield Sampler(self._engine, format, self.grader(), sandbox, name)
+            return
         engine = open_engine(policy, self._recipe.engine)
-        engine.name = name
         try:
-            form = get_format(**self._recipe.format.model_dump())
-            yield Workshop(engine, form, self.grader(), sandbox)
+            yield Sampler(engine, format, self.grader(), sandbox, name)
         finally:
             engine.close()
 
     def device(self) -> tuple[str, int]:
-        """Set torch's threads as the recipe says; its device and its number of threads."""
+        """Set torch's threads as in the recipe; returns its device and number of threads."""
         import torch
 
         if self._recipe.threads is not None:
             torch.set_num_threads(self._recipe.threads)
         fallback = "cuda" if torch.cuda.is_available() else "cpu"
-        device, threads = self._recipe.engine.device or fallback, torch.get_num_threads()
+        wanted = getattr(self._recipe.engine, "device", None)
+        device, threads = wanted or fallback, torch.get_num_threads()
         if not self._noted:
             self._noted = True
             self._watcher.note("device", f"{device}, {threads} threads")
         return device, threads
 
     def environment(self, stage: str) -> Environment:
-        """What the stage that begins now runs on."""
+        """The environment of a stage that starts or resumes now."""
         device, threads = self.device()
         trains = stage.startswith("policies/")
         isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
         return environment(stage, device=device, threads=threads, sandbox=isolation)
+
+
+def append_all(stage: Stage, chunks: AsyncIterator[Sequence[Record]], *key: str) -> None:
+    """Append rows to a stage as they are made, unless it has their `key` (default `id`)."""
+
+    async def append() -> None:
+        async for rows in chunks:
+            stage.append_new(rows, *key)
+
+    run(append())

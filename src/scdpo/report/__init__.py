@@ -1,23 +1,11 @@
-"""Tables of a run, for the terminal, as Markdown and as JSON."""
+"""The tables of a run, for the terminal and as Markdown or JSON."""
 
 from scdpo.report.benchmarks import benchmark_table, comparison_table
 from scdpo.report.grid import Grid, as_markdown
-from scdpo.report.lines import (
-    BenchmarkLine,
-    BreakdownLine,
-    ComparisonLine,
-    Difference,
-    PolicyLine,
-)
 from scdpo.report.table import as_json, breakdown_table, policy_table, stage_table
 
 __all__ = [
-    "BenchmarkLine",
-    "BreakdownLine",
-    "ComparisonLine",
-    "Difference",
     "Grid",
-    "PolicyLine",
     "as_json",
     "as_markdown",
     "benchmark_table",

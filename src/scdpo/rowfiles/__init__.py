@@ -1,24 +1,34 @@
 """Commands that complete the rows of a JSONL file: rows in, the same rows with more keys out.
 
-A `Source` is a file or a pipe that rows are read from. An `Output` takes the completed rows, in
-the order of the input; an `OutputFile` is appended to, says in a manifest beside it what made its
-rows, and is continued when the same command is called again. What is done to a row in between is
-the command's own (`scdpo exec`, `scdpo grade`).
+`exec_rows` runs the code of each row in the sandbox, `grade_rows` judges the answer of each row.
+Both write rows in the order of the input; an output file has a manifest beside it that says what
+made its rows, and the same call resumes it after the last row. `driver.complete_rows` does what
+they share.
 """
 
-from scdpo.rowfiles.members import Number, compact, without
-from scdpo.rowfiles.output import Output, OutputFile, OutputManifest, open_output
-from scdpo.rowfiles.source import Source
-from scdpo.rowfiles.window import Window
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scdpo.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from scdpo.rowfiles.exec import ExecSummary, exec_rows, exec_rows_async
+    from scdpo.rowfiles.grade import GradeSummary, grade_rows, grade_rows_async
 
 __all__ = [
-    "Number",
-    "Output",
-    "OutputFile",
-    "OutputManifest",
-    "Source",
-    "Window",
-    "compact",
-    "open_output",
-    "without",
+    "ExecSummary",
+    "GradeSummary",
+    "exec_rows",
+    "exec_rows_async",
+    "grade_rows",
+    "grade_rows_async",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "exec": "ExecSummary exec_rows exec_rows_async",
+        "grade": "GradeSummary grade_rows grade_rows_async",
+    },
+)

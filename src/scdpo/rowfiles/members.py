@@ -1,4 +1,4 @@
-"""The members of a JSON object, byte for byte, and numbers as they are written."""
+"""The members of a JSON object, byte for byte, and numbers as they were written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A number as a row writes it; no float holds `0.10`, and no int of Python's that is read
-    from a text has more than 4,300 digits."""
+class WrittenNumber:
+    """A number in the digits of its row: a float would turn `0.10` into `0.1`, and Python reads
+    no int of more than 4,300 digits."""
 
     text: str
 
@@ -19,12 +19,12 @@ class Number:
         return self.text
 
 
-_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number)
+_DECODER = json.JSONDecoder(parse_int=WrittenNumber, parse_float=WrittenNumber)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def without(line: bytes, keys: Collection[str]) -> bytes:
-    """A whole JSON object without its members of these keys; the others stay as they are."""
+    """A line with a JSON object, without the members of these keys; the others are unchanged."""
     text = line.decode()
     kept = []
     at = _after_space(text, 1)
@@ -39,14 +39,6 @@ def without(line: bytes, keys: Collection[str]) -> bytes:
         if text[at] == ",":
             at = _after_space(text, at + 1)
     return ("{" + ", ".join(kept) + "}").encode()
-
-
-def compact(value: object) -> bytes:
-    """A value as JSON without spaces, in UTF-8."""
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # half a surrogate pair exists in JSON only as an escape
-        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _after_space(text: str, at: int) -> int:

@@ -1,4 +1,4 @@
-"""The rows of a file or a pipe, line by line, without holding up an event loop."""
+"""The rows of a file or a pipe, line by line, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar, cast
 
 from scdpo.errors import DataError, InputError
-from scdpo.store.files import reason
+from scdpo.store import reason
 
 MAX_ROW_BYTES = 256 * 2**20
 """A longer line is an error: a file without line ends would otherwise fill the memory."""
@@ -23,15 +23,14 @@ _BOM = b"\xef\xbb\xbf"
 
 R = TypeVar("R")
 Parse = Callable[[bytes, Path, int], R]
-"""A line without space around it as a row, given path and line number for a DataError."""
+"""Makes a row of a line without surrounding space; path and line number are for a DataError."""
 
 
 class Source:
     """The rows of a file (gzip when it ends in .gz), or of standard input for `-`.
 
-    `what` names the rows in messages. Waiting for a pipe holds up nothing else on the event loop.
-    Close it, or use it as a context manager. Raises InputError or DataError for what cannot be
-    read.
+    A context manager. `what` names the rows in messages. Waiting for a pipe does not block the
+    event loop. Raises InputError or DataError for what cannot be read.
     """
 
     def __init__(self, name: str, what: str = "rows") -> None:
@@ -52,11 +51,11 @@ class Source:
         self._file.close()
 
     def rewind(self) -> None:
-        """Go back to where reading began; for what is `seekable`."""
+        """Go back to where reading began; only for what is `seekable`."""
         self._file.seek(self._start)
 
     async def rows(self, parse: Parse[R]) -> AsyncIterator[R]:
-        """Every row; blank lines are skipped. Raises DataError, also where there is none."""
+        """Every row; blank lines are skipped. Raises DataError, also where there are no rows."""
         empty = True
         async for n, line in self._lines():
             line = (line.removeprefix(_BOM) if n == 1 else line).strip()
@@ -64,12 +63,12 @@ class Source:
                 empty = False
                 yield parse(line, self.path, n)
         if empty:
-            raise DataError(f"it holds no {self.what}", self.path)
+            raise DataError(f"contains no {self.what}", self.path)
 
     async def checked(self, parse: Parse[R]) -> int | None:
-        """How many rows there are, all of them sound; None for what cannot be read twice.
+        """Parse all rows and return their number; None for what cannot be read twice.
 
-        Raises DataError.
+        Raises DataError for the first row that is malformed.
         """
         if not self.seekable:
             return None
@@ -91,13 +90,13 @@ class Source:
                 n, size, parts = n + 1, len(part), [part]
             if size > MAX_ROW_BYTES:
                 limit = MAX_ROW_BYTES // 2**20
-                raise DataError(f"longer than {limit} MiB, the most a row may have", self.path, n)
+                raise DataError(f"longer than {limit} MiB, the limit for a row", self.path, n)
         yield n, b"".join(parts)
 
     async def _chunk(self, n: int) -> bytes:
         loop = asyncio.get_running_loop()
         chunk: bytes | None = None
-        while chunk is None:  # as from a pipe whose other user has made it non-blocking
+        while chunk is None:  # a pipe that another of its users has made non-blocking
             await ready(self._file.fileno(), loop.add_reader, loop.remove_reader)
             try:
                 chunk = self._file.read(_CHUNK)
@@ -119,8 +118,8 @@ Watch = Callable[..., object]
 
 
 async def ready(fd: int, watch: Watch, unwatch: Callable[[int], object]) -> None:
-    """Return when `fd` can be read (or written, by the loop's other pair of functions) without
-    waiting; others have had a turn by then."""
+    """Wait until `fd` can be read without blocking, or written, if `watch` and `unwatch` are the
+    event loop's functions for that. Other tasks get a turn in any case."""
     changed = asyncio.Event()
     try:
         watch(fd, changed.set)

@@ -1,4 +1,4 @@
-"""A bound on the rows that are at work or wait for an earlier one to be written."""
+"""A bound on the rows that are being completed or wait for an earlier one to be written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Window:
         self._bytes = 0
         self._freed = asyncio.Event()
 
-    async def enter(self, size: int) -> None:
-        """Wait until there is room for a row; one alone always has it."""
+    async def acquire(self, size: int) -> None:
+        """Wait until there is room for a row of `size` bytes; an empty window has room for any."""
         while self._rows >= self._most_rows or (
             self._rows and self._bytes + size > self._most_bytes
         ):
@@ -26,11 +26,11 @@ class Window:
         self._bytes += size
 
     def grow(self, size: int) -> None:
-        """Count what a row has gained."""
+        """Count the bytes that a row has gained."""
         self._bytes += size
 
-    def leave(self, size: int) -> None:
-        """Free the room of a row of this many bytes."""
+    def release(self, size: int) -> None:
+        """Free the room of a row that now has `size` bytes."""
         self._rows -= 1
         self._bytes -= size
         self._freed.set()

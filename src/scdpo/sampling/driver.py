@@ -1,97 +1,94 @@
 """Runs many rollouts side by side.
 
-Rollouts advance in lockstep: every one that waits for the policy is completed in one batch,
-then every one that waits for its program runs it. What is in a batch depends on the rollouts
-alone, never on timing, so the same rollouts give the same rows to the last bit.
+Rollouts advance in lockstep: all that wait for the policy are completed in one batch, then all
+that wait for a program run theirs. The contents of a batch depend only on the rollouts, never on
+timing, so the same rollouts give bit-identical rows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
-from scdpo.engines.base import Completion, Engine, Request
+from scdpo.engines.base import Completion, EngineProtocol, Request
 from scdpo.errors import SandboxError
-from scdpo.sampling.rollout import Execute, Outcome, Rollout
-from scdpo.sandbox.base import Execution, Sandbox, Session
+from scdpo.progress import Progress, silent
+from scdpo.sampling.rollout import Execute, Rollout, RolloutResult
+from scdpo.sandbox import Execution, Sandbox, Session
 
-Progress = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
 T = TypeVar("T")
 
 
-class Live:
-    """A rollout under way with its session, which starts at its first program if not given."""
+class _Running:
+    """A rollout with its session; `wants` is what it waits for, or None once it has ended."""
 
-    def __init__(self, rollout: Rollout, sandbox: Sandbox | None, session: Session | None = None):
-        self._rollout = rollout
-        self._sandbox = sandbox
-        self._session = session
-        self.outcome: Outcome | None = None
-        self.action: Request | Execute | None = None
+    def __init__(self, rollout: Rollout, session: Session | None):
+        self.rollout = rollout
+        self.session = session
+        self.result: RolloutResult | None = None
+        self.wants: Request | Execute | None = None
+        self.advance(None)
 
-    def start(self) -> None:
-        """Take the rollout's first wish."""
-        self._advance(lambda: next(self._rollout))
+    def advance(self, answer: Completion | Execution | None) -> None:
+        """Give the rollout what it asked for (None to start it) and get its next request."""
+        try:
+            self.wants = self.rollout.send(answer)  # type: ignore[arg-type]  # None starts it
+        except StopIteration as stop:
+            self.wants, self.result = None, stop.value
 
-    def send(self, result: Completion | Execution) -> None:
-        """Give the rollout what it asked for and take its next wish."""
-        self._advance(lambda: self._rollout.send(result))
-
-    async def execute(self, code: str) -> Execution:
-        """Run a program in this rollout's session. Raises SandboxError."""
-        if self._session is None:
-            self._session = await fresh_session(self._sandbox)
-        return await self._session.run(code)
+    async def execute(self, sandbox: Sandbox | None) -> None:
+        """Run the wanted program in this rollout's session. Raises SandboxError."""
+        assert isinstance(self.wants, Execute)
+        if self.session is None:
+            self.session = await fresh_session(sandbox)
+        self.advance(await self.session.run(self.wants.code))
 
     async def close(self) -> None:
         """End the session; closing twice does nothing."""
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         if session is not None:
             await session.close()
-
-    def _advance(self, step: Callable[[], Request | Execute]) -> None:
-        try:
-            self.action = step()
-        except StopIteration as stop:
-            self.action = None
-            self.outcome = stop.value
 
 
 async def drive(
     rollouts: Sequence[Rollout],
-    engine: Engine,
+    engine: EngineProtocol,
     sandbox: Sandbox | None,
     *,
     sessions: Sequence[Session | None] | None = None,
-    progress: Progress | None = None,
-) -> list[Outcome]:
-    """Run rollouts to their end, in lockstep; outcomes in order.
+    progress: Progress = silent,
+) -> list[RolloutResult]:
+    """Run rollouts to their end, in lockstep; returns their results in order.
 
-    `sessions` are the interpreters that rollouts go on in (None: a fresh one of `sandbox`, at
-    the first program); no session is left open, whatever happens. `progress` is told how many
-    rollouts have ended. Raises EngineError and SandboxError.
+    `sessions` are the interpreter sessions in which rollouts continue (None: a fresh one from
+    `sandbox` at the first program). All sessions are closed, whatever happens. `progress`
+    receives the number of rollouts that have ended. Raises EngineError and SandboxError.
     """
     given = sessions or [None] * len(rollouts)
-    live = [Live(one, sandbox, session) for one, session in zip(rollouts, given, strict=True)]
+    running: list[_Running] = []
     try:
-        for one in live:
-            one.start()
-        while any(one.outcome is None for one in live):
-            await _generate([one for one in live if isinstance(one.action, Request)], engine)
-            await _execute([one for one in live if isinstance(one.action, Execute)])
-            ended = [one for one in live if one.outcome is not None]
-            await all_of(one.close() for one in ended)
-            if progress is not None:
-                progress(len(ended), len(live))
+        running += [_Running(r, session) for r, session in zip(rollouts, given, strict=True)]
+        while any(r.result is None for r in running):
+            generating = [r for r in running if isinstance(r.wants, Request)]
+            if generating:
+                requests = [r.wants for r in generating if isinstance(r.wants, Request)]
+                completions = await engine.generate(requests)
+                for r, completion in zip(generating, completions, strict=True):
+                    r.advance(completion)
+            await all_of(r.execute(sandbox) for r in running if isinstance(r.wants, Execute))
+            ended = [r for r in running if r.result is not None]
+            await all_of(r.close() for r in ended if r.session is not None)
+            progress(len(ended), len(running))
     finally:
-        await all_of(one.close() for one in live)
-    return [one.outcome for one in live if one.outcome is not None]
+        await all_of(r.close() for r in running)
+        if len(running) < len(given):
+            await all_of(s.close() for s in given[len(running) :] if s is not None)
+    return [r.result for r in running if r.result is not None]
 
 
 async def all_of(awaitables: Iterable[Awaitable[T]]) -> list[T]:
-    """The results in order; where one fails, its error once all of them have ended."""
+    """The results in order; the first error, if any, is raised after all have ended."""
     results = await asyncio.gather(*awaitables, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -100,22 +97,7 @@ async def all_of(awaitables: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def fresh_session(sandbox: Sandbox | None) -> Session:
-    """A fresh session. Raises SandboxError, also where a run has no sandbox."""
+    """A fresh session. Raises SandboxError, also if there is no sandbox."""
     if sandbox is None:
-        raise SandboxError("a solution has code to run, but this run has no sandbox")
+        raise SandboxError("a solution has code to run, but no sandbox was given")
     return await sandbox.session()
-
-
-async def _generate(live: Sequence[Live], engine: Engine) -> None:
-    requests = [one.action for one in live if isinstance(one.action, Request)]
-    if not requests:
-        return
-    for one, completion in zip(live, await engine.generate(requests), strict=True):
-        one.send(completion)
-
-
-async def _execute(live: Sequence[Live]) -> None:
-    codes = [one.action.code for one in live if isinstance(one.action, Execute)]
-    executions = await all_of(one.execute(code) for one, code in zip(live, codes, strict=True))
-    for one, execution in zip(live, executions, strict=True):
-        one.send(execution)

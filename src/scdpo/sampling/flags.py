@@ -1,53 +1,42 @@
-"""Signs that keep a graded solution out of pairs, recorded in `Solution.flags`."""
+"""Reasons to keep a graded solution out of pairs, recorded in `Solution.flags`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from scdpo.records import Step
+from scdpo.records import ERROR_WORD, Step
 
 ERROR_WORDS = ("error", "apolog")
-"""What a step must not contain for its solution to be preferred (arXiv 2407.00782)."""
+"""Words that no step of a preferred solution may contain (arXiv 2407.00782)."""
 NOISE_MAX_STEPS = 24
 NOISE_MAX_CHARACTERS = 3000
 HOST_MARKERS = ("<|execution|>", "```output")
-"""Text that only the host writes; a policy that wrote it made up an execution."""
+"""Text that only the host writes; if the policy wrote it, it made up an execution."""
 
 
-def error_words(texts: Iterable[str]) -> tuple[str, ...]:
-    """`error_word:WORD` for every error word in the texts, in any case."""
-    lowered = [text.lower() for text in texts]
-    return tuple(
-        f"error_word:{word}" for word in ERROR_WORDS if any(word in text for text in lowered)
-    )
+def solution_flags(
+    question: str,
+    steps: Sequence[Step],
+    stops: tuple[str, ...],
+    *,
+    error_words_in_question: bool = False,
+) -> tuple[str, ...]:
+    """All flags of a solution.
 
-
-def noise(steps: Iterable[Step], stops: tuple[str, ...]) -> tuple[str, ...]:
-    """Flags of garbled solutions: too many steps, a huge step, an invented execution.
-
-    `stops` are the format's stop strings; a host marker that is one ends a step rightly.
+    `error_word:WORD` is set for every error word in its steps, ignoring case (the released code
+    also looks in the question). `noise:…` marks a garbled solution: too many steps, a very long
+    step, or an execution that the policy made up. `stops` are the format's stop strings; a host
+    marker among them is a legitimate end of a step.
     """
-    steps = tuple(steps)
-    flags = []
+    lowered = "\n".join(step.text + step.host_text for step in steps).lower()
+    if error_words_in_question:
+        lowered += f"\n{question.lower()}"
+    flags = [f"{ERROR_WORD}:{word}" for word in ERROR_WORDS if word in lowered]
     if len(steps) > NOISE_MAX_STEPS:
         flags.append("noise:steps")
-    if any(len(step.text) > NOISE_MAX_CHARACTERS for step in steps):
+    if max((len(step.text) for step in steps), default=0) > NOISE_MAX_CHARACTERS:
         flags.append("noise:length")
     markers = [marker for marker in HOST_MARKERS if marker not in stops]
     if any(marker in step.text for step in steps for marker in markers):
         flags.append("noise:execution")
     return tuple(flags)
-
-
-def solution_flags(
-    question: str,
-    steps: tuple[Step, ...],
-    stops: tuple[str, ...],
-    *,
-    error_words_in_question: bool = False,
-) -> tuple[str, ...]:
-    """All flags of a solution. The released code looks for error words in the question too."""
-    texts = [step.text + step.host_text for step in steps]
-    if error_words_in_question:
-        texts.append(question)
-    return error_words(texts) + noise(steps, stops)

@@ -1,49 +1,46 @@
-"""Recorded solutions of other models as solution rows: executed again, and graded here."""
+"""Recorded solutions of other models as solution rows, executed and graded again."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
-from scdpo.grading import Grader
-from scdpo.problems.gold import one_of_several, problem_id
-from scdpo.records import Finish, Solution, Verdict
-from scdpo.sampling.driver import Progress, all_of
+from scdpo.grading import Claim, Grader, judge
+from scdpo.problems import one_of_several, problem_id
+from scdpo.progress import Progress, silent
+from scdpo.records import Finish, Solution
+from scdpo.sampling.driver import all_of
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.judging import Claim, claim_of, judge
-from scdpo.sampling.naive import count_solutions
-from scdpo.sampling.rollout import SESSION_LOST
-from scdpo.sandbox.base import Sandbox
-from scdpo.sandbox.compare import same_output
-from scdpo.store import Stage
+from scdpo.sampling.solutions import claim_of, unfinished
+from scdpo.sandbox import SESSION_ENDING_CUTS, Sandbox, same_output
 
 BATCH = 64
-"""Solutions that are graded together."""
+"""Number of solutions graded together."""
 SESSIONS = 8
-"""Solutions that are executed side by side."""
+"""Number of solutions executed side by side."""
 
 
 @dataclass(slots=True)
 class Reproduced:
-    """How many recorded code blocks printed again what was recorded, and how the others fared."""
+    """How many recorded code blocks reproduced their output, and why the others did not."""
 
     blocks: int = 0
     same: int = 0
     rest: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Reproduced) -> None:
-        """Count another solution's blocks in."""
+        """Add the counts of another solution."""
         self.blocks += other.blocks
         self.same += other.same
         self.rest += other.rest
 
     def counts(self) -> dict[str, int | float]:
-        """For a manifest: blocks, how many printed the same, and reasons for the rest."""
+        """Counts for a manifest: blocks, reproduced blocks, and reasons for the rest."""
         counts: dict[str, int | float] = {"code_blocks": self.blocks, "reproduced": self.same}
         for reason in sorted(self.rest):
             if n := self.rest[reason]:
@@ -51,71 +48,68 @@ class Reproduced:
         return counts
 
 
-async def import_recorded(
+async def recorded_solutions(
     path: Path,
     layout: str,
     dataset: str,
     grader: Grader,
     sandbox: Sandbox,
-    stage: Stage,
-    progress: Progress | None = None,
-) -> dict[str, int | float]:
-    """Import a file of recorded solutions into `stage`; returns its counts.
+    reproduced: Reproduced,
+    progress: Progress = silent,
+) -> AsyncIterator[list[Solution]]:
+    """Yield the graded solutions of a file of recorded solutions, a batch at a time.
 
-    Every program is executed again, in order and in one session per solution, and its output
-    compared with the recorded one; the rows keep the recorded text, since that is what the
-    policy went on from. Grading is ours, against the gold answer in the file. A row's problem
-    id is made of the question, so that files on the same questions meet. An import that was
-    stopped executes everything again, as no row holds what an execution printed here. Raises
-    DataError for a malformed or empty file.
+    Every program is executed again, in order and in one session per solution, and its output is
+    compared with the recorded output; `reproduced` counts the matches. The rows keep the recorded
+    text, since that is what the policy continued from. Solutions are graded with our grader,
+    against the gold answers in the file. Problem ids are made from the questions, so that files
+    on the same questions can be joined. Raises InputError for an unknown layout, DataError for a
+    malformed or empty file, SandboxError and GradingError.
     """
     recorded = list(read_recorded(path, layout))
     if not recorded:
         raise DataError("no solutions in it", path)
-    form = get_format(recorded[0].format)
-    reproduced = Reproduced()
+    format = get_format(recorded[0].format)
     seen: Counter[str] = Counter()
     turns = asyncio.Semaphore(SESSIONS)
 
-    async def execute(one: RecordedSolution) -> Reproduced:
+    async def execute(solution: RecordedSolution) -> Reproduced:
         async with turns:
-            return await _execute(one, form, sandbox)
+            return await _execute(solution, format, sandbox)
 
     for start in range(0, len(recorded), BATCH):
         part = recorded[start : start + BATCH]
-        for one in await all_of(execute(r) for r in part):
-            reproduced.add(one)
-        stage.append_new(_solutions(part, path.stem, dataset, form, grader, seen))
-        if progress is not None:
-            progress(start + len(part), len(recorded))
-    return count_solutions(stage.rows(Solution)) | reproduced.counts()
+        for counted in await all_of(execute(solution) for solution in part):
+            reproduced.add(counted)
+        yield _solutions(part, path.stem, dataset, format, grader, seen)
+        progress(start + len(part), len(recorded))
 
 
-async def _execute(recorded: RecordedSolution, form: Format, sandbox: Sandbox) -> Reproduced:
-    """Run a solution's programs; how many print what was recorded."""
-    codes = [(form.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
+async def _execute(recorded: RecordedSolution, format: Format, sandbox: Sandbox) -> Reproduced:
+    """Run a solution's programs and count how many print what was recorded."""
+    codes = [(format.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
     runnable = [(code, output) for code, output in codes if code is not None and output is not None]
-    found = Reproduced(blocks=len(runnable))
+    counted = Reproduced(blocks=len(runnable))
     if not runnable:
-        return found
+        return counted
     session = await sandbox.session()
     try:
         for n, (code, output) in enumerate(runnable, 1):
             execution = await session.run(code)
             if same_output(execution.output, output):
-                found.same += 1
+                counted.same += 1
             else:
-                found.rest[execution.cut or _kind(execution.output, output)] += 1
-            if execution.cut in SESSION_LOST:
-                found.rest["session lost before"] += len(runnable) - n
+                counted.rest[execution.cut or _kind(execution.output, output)] += 1
+            if execution.cut in SESSION_ENDING_CUTS:
+                counted.rest["session lost before"] += len(runnable) - n
                 break
     finally:
         await session.close()
-    return found
+    return counted
 
 
 def _kind(ours: str, recorded: str) -> str:
-    """What differs, roughly: an error on one side or both, or just the text."""
+    """Roughly how two outputs differ: an error on one or both sides, or just the text."""
     here, there = "Error" in ours, "Error" in recorded
     if here and there:
         return "other error"
@@ -128,12 +122,12 @@ def _solutions(
     part: Sequence[RecordedSolution],
     policy: str,
     dataset: str,
-    form: Format,
+    format: Format,
     grader: Grader,
     seen: Counter[str],
 ) -> list[Solution]:
     claims = [
-        claim_of(r.steps, form, (r.gold,), several=one_of_several(dataset, r.question))
+        claim_of(r.steps, format, (r.gold,), several=one_of_several(dataset, r.question))
         if r.finished
         else Claim(None, (r.gold,))
         for r in part
@@ -156,14 +150,10 @@ def _solutions(
                 steps=r.steps,
                 finish=finish,
                 answer=answer,
-                verdict=verdict if r.finished else _unfinished(finish),
-                flags=solution_flags(r.question, r.steps, form.stop),
+                verdict=verdict if r.finished else unfinished(finish),
+                flags=solution_flags(r.question, r.steps, format.stop),
                 attempt=attempt,
                 seed=0,
             )
         )
     return rows
-
-
-def _unfinished(finish: Finish) -> Verdict:
-    return Verdict(name="undecided", reason=f"unfinished: {finish}")

@@ -1,8 +1,8 @@
-"""The interpreter's state after a solution's first k steps, for continuations to go on in.
+"""Recreates the interpreter state after a solution's first k steps, for continuations.
 
-A solution's programs run once, in order, in one session, and every continuation takes a clone
-of it where the branch step is reached. Nothing is kept between calls: as many sessions are live
-as there are continuations, and one that walks.
+A solution's programs run once, in order, in one session, which is cloned at each branch step.
+Nothing is kept between calls: the live sessions are one per continuation and the one being
+cloned.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from scdpo.errors import SandboxError
 from scdpo.formats.base import Format
 from scdpo.records import Solution
 from scdpo.sampling.driver import all_of, fresh_session
-from scdpo.sampling.rollout import SESSION_LOST
-from scdpo.sandbox.base import Execution, Sandbox, Session
-from scdpo.sandbox.compare import same_output
+from scdpo.sandbox import SESSION_ENDING_CUTS, Execution, Sandbox, Session, same_output
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a continuation goes on: its session, None where no program ran before.
+    """Where a continuation starts: its session, or None if no program ran before.
 
-    `differs`: a program on the way did not print again what it had printed.
+    `differs` is true if a rerun program printed something else than before.
     """
 
     session: Session | None
@@ -31,14 +29,14 @@ class Start:
 
 
 async def starts_at(
-    solution: Solution, ks: Sequence[int], form: Format, sandbox: Sandbox | None
+    solution: Solution, ks: Sequence[int], format: Format, sandbox: Sandbox | None
 ) -> list[Start]:
-    """A start after the first k steps of `solution` for every k, in order.
+    """A start after the first k steps of `solution`, for every k in `ks`, in order.
 
-    Sessions are the caller's to close. Raises SandboxError.
+    The caller must close the sessions. Raises SandboxError.
     """
     starts: dict[int, Start] = {}
-    walk = _Walk(solution, form, sandbox)
+    walk = _Walk(solution, format, sandbox)
     try:
         for i in sorted(range(len(ks)), key=lambda i: ks[i]):
             starts[i] = await walk.start(ks[i])
@@ -51,12 +49,12 @@ async def starts_at(
 
 
 async def close_starts(starts: Iterable[Start]) -> None:
-    """End the sessions of starts that nothing goes on from."""
+    """Close the sessions of unused starts."""
     await all_of(start.session.close() for start in starts if start.session is not None)
 
 
 class _Lost:
-    """In place of a session that a replayed program took down: every program dies in it."""
+    """Stands in for a session that a replayed program killed: every program dies in it."""
 
     async def run(self, code: str) -> Execution:
         return Execution(output="", cut="died")
@@ -69,11 +67,11 @@ class _Lost:
 
 
 class _Walk:
-    """A session that goes through a solution's programs, step by step."""
+    """A session that runs through a solution's programs, step by step."""
 
-    def __init__(self, solution: Solution, form: Format, sandbox: Sandbox | None):
+    def __init__(self, solution: Solution, format: Format, sandbox: Sandbox | None):
         self._solution = solution
-        self._form = form
+        self._format = format
         self._sandbox = sandbox
         self._session: Session | None = None
         self._at = 0
@@ -81,7 +79,7 @@ class _Walk:
         self._differs = False
 
     async def start(self, k: int) -> Start:
-        """A start of its own after the first k steps."""
+        """A new start after the first k steps."""
         if self._clonable:
             await self._go(k)
             if self._session is None or isinstance(self._session, _Lost):
@@ -89,10 +87,10 @@ class _Walk:
             try:
                 return Start(await self._session.clone(), self._differs)
             except SandboxError:
-                # The programs may have broken what a session needs for it: from here on they
-                # run again for every start. A sandbox that is lost says so when asked for one.
+                # The programs may have broken what cloning needs, so from here on they run again
+                # for every start. If the sandbox itself is lost, the next session raises.
                 self._clonable = False
-        again = _Walk(self._solution, self._form, self._sandbox)
+        again = _Walk(self._solution, self._format, self._sandbox)
         try:
             await again._go(k)
         except BaseException:
@@ -106,14 +104,14 @@ class _Walk:
 
     async def _go(self, k: int) -> None:
         for step in self._solution.steps[self._at : k]:
-            code = self._form.code(step.text) if step.kind == "code" else None
+            code = self._format.code(step.text) if step.kind == "code" else None
             if code is None or isinstance(self._session, _Lost):
                 continue
             if self._session is None:
                 self._session = await fresh_session(self._sandbox)
             execution = await self._session.run(code)
             self._differs |= not same_output(execution.output, step.output or "")
-            if execution.cut in SESSION_LOST:
+            if execution.cut in SESSION_ENDING_CUTS:
                 await self._session.close()
                 self._session, self._differs = _Lost(), True
         self._at = max(self._at, k)

@@ -1,8 +1,8 @@
-"""The step loop, free of any engine or executor.
+"""The step loop, independent of engine and executor.
 
-A rollout is a generator: it yields what it needs next, a step to generate or a program to run,
-and is sent the result. Who drives it decides what runs side by side (see `driver`); a rollout's
-result depends on its own task alone.
+A rollout is a generator: it yields what it needs next (a step to generate or a program to run)
+and is sent the result. Its driver decides what runs side by side (see `driver`); a rollout's
+result depends only on its own task.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ from scdpo.errors import EngineError
 from scdpo.formats.base import Format
 from scdpo.records import Finish, Step
 from scdpo.sampling.config import Limits, Schedule
-from scdpo.sandbox.base import Execution
-
-SESSION_LOST = ("deadline", "memory", "died")
-"""Cuts of an execution after which its session is gone."""
+from scdpo.sandbox import SESSION_ENDING_CUTS, Execution
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to roll out: a prompt, the steps it starts from, temperatures, a seed."""
+    """What to roll out: a prompt, temperatures, a seed, and the steps to start from."""
 
     prompt_ids: tuple[int, ...]
     schedule: Schedule
@@ -33,8 +30,8 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a rollout ended: all its steps, the prefix included, and why it ended."""
+class RolloutResult:
+    """All steps of a rollout, prefix included, and why it ended."""
 
     steps: tuple[Step, ...]
     finish: Finish
@@ -48,7 +45,7 @@ class Execute:
 
 
 Action = Request | Execute
-Rollout = Generator[Action, Completion | Execution, Outcome]
+Rollout = Generator[Action, Completion | Execution, RolloutResult]
 Encode = Callable[[str], tuple[int, ...]]
 
 
@@ -61,40 +58,40 @@ class _State:
     sampled: int = 0
 
 
-def rollout(task: Task, form: Format, limits: Limits, encode: Encode) -> Rollout:
-    """Generate a step, execute its code, append, raise the temperature, go on.
+def rollout(task: Task, format: Format, limits: Limits, encode: Encode) -> Rollout:
+    """Generate a step, execute its code, append the output, raise the temperature, repeat.
 
     `encode` tokenises what the host appends. The rollout ends when the policy ends it
     (`finished`), at a limit, or when its session is lost (`sandbox`). The steps of the prefix
     are never changed, so that both branches of a pair share them token by token. Raises
-    EngineError for an empty completion that is no end.
+    EngineError for an empty completion that finished with `stop`.
     """
     ids = task.prompt_ids + _ids_of(task.prefix, encode)
     state = _State(ids=ids, steps=list(task.prefix), n_prefix=len(task.prefix))
     while True:
         room = limits.context - len(state.ids)
         if len(state.steps) >= limits.max_steps:
-            return _outcome(state, "max_steps")
+            return RolloutResult(tuple(state.steps), "max_steps")
         if room <= 0:
-            return _outcome(state, "context")
-        request = _request(task, form, limits, state, room)
+            return RolloutResult(tuple(state.steps), "context")
+        request = _request(task, format, limits, state, room)
         completion = yield request
         assert isinstance(completion, Completion)
-        _append(state, completion, request.temperature, form)
+        _append(state, completion, request.temperature, format)
         finish = _finish(state, completion, limits)
         if finish is not None:
-            return _outcome(state, finish)
-        code = form.code(completion.text)
+            return RolloutResult(tuple(state.steps), finish)
+        code = format.code(completion.text)
         if code is not None:
             execution = yield Execute(code)
             assert isinstance(execution, Execution)
-            _append_output(state, execution, form, encode)
-            if execution.cut in SESSION_LOST:
-                return _outcome(state, "sandbox")
+            _append_output(state, execution, format, encode)
+            if execution.cut in SESSION_ENDING_CUTS:
+                return RolloutResult(tuple(state.steps), "sandbox")
 
 
 def _ids_of(steps: Sequence[Step], encode: Encode) -> tuple[int, ...]:
-    """Token ids of steps with their outputs; recorded steps, which have none, are encoded."""
+    """Token ids of steps with their outputs; recorded steps, which lack ids, are encoded."""
     ids: list[int] = []
     for step in steps:
         ids += step.token_ids or encode(step.text)
@@ -102,11 +99,11 @@ def _ids_of(steps: Sequence[Step], encode: Encode) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _request(task: Task, form: Format, limits: Limits, state: _State, room: int) -> Request:
+def _request(task: Task, format: Format, limits: Limits, state: _State, room: int) -> Request:
     return Request(
         prompt_ids=state.ids,
-        stop=form.stop,
-        end=form.end,
+        stop=format.stop,
+        end=format.end,
         temperature=task.schedule.temperature(state.new_steps),
         max_tokens=min(limits.step_tokens, room),
         seed=task.seed,
@@ -114,15 +111,15 @@ def _request(task: Task, form: Format, limits: Limits, state: _State, room: int)
     )
 
 
-def _append(state: _State, completion: Completion, temperature: float, form: Format) -> None:
-    """Append a completion as a step, or to the new text step that it belongs to.
+def _append(state: _State, completion: Completion, temperature: float, format: Format) -> None:
+    """Append a completion as a step, or to the last new text step if it belongs to it.
 
-    An end marker or a blank line on its own is no step where the format says so; a step's
+    Depending on the format, an end marker or a blank line is not a step of its own. A step's
     temperature is that of its first completion.
     """
     if not completion.token_ids:
         if completion.finish == "stop":
-            raise EngineError("an empty completion came back that is neither an end nor cut")
+            raise EngineError("the engine returned an empty completion that ended at a stop string")
         return
     state.ids += completion.token_ids
     state.sampled += len(completion.token_ids)
@@ -134,27 +131,27 @@ def _append(state: _State, completion: Completion, temperature: float, form: For
         mean_logp=_mean(completion.logps),
     )
     last = state.steps[-1] if len(state.steps) > state.n_prefix else None
-    if last is not None and last.kind == "text" and len(form.parse(last.text + step.text)) == 1:
-        state.steps[-1] = _joined(last, step)
+    if last is not None and last.kind == "text" and len(format.parse(last.text + step.text)) == 1:
+        state.steps[-1] = _merge(last, step)
         return
-    if completion.finish == "stop" and form.code(step.text) is not None:
+    if completion.finish == "stop" and format.code(step.text) is not None:
         step = step.model_copy(update={"kind": "code"})
     state.steps.append(step)
     state.new_steps += 1
 
 
 def _finish(state: _State, completion: Completion, limits: Limits) -> Finish | None:
-    """Why the rollout ends with this completion; None where it goes on."""
+    """Why the rollout ends with this completion; None if it continues."""
     if completion.finish == "end":
         return "finished"
     if completion.finish == "length":
         full = len(completion.token_ids) >= limits.step_tokens
         return "step_tokens" if full else "context"
-    # Blank lines that join a step one by one must not go on for ever.
+    # Blank lines that join a step one at a time must not continue forever.
     return "step_tokens" if len(state.steps[-1].token_ids) > limits.step_tokens else None
 
 
-def _joined(step: Step, more: Step) -> Step:
+def _merge(step: Step, more: Step) -> Step:
     n, m = len(step.token_ids), len(more.token_ids)
     known = step.mean_logp is not None and more.mean_logp is not None
     total = (step.mean_logp or 0.0) * n + (more.mean_logp or 0.0) * m
@@ -167,9 +164,9 @@ def _joined(step: Step, more: Step) -> Step:
     )
 
 
-def _append_output(state: _State, execution: Execution, form: Format, encode: Encode) -> None:
+def _append_output(state: _State, execution: Execution, format: Format, encode: Encode) -> None:
     step = state.steps[-1]
-    host_text = form.host_text(step.text, execution.output)
+    host_text = format.host_text(step.text, execution.output)
     host_ids = encode(host_text)
     state.ids += host_ids
     state.steps[-1] = step.model_copy(
@@ -183,11 +180,7 @@ def _append_output(state: _State, execution: Execution, form: Format, encode: En
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """The mean where it is a number: a row of JSON cannot hold anything else."""
+    """The mean, or None if there is none or a value is not finite, which JSON cannot hold."""
     if not values or not all(map(math.isfinite, values)):
         return None
     return math.fsum(values) / len(values)
-
-
-def _outcome(state: _State, finish: Finish) -> Outcome:
-    return Outcome(steps=tuple(state.steps), finish=finish)

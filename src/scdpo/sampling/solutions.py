@@ -1,133 +1,175 @@
-"""From outcomes of rollouts to graded solution rows."""
+"""From attempts to graded solution rows, for sampling, branching and evaluation alike."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
-from scdpo.engines.base import Engine
-from scdpo.formats.base import Format
-from scdpo.grading import Grader
-from scdpo.records import Problem, Solution, Verdict
+from scdpo.engines.base import EngineProtocol
+from scdpo.formats import Format, get_format
+from scdpo.grading import Claim, Grader, judge
+from scdpo.progress import Progress, silent
+from scdpo.records import Problem, Solution, Step, Verdict, undecided
+from scdpo.sampling.config import Limits, Schedule
+from scdpo.sampling.driver import drive
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.judging import Claim, claim_of, judge
-from scdpo.sampling.rollout import Outcome
-from scdpo.sandbox.base import Sandbox
-
-Fate = Literal["preferred", "dispreferred", "neither"]
-"""Which side of a pair a solution can take."""
-
-
-@dataclass(slots=True)
-class Workshop:
-    """The services that every sampling stage needs."""
-
-    engine: Engine
-    form: Format
-    grader: Grader
-    sandbox: Sandbox | None
+from scdpo.sampling.rollout import RolloutResult, Task, rollout
+from scdpo.sandbox import Sandbox, Session
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Which rollout of a problem this is; `id` names its row."""
+class Attempt:
+    """A solution to draw. `id` names its row, and `number` counts the attempts on a problem or,
+    with a `parent`, the continuations of that solution; its first `branch_step` steps are kept."""
 
     id: str
     problem: Problem
     prompt: str
     prompt_ids: tuple[int, ...]
-    attempt: int
+    number: int
     seed: int
-    parent: str | None = None
+    parent: Solution | None = None
     branch_step: int = 0
 
 
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from the run's seed, a row's name and an attempt; stable everywhere."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+@dataclass(slots=True)
+class Sampler:
+    """Draws graded solutions with a policy (`engine`), the format it writes, the grader of its
+    answers and the sandbox for its programs (None for formats without code). `policy` is the
+    policy's name in rows; if empty, the engine's name is used."""
 
+    engine: EngineProtocol
+    format: Format
+    grader: Grader
+    sandbox: Sandbox | None
+    policy: str = ""
 
-def golds(problem: Problem) -> tuple[str, ...]:
-    """Every answer that counts as right."""
-    return (problem.answer, *problem.alternatives)
+    async def draw(
+        self,
+        attempts: Sequence[Attempt],
+        schedule: Schedule,
+        limits: Limits,
+        *,
+        sessions: Sequence[Session | None] | None = None,
+        error_words_in_question: bool = False,
+        progress: Progress = silent,
+    ) -> list[Solution]:
+        """Roll out attempts side by side and grade them; returns solutions in order.
 
-
-def grade_outcomes(
-    problems: Sequence[Problem], outcomes: Sequence[Outcome], form: Format, grader: Grader
-) -> list[tuple[str | None, Verdict]]:
-    """Final answer and verdict of each outcome; an unfinished one is undecided, never wrong."""
-    claims = [
-        claim_of(outcome.steps, form, golds(problem), several=problem.several)
-        if outcome.finish == "finished"
-        else Claim(None, golds(problem))
-        for problem, outcome in zip(problems, outcomes, strict=True)
-    ]
-    return [
-        (answer, verdict)
-        if outcome.finish == "finished"
-        else (None, Verdict(name="undecided", reason=f"unfinished: {outcome.finish}"))
-        for (answer, verdict), outcome in zip(judge(claims, grader), outcomes, strict=True)
-    ]
-
-
-def solutions_of(
-    draws: Sequence[Draw],
-    outcomes: Sequence[Outcome],
-    shop: Workshop,
-    *,
-    error_words_in_question: bool = False,
-) -> list[Solution]:
-    """Graded and flagged rows of rollouts."""
-    graded = grade_outcomes([d.problem for d in draws], outcomes, shop.form, shop.grader)
-    rows = []
-    for draw, outcome, (answer, verdict) in zip(draws, outcomes, graded, strict=True):
-        rows.append(
-            Solution(
-                id=draw.id,
-                problem_id=draw.problem.id,
-                dataset=draw.problem.dataset,
-                question=draw.problem.question,
-                format=shop.form.name,
-                policy=shop.engine.name,
-                prompt=draw.prompt,
-                prompt_ids=draw.prompt_ids,
-                steps=outcome.steps,
-                finish=outcome.finish,
-                answer=answer,
-                verdict=verdict,
-                flags=solution_flags(
-                    draw.problem.question,
-                    outcome.steps,
-                    shop.form.stop,
-                    error_words_in_question=error_words_in_question,
-                ),
-                attempt=draw.attempt,
-                seed=draw.seed,
-                parent=draw.parent,
-                branch_step=draw.branch_step,
+        Continuations run in `sessions`. Raises EngineError, SandboxError and GradingError.
+        """
+        rollouts = [
+            rollout(
+                Task(a.prompt_ids, schedule, a.seed, a.parent.steps[: a.branch_step])
+                if a.parent
+                else Task(a.prompt_ids, schedule, a.seed),
+                self.format,
+                limits,
+                self.engine.encode,
             )
+            for a in attempts
+        ]
+        results = await drive(
+            rollouts, self.engine, self.sandbox, sessions=sessions, progress=progress
         )
-    return rows
+        claims = [
+            self._claim(a.problem, result) for a, result in zip(attempts, results, strict=True)
+        ]
+        return [
+            self._solution(attempt, result, answer, verdict, error_words_in_question)
+            for attempt, result, (answer, verdict) in zip(
+                attempts, results, judge(claims, self.grader), strict=True
+            )
+        ]
+
+    def _claim(self, problem: Problem, result: RolloutResult) -> Claim:
+        golds = (problem.answer, *problem.alternatives)
+        if result.finish != "finished":
+            return Claim(None, golds)
+        return claim_of(result.steps, self.format, golds, several=problem.several)
+
+    def _solution(
+        self,
+        attempt: Attempt,
+        result: RolloutResult,
+        answer: str | None,
+        verdict: Verdict,
+        error_words_in_question: bool,
+    ) -> Solution:
+        problem = attempt.problem
+        return Solution(
+            id=attempt.id,
+            problem_id=problem.id,
+            dataset=problem.dataset,
+            question=problem.question,
+            format=self.format.name,
+            policy=self.policy or self.engine.name,
+            prompt=attempt.prompt,
+            # A recorded parent has no ids, and its continuations must share its prompt exactly.
+            prompt_ids=attempt.parent.prompt_ids if attempt.parent else attempt.prompt_ids,
+            steps=result.steps,
+            finish=result.finish,
+            answer=answer,
+            verdict=verdict if result.finish == "finished" else unfinished(result.finish),
+            flags=solution_flags(
+                problem.question,
+                result.steps,
+                self.format.stop,
+                error_words_in_question=error_words_in_question,
+            ),
+            attempt=attempt.number,
+            seed=attempt.seed,
+            parent=attempt.parent.id if attempt.parent else None,
+            branch_step=attempt.branch_step,
+        )
 
 
-def fate(solution: Solution) -> Fate:
-    """The side of a pair that a solution can take, if any."""
-    if is_preferred(solution):
-        return "preferred"
-    return "dispreferred" if is_dispreferred(solution) else "neither"
+@contextmanager
+def sampler_for(
+    engine: EngineProtocol, format: Format | str, grader: Grader | None, sandbox: Sandbox | None
+) -> Iterator[Sampler]:
+    """A sampler; if no grader is given, it gets its own, which is closed at the end."""
+    written = get_format(format) if isinstance(format, str) else format
+    if grader is not None:
+        yield Sampler(engine, written, grader, sandbox)
+        return
+    with Grader() as own:
+        yield Sampler(engine, written, own, sandbox)
 
 
-def is_preferred(solution: Solution) -> bool:
-    """Right, finished, and without any sign of an error or correction."""
-    return (
-        solution.verdict.name == "correct" and solution.finish == "finished" and not solution.flags
-    )
+def unfinished(finish: str) -> Verdict:
+    """The verdict on a solution cut by a limit: undecided, never wrong."""
+    return undecided(f"unfinished: {finish}")
 
 
-def is_dispreferred(solution: Solution) -> bool:
-    """Finished and wrong, and not garbled; unfinished and undecided ones are neither."""
-    garbled = any(not flag.startswith("error_word") for flag in solution.flags)
-    return solution.verdict.name == "wrong" and solution.finish == "finished" and not garbled
+def claim_of(
+    steps: tuple[Step, ...], format: Format, golds: tuple[str, ...], *, several: bool = False
+) -> Claim:
+    """The claim of a finished solution, to be judged against the gold answers."""
+    last = ""
+    for step in reversed(steps):
+        last = format.plain(format.render((step,)))
+        if last.strip():
+            break
+    return Claim(format.plain(format.render(steps)), golds, several, last)
+
+
+def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
+    """Counts of solutions by verdict and side of a pair, then by what kept them out of pairs."""
+    sums = ("attempts", "correct", "wrong", "undecided", "preferred", "dispreferred")
+    counts: Counter[str] = Counter(dict.fromkeys(sums, 0))
+    for solution in solutions:
+        counts["attempts"] += 1
+        counts[solution.verdict.name] += 1
+        if solution.finish != "finished":
+            counts[f"cut:{solution.finish}"] += 1
+        elif solution.verdict.undecided:
+            counts[f"undecided:{solution.verdict.reason.split(':')[0][:40]}"] += 1
+        for flag in solution.flags:
+            counts[flag] += 1
+        counts["preferred"] += solution.side() == "chosen"
+        counts["dispreferred"] += solution.side() == "rejected"
+    reasons = sorted(counts.keys() - set(sums))
+    return {name: counts[name] for name in (*sums, *reasons)}

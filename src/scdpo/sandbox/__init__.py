@@ -1,25 +1,28 @@
-"""Runs model-written code in stateful, clonable sessions of a separate process.
+"""Runs model-written code in stateful sessions of a separate process, which can be cloned.
 
-`ProcessSandbox` starts them, `SandboxConfig` says within which limits; `same_output` tells
-whether a block that was executed again printed what was recorded.
+`ProcessSandbox` starts the sessions and `SandboxConfig` sets their limits; `same_output` decides
+whether a block that was executed again printed what was recorded. docs/sandbox.md describes what
+the sandbox promises and how its four wings (`host`, `notebook`, `walls`, `processes`) fit together.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from scdpo.sandbox.compare import normalise_output, same_output
+from scdpo.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from scdpo.sandbox.base import Cut, Execution, Sandbox, Session
-    from scdpo.sandbox.client import ProcessSandbox
-    from scdpo.sandbox.config import SandboxConfig
-    from scdpo.sandbox.session import ProcessSession
+    from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution, Sandbox, Session
+    from scdpo.sandbox.host.client import ProcessSandbox
+    from scdpo.sandbox.host.compare import normalise_output, same_output
+    from scdpo.sandbox.host.config import Level, SandboxConfig
+    from scdpo.sandbox.host.session import ProcessSession
 
 __all__ = [
+    "SESSION_ENDING_CUTS",
     "Cut",
     "Execution",
+    "Level",
     "ProcessSandbox",
     "ProcessSession",
     "Sandbox",
@@ -29,19 +32,15 @@ __all__ = [
     "same_output",
 ]
 
-# The child process imports this package too and has no need of pydantic and asyncio.
-_HOMES = {
-    "Cut": "base",
-    "Execution": "base",
-    "Sandbox": "base",
-    "Session": "base",
-    "ProcessSandbox": "client",
-    "ProcessSession": "session",
-    "SandboxConfig": "config",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"scdpo.sandbox.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Loaded on first use: the child process imports this package too, and needs neither pydantic nor
+# asyncio.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "host.base": "SESSION_ENDING_CUTS Cut Execution Sandbox Session",
+        "host.client": "ProcessSandbox",
+        "host.compare": "normalise_output same_output",
+        "host.config": "Level SandboxConfig",
+        "host.session": "ProcessSession",
+    },
+)

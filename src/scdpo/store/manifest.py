@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from scdpo.errors import short
 from scdpo.records import Record
-from scdpo.store.files import canonical, short
+from scdpo.store.encoding import canonical
 
 
 class Manifest(Record):

@@ -10,44 +10,37 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from scdpo.errors import DataError, StorageFull, StoreError
 from scdpo.records import Record
-from scdpo.store.files import (
-    R,
-    canonical,
-    is_object,
-    last_line_start,
-    make_folder,
-    numbered_lines,
-    object_of,
-    record_of,
-    storage_errors,
-    validation_line,
-    values_of,
-    write_atomic,
-)
+from scdpo.store.append import append_row, cut_torn_tail
+from scdpo.store.encoding import canonical, json_line
+from scdpo.store.full_disk import storage_errors
 from scdpo.store.manifest import Manifest, changed_keys, hash_text, utc_now, versions
-
-if TYPE_CHECKING:
-    from scdpo.store.run import RunFolder
+from scdpo.store.reading import R, numbered_lines, object_of, record_of, values_of
+from scdpo.store.writing import make_folder, remove_leftovers, write_atomic
+from scdpo.validation import explain
 
 SHARD_BYTES = 256 * 2**20
-"""A shard that has reached this size is closed and the next one begun."""
+"""A shard that has reached this size is closed and the next one is started."""
 MANIFEST_SECONDS = 10.0
-"""A running stage's manifest is brought up to date at most this often."""
+"""A running stage's manifest is updated at most this often."""
 
 
 class Stage:
-    """One stage's rows and manifest. Reading needs no `open`; appending does."""
+    """One stage's rows and manifest, in the folder `name` of the run folder `run`.
 
-    def __init__(self, run: RunFolder, name: str):
+    Reading needs no `open`; appending does, and that the stage is `writable`.
+    """
+
+    def __init__(self, run: Path, name: str, *, writable: bool = True):
         self._run = run
+        self._writable = writable
         self.name = name
-        self.path = run.path / name
+        self.path = run / name
         self._fd: int | None = None
         self._shard = self.path / "rows-00000.jsonl"
         self._rows = 0
@@ -58,7 +51,7 @@ class Stage:
 
     @property
     def manifest(self) -> Manifest | None:
-        """The manifest on disk, or None when the stage was never begun."""
+        """The manifest on disk, or None when the stage was never started."""
         path = self.path / "manifest.json"
         try:
             return Manifest.model_validate_json(path.read_bytes())
@@ -67,7 +60,7 @@ class Stage:
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
         except ValidationError as error:
-            raise DataError(validation_line(error), path) from error
+            raise DataError(explain(error, Manifest), path) from error
 
     @property
     def done(self) -> bool:
@@ -78,7 +71,7 @@ class Stage:
     def rows(self, cls: type[R]) -> Iterator[R]:
         """Every row in the order written; a last line still being written is left out.
 
-        Raises StoreError for a stage never begun, DataError for a malformed row.
+        Raises StoreError for a stage that was never started, DataError for a malformed row.
         """
         return (record_of(cls, line, path, n) for path, n, line in self._lines())
 
@@ -118,14 +111,14 @@ class Stage:
         *,
         redo: bool = False,
     ) -> Stage:
-        """Begin the stage, or continue it where it stood; a finished one stays finished.
+        """Start the stage, or resume it where it stopped; a finished one stays finished.
 
         `config` (JSON values or pydantic models) is everything that shapes the rows; `inputs`
-        maps what is read to its hash. `redo` deletes what the stage has first. Raises
-        StoreError when the stage was begun with another config or other inputs.
+        maps what is read to its hash. `redo` deletes the stage's rows first. Raises StoreError
+        when the stage was started with another config or other inputs.
         """
-        if not self._run.write:
-            raise StoreError(f"{self._run.path}: opened for reading only")
+        if not self._writable:
+            raise StoreError(f"{self._run}: opened for reading only")
         plain = json.loads(canonical(config))
         inputs = dict(inputs or {})
         self.close()
@@ -152,7 +145,8 @@ class Stage:
             self._check_same(manifest, plain, inputs)
             if manifest.status == "done":
                 return self
-            repairs = manifest.repairs + self._repair()
+            shards = self._shards()
+            repairs = manifest.repairs + (1 if shards and cut_torn_tail(shards[-1]) else 0)
             manifest = manifest.model_copy(
                 update={
                     "resumes": manifest.resumes + 1,
@@ -160,6 +154,7 @@ class Stage:
                     "versions": versions(),
                 }
             )
+        remove_leftovers(self.path / "manifest.json")
         self._rows = sum(1 for _ in self._lines()) if self._shards() else 0
         self._clock = time.monotonic()
         self._save(manifest)
@@ -169,7 +164,7 @@ class Stage:
     def append(self, records: Iterable[Record]) -> int:
         """Append rows, each handed to the operating system at once; returns how many.
 
-        Raises StorageFull when the disk takes no more: whole rows stay, a part of one does not.
+        Raises StorageFull when the disk is full: whole rows stay, a partial one does not.
         """
         if self._fd is None:
             state = "finished" if self.done else "not open"
@@ -178,7 +173,8 @@ class Stage:
         for record in records:
             if os.fstat(self._fd).st_size >= SHARD_BYTES:
                 self._open_shard()
-            self._write_row(record.model_dump_json().encode() + b"\n")
+            with storage_errors(self._shard, f"{self._rows} rows are kept"):
+                append_row(self._fd, json_line(record))
             self._rows += 1
             for fields, known in self._keys.items():
                 known.add(tuple(getattr(record, field) for field in fields))
@@ -187,7 +183,7 @@ class Stage:
         return self._rows - before
 
     def append_new(self, records: Iterable[Record], *key: str) -> int:
-        """Append the rows whose `key` fields (`id` when none is given) no row has yet."""
+        """Append the rows whose `key` fields (default `id`) are those of no earlier row."""
         fields = key or ("id",)
         if fields not in self._keys:
             self._keys[fields] = {
@@ -202,10 +198,10 @@ class Stage:
         )
 
     def finish(self, counts: Mapping[str, int | float] | None = None) -> Manifest:
-        """Mark the stage as done, with the counts its rows do not tell by themselves.
+        """Mark the stage as done, with counts that cannot be read off its rows.
 
-        Counts describe the whole stage, so a resumed one derives them from its rows. A stage
-        that was done already is left as it is.
+        Counts describe the whole stage, so a resumed stage derives them from its rows. A stage
+        that is already done is left as it is.
         """
         if self._fd is None:
             manifest = self.manifest
@@ -219,23 +215,13 @@ class Stage:
         """Stop appending; the stage can be opened again. Closing twice does nothing."""
         if self._fd is None:
             return
-        # A full disk has been reported by the row that met it; the manifest can wait.
-        with suppress(StorageFull):
-            self._save()
-        with suppress(StorageFull):
-            self._close_shard()
-
-    def _write_row(self, row: bytes) -> None:
-        assert self._fd is not None
-        start = os.fstat(self._fd).st_size
-        done = 0
-        with storage_errors(self._shard, f"{self._rows} rows are kept"):
-            try:
-                while done < len(row):
-                    done += os.write(self._fd, row[done:])
-            except BaseException:
-                os.ftruncate(self._fd, start)
-                raise
+        # The row that met a full disk has reported it; the manifest can wait.
+        try:
+            with suppress(StorageFull):
+                self._save()
+        finally:
+            with suppress(StorageFull):
+                self._close_shard()
 
     def _open_shard(self) -> None:
         shards = self._shards()
@@ -280,13 +266,13 @@ class Stage:
         if changed:
             more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
             raise StoreError(
-                f"stage {self.name} in {self._run.path} was begun with other values: "
+                f"stage {self.name} in {self._run} was started with other values: "
                 f"{', '.join(changed[:6])}{more}; use another run folder, or redo the stage "
                 f"(or delete {self.path})"
             )
 
     def _clear(self) -> None:
-        """Delete the stage's folder; a kill in between leaves it whole or gone."""
+        """Delete the stage's folder; a kill in between leaves it complete or gone."""
         doomed = self.path.with_name(f".deleted-{self.path.name}")
         try:
             shutil.rmtree(doomed, ignore_errors=True)
@@ -295,19 +281,3 @@ class Stage:
                 shutil.rmtree(doomed)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be deleted: {error.strerror}") from error
-
-    def _repair(self) -> int:
-        """Cut a torn last line off the last shard; returns how many were cut (0 or 1)."""
-        shards = self._shards()
-        if not shards:
-            return 0
-        with storage_errors(shards[-1], "nothing was repaired"), shards[-1].open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = last_line_start(file, end)
-            file.seek(start)
-            line = file.read()
-            if not line or (line.endswith(b"\n") and is_object(line)):
-                return 0
-            file.truncate(start)
-            os.fsync(file.fileno())
-            return 1

@@ -38,7 +38,7 @@ def vectors(family: Family) -> Vectors | None:
 
 
 def as_family(part: Part, other: Part) -> Family | None:
-    """A part as a family; without a condition its parameters are the other side's."""
+    """A part as a family; without a condition it has the parameters of the other side."""
     if isinstance(part, Family):
         return part
     if isinstance(other, Family):

@@ -9,20 +9,21 @@ from typing import Any
 
 from scdpo.grading.comparing import words
 from scdpo.grading.comparing.verdicts import Leaves
-from scdpo.grading.comparing.written import parsed, quantity_of, same_numbers, value
+from scdpo.grading.comparing.written import parsed, same_numbers, value
 from scdpo.grading.formulas import families, identities
 from scdpo.grading.formulas.evaluation import exact, real_constant
 from scdpo.grading.formulas.tree import Node, number, uses, variables
-from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_numbers, undecided
-from scdpo.grading.quantities.quantity import split_unit
+from scdpo.grading.quantities.equality import equal_numbers
+from scdpo.grading.quantities.quantity import quantity, split_unit
 from scdpo.grading.quantities.rationals import APPROXIMATE, Number
 from scdpo.grading.reading.parts import REAL, Equation, Family, Interval, Reals, Relation
+from scdpo.grading.text.canonical import both_signs, has_both_signs
 from scdpo.grading.text.normalise import clean
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 
 def same(gold: str, answer: str) -> Verdict | None:
-    """Compare two leaves; None where neither numbers, formulas nor words can tell."""
+    """Compare two leaves; None where neither numbers, formulas nor words decide."""
     first, second = clean(gold), clean(answer)
     if first and first == second:
         return CORRECT
@@ -36,7 +37,7 @@ def same(gold: str, answer: str) -> Verdict | None:
 
 
 def _with_units(gold: str, answer: str) -> Verdict | None:
-    """Formulas with a measure behind them: `2\\sqrt{3}\\text{ cm}`."""
+    """Formulas that are followed by a unit: `2\\sqrt{3}\\text{ cm}`."""
     first, second = split_unit(gold), split_unit(answer)
     if first is None and second is None:
         return None
@@ -51,12 +52,12 @@ def _with_units(gold: str, answer: str) -> Verdict | None:
         return verdict
     if measure.dimensions != other.dimensions:
         return WRONG if verdict == CORRECT else undecided("the units differ")
-    one, two = value(ours), value(theirs)
-    if one is None or two is None:
+    numbers = value(ours), value(theirs)
+    if numbers[0] is None or numbers[1] is None:
         return undecided("the units differ")
     return equal_numbers(
-        Number(one * measure.scale, digits=APPROXIMATE),
-        Number(two * other.scale, digits=APPROXIMATE),
+        Number(numbers[0] * measure.scale, digits=APPROXIMATE),
+        Number(numbers[1] * other.scale, digits=APPROXIMATE),
     )
 
 
@@ -89,10 +90,10 @@ _FUNCTIONS = ("sin", "cos", "tan", "exp", "ln", "log", "sinh", "cosh", "e")
 
 
 def _renamed_constants(first: Node, second: Node) -> Verdict | None:
-    """Formulas under other names for arbitrary constants: C e^x and A e^x.
+    """Formulas with other names for arbitrary constants: C e^x and A e^x.
 
     Correct for what looks like the solution of a differential equation, undecided where the
-    letters may be unknowns of the question, None where renaming does not make them equal.
+    letters may be unknowns of the question, and None where renaming does not make them equal.
     """
     ours, theirs = variables(first), variables(second)
     mine, other = sorted(ours - theirs), sorted(theirs - ours)
@@ -143,16 +144,16 @@ def _relettered(node: Node, names: dict[str, str]) -> Node:
 
 
 def _mixed(text: str, node: Node) -> Node:
-    """The tree of a constant; `5(1/5)` is the mixed number that numbers are read as."""
-    written = quantity_of(clean(text))
+    """The tree of a constant, where `5(1/5)` is a mixed number as it is for `quantity`."""
+    written = quantity(clean(text))
     if written is None or written.percent or written.unit.dimensions:
         return node
     return number(written.value, node.name)
 
 
 def _perhaps_unit(gold: str, answer: str) -> bool:
-    """`5m` for a gold 5: five metres, or five times an m."""
-    pair = [quantity_of(re.sub(r"(?<=\d)(?=[A-Za-z]$)", " ", clean(t))) for t in (gold, answer)]
+    """`5m` for a gold answer 5: five metres, or five times m."""
+    pair = [quantity(re.sub(r"(?<=\d)(?=[A-Za-z]$)", " ", clean(t))) for t in (gold, answer)]
     if pair[0] is None or pair[1] is None:
         return False
     measured = bool(pair[0].unit.dimensions) != bool(pair[1].unit.dimensions)
@@ -183,7 +184,7 @@ def _infinite_sign(node: Node) -> int:
 
 
 def _as_number(text: str, node: Node, how: dict[str, Any]) -> Number | None:
-    written = quantity_of(clean(text))
+    written = quantity(clean(text))
     if written is not None:
         return Number(written.value, written.number.decimals, written.number.digits)
     rational = exact(node)
@@ -194,26 +195,23 @@ def _as_number(text: str, node: Node, how: dict[str, Any]) -> Number | None:
 
 
 def _equation(gold: Equation, answer: Equation) -> bool | None:
-    trees = []
-    for part in (gold, answer):
-        left, right = parsed(part.left), parsed(part.right)
-        if left is None or right is None:
-            return None
-        trees.append(Node("add", (left, Node("negate", (right,)))))
-    first, second = trees
+    first, second = _difference(gold), _difference(answer)
+    if first is None or second is None:
+        return None
     if not variables(first) and not variables(second):
-        return bool(identities.equal(parsed_side(gold.right), parsed_side(answer.right)))
+        return bool(identities.equal(first.args[1].args[0], second.args[1].args[0]))
     equal = identities.same_equation(first, second)
     if equal is False and variables(first) != variables(second):
         return True if _renamed_equation(first, second) else None
     return equal
 
 
-def parsed_side(text: str) -> Node:
-    """The tree of an equation's side that is known to be a formula."""
-    node = parsed(text)
-    assert node is not None
-    return node
+def _difference(sides: Equation | Relation) -> Node | None:
+    """The tree of the left side minus the right side; None where either cannot be parsed."""
+    left, right = parsed(sides.left), parsed(sides.right)
+    if left is None or right is None:
+        return None
+    return Node("add", (left, Node("negate", (right,))))
 
 
 def _renamed_equation(first: Node, second: Node) -> bool:
@@ -233,15 +231,12 @@ def _renamed_equation(first: Node, second: Node) -> bool:
 def _relation(gold: Relation, answer: Relation) -> bool | None:
     if gold.op != answer.op:
         return False
-    trees = []
-    for part in (gold, answer):
-        left, right = parsed(part.left), parsed(part.right)
-        if left is None or right is None:
-            return None
-        trees.append(Node("add", (left, Node("negate", (right,)))))
+    first, second = _difference(gold), _difference(answer)
+    if first is None or second is None:
+        return None
     if gold.op == "≠":
-        return identities.same_equation(trees[0], trees[1])
-    return identities.positive_ratio(trees[0], trees[1])
+        return identities.same_equation(first, second)
+    return identities.positive_ratio(first, second)
 
 
 def _readable(text: str) -> bool:
@@ -250,16 +245,16 @@ def _readable(text: str) -> bool:
 
 
 def _solve(relation: Relation) -> Reals | None:
-    """The solutions of a linear or quadratic inequality, or of one in |…|, in one variable."""
+    """The solutions of an inequality in a single variable that is linear, quadratic or in |…|."""
     left, right = parsed(relation.left), parsed(relation.right)
     if left is None or right is None:
         return None
-    # |u| < c says u² < c², and c < |u| the contrary, for a constant c that is not negative.
-    for one, other in ((left, right), (right, left)):
+    # For a constant c ≥ 0, |u| < c is u² < c², and c < |u| is c² < u².
+    for side, other in ((left, right), (right, left)):
         bound = real_constant(other) if not variables(other) else None
-        if one.op == "call" and one.name == "abs" and bound is not None and bound >= 0:
+        if side.op == "call" and side.name == "abs" and bound is not None and bound >= 0:
             two = number(2)
-            left, right = (Node("power", (side, two)) for side in (left, right))
+            left, right = (Node("power", (operand, two)) for operand in (left, right))
             break
     node = Node("add", (left, Node("negate", (right,))))
     closed = relation.op == "≤"
@@ -288,7 +283,7 @@ def _family(
     members_of = []
     if REAL in (gold.first, answer.first):
         return None
-    for one, vectors in ((gold, golds), (answer, answers)):
+    for family, vectors in ((gold, golds), (answer, answers)):
         members = []
         for vector in vectors:
             for texts in _both_signs(vector):
@@ -296,16 +291,15 @@ def _family(
                 if None in nodes:
                     return None
                 known = tuple(node for node in nodes if node is not None)
-                members.append(families.Member(known, one.parameters, one.first))
+                members.append(families.Member(known, family.parameters, family.first))
         members_of.append(members)
     return families.same_family(members_of[0], members_of[1])
 
 
 def _both_signs(texts: tuple[str, ...]) -> list[tuple[str, ...]]:
-    if not any("±" in text or "∓" in text for text in texts):
+    if not any(map(has_both_signs, texts)):
         return [texts]
-    tables = [str.maketrans("±∓", pair) for pair in ("+-", "-+")]
-    return [tuple(text.translate(table) for text in texts) for table in tables]
+    return list(zip(*map(both_signs, texts), strict=True))
 
 
 LEAVES = Leaves(same, value, _equation, _relation, _family, _solve, _readable)

@@ -1,8 +1,8 @@
-"""Two answers' parts compared: what has no order is matched, what has one is paired off.
+"""The parts of two answers compared: unordered parts are matched, ordered ones are paired off.
 
-`compare` gets the comparison of leaves from its caller and combines its verdicts: one difference
-makes the whole wrong, one doubt leaves it open, and one leaf that nobody could judge (None)
-leaves the pair to the symbolic layer.
+`compare` gets the comparison of leaves from its caller and combines its verdicts. A single
+difference makes the whole wrong, a single doubt makes it undecided, and a single leaf that could
+not be judged (None) leaves the pair to the symbolic layer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from scdpo.grading.comparing.names import base, key, nouns, same_argument, wordy
 from scdpo.grading.comparing.plain import flat_column, plain, unframed
 from scdpo.grading.comparing.set_matching import compare_sets
 from scdpo.grading.comparing.verdicts import (
-    CORRECT,
-    WRONG,
     Found,
     Leaves,
-    perfect,
-    together,
-    told,
-    undecided,
+    conjunction,
+    perfectly_matched,
+    verdict_on,
 )
 from scdpo.grading.reading.parts import (
     Equation,
@@ -35,12 +32,13 @@ from scdpo.grading.reading.parts import (
     Relation,
     rename,
 )
+from scdpo.records import CORRECT, WRONG, undecided
 
 NAMES = "the names differ"
 
 
 def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """Whether an answer's parts are those of the gold answer."""
+    """Compare the parts of an answer with those of the gold answer."""
     gold, answer = plain(gold), plain(answer)
     if not (isinstance(gold, Named) and isinstance(answer, Named)):
         gold, answer = unframed(gold), unframed(answer)
@@ -62,10 +60,10 @@ def compare(gold: Part, answer: Part, leaves: Leaves) -> Found:
 
 
 def _relations(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """Inequalities: the same one, or with the same solutions where they can be solved."""
+    """Inequalities are equal if they are the same or, where solvable, have the same solutions."""
     same: Found = None
     if isinstance(gold, Relation) and isinstance(answer, Relation):
-        same = told(leaves.relation(gold, answer))
+        same = verdict_on(leaves.relation(gold, answer))
     if same == CORRECT:
         return same
     solved = [leaves.solve(p) if isinstance(p, Relation) else p for p in (gold, answer)]
@@ -77,7 +75,7 @@ def _relations(gold: Part, answer: Part, leaves: Leaves) -> Found:
 def _pairwise(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
     if len(golds) != len(answers):
         return WRONG
-    return together([compare(g, a, leaves) for g, a in zip(golds, answers, strict=True)])
+    return conjunction([compare(g, a, leaves) for g, a in zip(golds, answers, strict=True)])
 
 
 def _matched(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> Found:
@@ -88,17 +86,17 @@ def _matched(golds: Sequence[Part], answers: Sequence[Part], leaves: Leaves) -> 
     ours, theirs = [nouns(g) for g in golds], [nouns(a) for a in answers]
     for row, gold_words in enumerate(ours):
         shared = [len(gold_words & words) for words in theirs]
-        if most := max(shared, default=0):  # 3 red, 5 blue: not 5 red, 3 blue
+        if most := max(shared, default=0):  # 3 red, 5 blue is not 5 red, 3 blue
             table[row] = [
                 found if not words or n == most else WRONG
                 for found, words, n in zip(table[row], theirs, shared, strict=True)
             ]
-    if perfect([[v == CORRECT for v in row] for row in table]):
+    if perfectly_matched([[v == CORRECT for v in row] for row in table]):
         return CORRECT
-    if perfect([[v is None or v.name == "correct" for v in row] for row in table]):
+    if perfectly_matched([[v is None or v.correct for v in row] for row in table]):
         return None
-    if perfect([[v is None or v.name != "wrong" for v in row] for row in table]):
-        doubts = [v for row in table for v in row if v is not None and v.name == "undecided"]
+    if perfectly_matched([[v is None or not v.wrong for v in row] for row in table]):
+        doubts = [v for row in table for v in row if v is not None and v.undecided]
         return doubts[0] if doubts else None
     return WRONG
 
@@ -162,7 +160,7 @@ def _matrices(gold: Items, answer: Items, leaves: Leaves) -> Found:
     if [len(row) for row in first] != [len(row) for row in second]:
         return WRONG
     cells = [(g, a) for x, y in zip(first, second, strict=True) for g, a in zip(x, y, strict=True)]
-    return together([compare(g, a, leaves) for g, a in cells])
+    return conjunction([compare(g, a, leaves) for g, a in cells])
 
 
 def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
@@ -182,12 +180,12 @@ def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
             else None
         )
         return CORRECT if swapped else WRONG
-    one, other = (gold, answer) if isinstance(gold, Named) else (answer, gold)
-    assert isinstance(one, Named)
+    named, other = (gold, answer) if isinstance(gold, Named) else (answer, gold)
+    assert isinstance(named, Named)
     if (
         isinstance(other, Items)
         and isinstance(gold, Leaf | Items)
-        and not isinstance(one.value, Items)
+        and not isinstance(named.value, Items)
     ):
         return _one_and_several(gold, answer, leaves)
     return compare(
@@ -198,7 +196,7 @@ def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
 
 
 def _nested(names: set[str]) -> bool:
-    """Whether one name is part of the other."""
+    """Whether a name is part of the other."""
     short, long = sorted(names, key=len)
     return short in long
 
@@ -215,7 +213,7 @@ def _as_equation(part: Named) -> Equation:
 
 
 def _assignments(gold: Items, answer: Items, leaves: Leaves) -> Found:
-    """Named values in any order; `(1, 2)` names its values in the alphabet's order."""
+    """Named values in any order; `(1, 2)` gives the values in alphabetical order of the names."""
     sides = []
     for part in (gold, answer):
         named = [item for item in part.items if isinstance(item, Named)]
@@ -244,18 +242,18 @@ def _assignments(gold: Items, answer: Items, leaves: Leaves) -> Found:
 
 
 def _by_order(named: list[Named], other: Items, gold_named: bool, leaves: Leaves) -> Found:
-    """`x = 3, y = 5` and `(3, 5)`: the values in the names' order, or as they are written."""
+    """`x = 3, y = 5` and `(3, 5)`: the values in the order of the names, or as written."""
     if any(nouns(item) for item in other.items):
         both = (named, other.items) if gold_named else (other.items, named)
         return _matched(both[0], both[1], leaves)
     found: Found = WRONG
     for order in (sorted(named, key=lambda item: key(item.name)), named):
         values = [item.value for item in order]
-        one, two = (values, other.items) if gold_named else (other.items, values)
-        found = _pairwise(one, two, leaves)
+        golds, answers = (values, other.items) if gold_named else (other.items, values)
+        found = _pairwise(golds, answers, leaves)
         if found == CORRECT:
             return found
-    if other.kind in _UNORDERED and _matched(one, two, leaves) == CORRECT:
+    if other.kind in _UNORDERED and _matched(golds, answers, leaves) == CORRECT:
         return undecided("values without their names")
     return found
 
@@ -268,28 +266,28 @@ def _both_named(golds: list[Named], answers: list[Named], leaves: Leaves) -> Fou
     keys = [{key(item.name) for item in side} for side in (golds, answers)]
     if keys[0] == keys[1] and len(keys[0]) == len(golds) == len(answers):
         theirs = {key(a.name): a for a in answers}
-        return together([compare(g, theirs[key(g.name)], leaves) for g in golds])
+        return conjunction([compare(g, theirs[key(g.name)], leaves) for g in golds])
     if keys[0] != keys[1] and any(wordy(item.name) for item in (*golds, *answers)):
         return _by_initials(golds, answers, leaves)
     return _matched(golds, answers, leaves)
 
 
 def _by_initials(golds: list[Named], answers: list[Named], leaves: Leaves) -> Found:
-    """`length 20, width 10` and `l = 20, w = 10`; other names cannot be told apart."""
+    """`length 20, width 10` and `l = 20, w = 10`; other names cannot be verdict_on apart."""
     initials = [[key(item.name)[:1].lower() for item in side] for side in (golds, answers)]
     if sorted(initials[0]) == sorted(set(initials[0])) == sorted(initials[1]):
         theirs = dict(zip(initials[1], answers, strict=True))
         pairs = [(g.value, theirs[i].value) for g, i in zip(golds, initials[0], strict=True)]
-        return together([compare(g, a, leaves) for g, a in pairs])
+        return conjunction([compare(g, a, leaves) for g, a in pairs])
     found = _matched([g.value for g in golds], [a.value for a in answers], leaves)
     return undecided(NAMES) if found == CORRECT else found
 
 
 def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """One value against several: right only if all are forms of it."""
+    """A value against several: correct only if all of them are forms of it."""
     if isinstance(gold, Leaf) and isinstance(answer, Items) and answer.kind in _UNORDERED:
         forms = [compare(gold, item, leaves) for item in answer.items]
-        if all(one == CORRECT for one in forms):
+        if all(verdict == CORRECT for verdict in forms):
             return CORRECT
     if isinstance(gold, Leaf) and isinstance(answer, Items):
         named = [item for item in answer.items if isinstance(item, Named)]
@@ -303,7 +301,7 @@ def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
 
 
 def _other_kind(gold: Part, answer: Part, leaves: Leaves) -> Found:
-    """Parts of different kinds are unequal, unless one is a leaf that nobody understood."""
+    """Parts of different kinds are unequal, unless either is a leaf that cannot be parsed."""
     texts = [part.text for part in (gold, answer) if isinstance(part, Leaf)]
     return WRONG if all(map(leaves.readable, texts)) else None
 
@@ -316,14 +314,14 @@ def _equations(gold: Part, answer: Part, leaves: Leaves) -> Found:
         sides.append(part)
     first, second = sides
     if isinstance(first, Equation) and isinstance(second, Equation):
-        return told(leaves.equation(first, second))
+        return verdict_on(leaves.equation(first, second))
     if isinstance(first, Equation) and isinstance(second, Items):
         return None  # x^2 = 4, and its solutions
     results = [_result(part, leaves) for part in (first, second)]
     if results[0] is None or results[1] is None:
         return _other_kind(first, second, leaves)
     found = leaves.same(results[0], results[1])
-    # z^3 = -1 gives a value, but may also be an equation that nobody solved.
+    # z^3 = -1 gives a value, but may also be an equation that was not solved.
     unsolved = [isinstance(part, Equation) and not _solved(part, leaves) for part in sides]
     if unsolved[1] and isinstance(second, Equation) and _of_a_curve(second):
         return undecided("an equation")
@@ -335,13 +333,13 @@ _NUMBER_TERM = re.compile(r"(?:^|[+-])\s*\d+(?:\.\d+)?\s*(?=$|[+-])")
 
 
 def _of_a_curve(equation: Equation) -> bool:
-    """Whether `… = 0` is the equation of a line or curve and says nothing of a value 0."""
+    """Whether `… = 0` is the equation of a line or curve, rather than a value of 0."""
     left, right = equation.left, equation.right.strip()
     return right == "0" and ("^" in left or _NUMBER_TERM.search(left) is not None)
 
 
 def _result(part: Part, leaves: Leaves) -> str | None:
-    """A leaf's text; what stands last in `2 + 3 = 5` and `|AB| = 1`; None for other parts."""
+    """The text of a leaf, the right side of `2 + 3 = 5` or `|AB| = 1`, None for other parts."""
     if isinstance(part, Leaf):
         return part.text
     if isinstance(part, Equation) and leaves.value(part.right) is not None:
@@ -363,11 +361,11 @@ def _families(gold: Part, answer: Part, leaves: Leaves) -> Found:
     if ours is not None and theirs_ is not None:
         same = leaves.family(first, ours, second, theirs_)
         if same is not None:
-            return told(same)
+            return verdict_on(same)
     names, others = sorted(first.parameters), sorted(second.parameters)
     theirs = second.parts
     if len(names) == 1 and len(others) == 1:
         theirs = tuple(rename(part, others[0], names[0]) for part in theirs)
     found = _matched(first.parts, theirs, leaves)
-    # Unequal in this form, two families may be the same set.
+    # Families that differ in this form may still be the same set.
     return found if found == CORRECT else None

@@ -1,4 +1,4 @@
-"""Names of values as they are compared."""
+"""The names of values, in the form in which they are compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scdpo.grading.reading.parts import Leaf, Named, Part, rename
 
 
 def key(name: str) -> str:
-    """A name as it is compared: without fonts, spaces, arguments' braces and case of words."""
+    """A name as it is compared: without fonts, spaces and braces, and long names in lower case."""
     name = re.sub(r"\\(?:text|mathrm|mathbf|operatorname|mathit)\s*\{([^{}]*)\}", r"\1", name)
     name = re.sub(r"^m?\\angle", "", name)
     name = re.sub(r"[\s{}\\$]", "", name)
@@ -20,7 +20,7 @@ def key(name: str) -> str:
 
 
 def wordy(name: str) -> bool:
-    """Whether a name is words, which need not be repeated."""
+    """Whether a name consists of words, which an answer need not repeat."""
     plain = key(name)
     if plain.isascii() and plain.isupper():
         return False  # points: ABC
@@ -29,7 +29,7 @@ def wordy(name: str) -> bool:
 
 
 def base(name: str) -> str:
-    """A name without its number: solutions are called x_1, x_2."""
+    """A name without its number, as solutions are called x_1, x_2."""
     return re.sub(r"_\{?[\d,]+\}?$", "", name.strip())
 
 
@@ -45,7 +45,7 @@ def same_argument(gold: Named, answer: Named) -> Named:
 
 
 def nouns(part: Part) -> set[str]:
-    """The words that a leaf counts by, measures left out."""
+    """The words for the things that a leaf counts, without units of measure."""
     if isinstance(part, Named) and wordy(part.name):
         return nouns(Leaf(f"{part.name} ")) | nouns(part.value)
     if not isinstance(part, Leaf):

@@ -7,17 +7,17 @@ from fractions import Fraction
 
 from scdpo.grading.comparing.names import key
 from scdpo.grading.comparing.verdicts import (
-    CORRECT,
-    WRONG,
     Found,
     Leaves,
-    perfect,
-    together,
+    conjunction,
+    perfectly_matched,
 )
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Reals
+from scdpo.records import CORRECT, WRONG
 
 
 def compare_sets(gold: Part, answer: Part, leaves: Leaves) -> Found:
+    """Compare two parts of which at least one is a set of real numbers."""
     if Reals(()) in (gold, answer):
         if any(
             isinstance(part, Leaf) and leaves.value(part.text) is None for part in (gold, answer)
@@ -39,10 +39,12 @@ def compare_sets(gold: Part, answer: Part, leaves: Leaves) -> Found:
     ours, theirs = _normal(first, leaves), _normal(second, leaves)
     if len(ours) != len(theirs):
         return WRONG
-    if all(_sortable(one, leaves) for one in (*ours, *theirs)):
-        return together([_same_interval(g, a, leaves) for g, a in zip(ours, theirs, strict=True)])
+    if all(_sortable(interval, leaves) for interval in (*ours, *theirs)):
+        return conjunction(
+            [_same_interval(g, a, leaves) for g, a in zip(ours, theirs, strict=True)]
+        )
     table = [[_same_interval(g, a, leaves) == CORRECT for a in theirs] for g in ours]
-    if perfect(table):
+    if perfectly_matched(table):
         return CORRECT
     unknown = [[_same_interval(g, a, leaves) for a in theirs] for g in ours]
     return None if any(v is None for row in unknown for v in row) else WRONG
@@ -57,7 +59,7 @@ def _wordless(text: str) -> bool:
 
 
 def _as_set(part: Part, other: Part) -> Reals | None:
-    """A part as a set of reals, where the other side shows that it is one."""
+    """A part as a set of reals, where the other side shows that it is a set of reals."""
     if isinstance(part, Reals):
         return part
     if isinstance(part, Named):
@@ -79,21 +81,21 @@ def _sortable(interval: Interval, leaves: Leaves) -> bool:
 def _normal(reals: Reals, leaves: Leaves) -> list[Interval]:
     """Intervals in order, joined where they meet, with the excluded points cut out."""
     intervals = list(reals.intervals)
-    if not all(_sortable(one, leaves) for one in intervals):
+    if not all(_sortable(interval, leaves) for interval in intervals):
         return intervals
     low_of = {id(i): leaves.value(i.low) if i.low is not None else None for i in intervals}
     intervals.sort(key=lambda i: (low_of[id(i)] is not None, low_of[id(i)] or Fraction(0)))
     joined: list[Interval] = []
-    for one in intervals:
-        if joined and _meet(joined[-1], one, leaves):
-            joined[-1] = _join(joined[-1], one, leaves)
+    for interval in intervals:
+        if joined and _meet(joined[-1], interval, leaves):
+            joined[-1] = _join(joined[-1], interval, leaves)
         else:
-            joined.append(one)
+            joined.append(interval)
     points = sorted(
         (value, text) for text in reals.without if (value := leaves.value(text)) is not None
     )
     for value, text in points:
-        joined = [piece for one in joined for piece in _cut(one, value, text, leaves)]
+        joined = [piece for interval in joined for piece in _cut(interval, value, text, leaves)]
     return joined
 
 
@@ -116,18 +118,18 @@ def _join(before: Interval, after: Interval, leaves: Leaves) -> Interval:
     return Interval(before.low, further.high, before.low_closed, further.high_closed)
 
 
-def _cut(one: Interval, value: Fraction, text: str, leaves: Leaves) -> list[Interval]:
-    low = leaves.value(one.low) if one.low is not None else None
-    high = leaves.value(one.high) if one.high is not None else None
+def _cut(interval: Interval, value: Fraction, text: str, leaves: Leaves) -> list[Interval]:
+    low = leaves.value(interval.low) if interval.low is not None else None
+    high = leaves.value(interval.high) if interval.high is not None else None
     if (low is not None and value < low) or (high is not None and value > high):
-        return [one]
+        return [interval]
     if value == low:
-        return [Interval(one.low, one.high, False, one.high_closed)]
+        return [Interval(interval.low, interval.high, False, interval.high_closed)]
     if value == high:
-        return [Interval(one.low, one.high, one.low_closed, False)]
+        return [Interval(interval.low, interval.high, interval.low_closed, False)]
     return [
-        Interval(one.low, text, one.low_closed, False),
-        Interval(text, one.high, False, one.high_closed),
+        Interval(interval.low, text, interval.low_closed, False),
+        Interval(text, interval.high, False, interval.high_closed),
     ]
 
 
@@ -137,4 +139,4 @@ def _same_interval(gold: Interval, answer: Interval, leaves: Leaves) -> Found:
     if (gold.low_closed, gold.high_closed) != (answer.low_closed, answer.high_closed):
         return WRONG
     ends = [(gold.low, answer.low), (gold.high, answer.high)]
-    return together([leaves.same(g, a) for g, a in ends if g is not None and a is not None])
+    return conjunction([leaves.same(g, a) for g, a in ends if g is not None and a is not None])

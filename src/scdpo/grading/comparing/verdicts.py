@@ -1,4 +1,4 @@
-"""What comparisons of leaves have to offer, and how verdicts on parts are combined."""
+"""The comparisons of leaves that `compare` uses, and how verdicts on parts are combined."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from scdpo.grading.reading.parts import Equation, Family, Reals, Relation
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict
 
-CORRECT = Verdict(name="correct")
-WRONG = Verdict(name="wrong")
 Found = Verdict | None
 """A verdict, or None where the text cannot be judged without algebra."""
 Vectors = list[tuple[str, ...]]
@@ -17,7 +15,7 @@ Vectors = list[tuple[str, ...]]
 
 
 class Leaves:
-    """What `compare` needs to know about leaves."""
+    """The questions about leaves that `compare` asks."""
 
     def __init__(
         self,
@@ -39,7 +37,7 @@ class Leaves:
 
 
 MAX_COST = 1_500
-"""Comparisons of leaves in one pair of answers; comparing equations costs several."""
+"""Most comparisons of leaves for a pair of answers; comparing equations counts as several."""
 _COSTS = {"equation": 60, "relation": 20, "family": 60, "solve": 20}
 
 
@@ -48,7 +46,7 @@ class TooManyError(Exception):
 
 
 def limited(leaves: Leaves) -> Leaves:
-    """The same comparisons; TooManyError is raised when a pair takes more than MAX_COST."""
+    """The same comparisons, which raise TooManyError once a pair has taken more than MAX_COST."""
     spent = 0
 
     def counted(name: str) -> Callable[..., object]:
@@ -67,26 +65,22 @@ def limited(leaves: Leaves) -> Leaves:
     return Leaves(*(counted(name) for name in names))  # type: ignore[arg-type]
 
 
-def undecided(reason: str) -> Verdict:
-    """The verdict for a pair that cannot be judged, with its reason."""
-    return Verdict(name="undecided", reason=reason)
-
-
-def told(equal: bool | None) -> Found:
+def verdict_on(equal: bool | None) -> Found:
+    """A comparison's result as a verdict."""
     return None if equal is None else CORRECT if equal else WRONG
 
 
-def together(verdicts: Sequence[Found]) -> Found:
-    """All have to be correct."""
+def conjunction(verdicts: Sequence[Found]) -> Found:
+    """The verdict on a whole whose parts all have to be correct."""
     if WRONG in verdicts:
         return WRONG
     if None in verdicts:
         return None
-    return next((v for v in verdicts if v is not None and v.name == "undecided"), CORRECT)
+    return next((v for v in verdicts if v is not None and v.undecided), CORRECT)
 
 
-def perfect(table: Sequence[Sequence[bool]]) -> bool:
-    """Whether rows and columns of a square table can be paired off on true cells."""
+def perfectly_matched(table: Sequence[Sequence[bool]]) -> bool:
+    """Whether a square table has a perfect matching of rows and columns on its true cells."""
     taken: dict[int, int] = {}
 
     def place(row: int, seen: set[int]) -> bool:

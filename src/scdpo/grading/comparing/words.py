@@ -7,13 +7,12 @@ import unicodedata
 from functools import lru_cache
 
 from scdpo.grading.formulas.notation import FUNCTIONS
-from scdpo.grading.quantities.equality import CORRECT, WRONG, undecided
 from scdpo.grading.quantities.number_words import number_in_words
 from scdpo.grading.quantities.quantity import quantity
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.text.normalise import clean
-from scdpo.grading.text.vocabulary import CLASSES, TRANSLATED
-from scdpo.records import Verdict
+from scdpo.grading.text.vocabulary import TRANSLATED, word_class
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 _CHOICE = re.compile(
     r"(?i:option |choice |选项?|answer )?(?:\(([A-J])\)(?: ?[^A-Za-z].*| .*)?"
@@ -33,19 +32,6 @@ _SUFFIXES = frozenset(
 _FRAME = re.compile(r"^(?:答案?[::]?|所以|因此|即|是|为)+|[。.!,,]+$")
 
 
-_STATEMENT = re.compile(r"^(?:the )?(?:statement|answer|claim|it|this) is ", re.IGNORECASE)
-
-
-@lru_cache(maxsize=8192)
-def word_class(text: str) -> str:
-    """The class of words that mean the same, such as `no solution` and 无解; else empty."""
-    text = _STATEMENT.sub("", text.strip(" .。"))
-    for name, pattern in CLASSES.items():
-        if text and pattern.fullmatch(text):
-            return name
-    return ""
-
-
 def choices(gold: str, answer: str) -> Verdict | None:
     """Answers of multiple-choice questions: `(B)`, `B`, `B. 12`, `A, C` and `AC`."""
     if any(re.fullmatch("[①-⑩,、和 ]+", text) for text in (gold, answer)):
@@ -54,7 +40,7 @@ def choices(gold: str, answer: str) -> Verdict | None:
             return CORRECT if numbers[0] == numbers[1] else WRONG
     if _CHOICES.fullmatch(gold) and _CHOICES.fullmatch(answer):
         letters = [set(re.findall("[A-J]", text)) for text in (gold, answer)]
-        # AB may be a product; only a list, or letters in their order, are choices.
+        # AB may be a product: only a list, or letters in alphabetical order, are choices.
         listed = [re.search(r"[,、和( ]|and", text) for text in (gold, answer)]
         spelt = [text == "".join(sorted(set(text))) for text in (gold, answer)]
         if all(found or sorted_ for found, sorted_ in zip(listed, spelt, strict=True)):
@@ -88,13 +74,13 @@ def _numbered(text: str) -> set[str]:
 
 
 def _choice(text: str) -> str:
-    """The letter of a choice, with or without what stands there."""
+    """The letter of a choice, with or without the text of the choice after it."""
     match = _CHOICE.fullmatch(text)
     return "" if match is None else next(filter(None, match.groups())).upper()
 
 
 def content(text: str) -> str | None:
-    """What stands behind the letter of a choice: 12 for `(C) 12`; None without a letter."""
+    """The text after the letter of a choice: 12 for `(C) 12`; None without a letter."""
     match = _WITH_CONTENT.fullmatch(text)
     if match is not None and re.search(r"\([b-jB-J]\)", match.group(1)):
         return None  # several parts: (a) 3; (b) 5
@@ -109,7 +95,7 @@ _DOUBTS = re.compile(
 
 
 def _concluded(gold: str, answer: str) -> bool:
-    """Whether a sentence ends in saying the gold word: `The graph is an ellipse.`"""
+    """Whether a sentence ends by stating the gold word: `The graph is an ellipse.`"""
     if not re.fullmatch(r"[A-Za-z]{4,}", gold) or _DOUBTS.search(answer):
         return False
     said = rf"[^.;?!]+ (?:is|was|are|on|in)(?: an?| the)? {gold}(?: (?:function|number|curve))?"
@@ -187,7 +173,7 @@ def _english(gold: str, answer: str) -> Verdict | None:
     if set(first) <= set(second) or set(second) <= set(first):
         return undecided("one answer's words are part of the other's")
     stems = [{word[:5] for word in text if len(word) > 4} for text in (first, second)]
-    # One or two words name a thing; longer phrases may say the same in other words.
+    # A word or two name a thing; longer phrases may say the same in other words.
     if stems[0] & stems[1] or len(first) != len(second) or len(first) > 2:
         return undecided("words differ")
     return WRONG
@@ -265,9 +251,9 @@ _CHINESE_RUN = re.compile(r"[\u4e00-\u9fff]{3,}")
 
 @lru_cache(maxsize=8192)
 def has_words(text: str) -> bool:
-    """Whether a canonical text has words that are no functions, units, numbers or conjunctions.
+    """Whether a canonical text has words other than functions, units, numbers and connectives.
 
-    Such a text is more than a formula: read as one, it would be a product of its letters.
+    Such a text is more than a formula: parsed as a formula it would be a product of its letters.
     """
     if word_class(clean(text)) or quantity(clean(text)) is not None:
         return False

@@ -1,4 +1,4 @@
-"""Whole texts compared as one number, numeral, ratio, time, date or choice each."""
+"""Whole texts compared as a single number, numeral, ratio, time, date or choice."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scdpo.grading.formulas.evaluation import real_constant
 from scdpo.grading.formulas.parser import formula
 from scdpo.grading.formulas.tree import Node, NotAFormulaError
 from scdpo.grading.quantities.clock import clock, date
-from scdpo.grading.quantities.equality import CORRECT, WRONG, equal_quantities, undecided
-from scdpo.grading.quantities.quantity import Numeral, Quantity, numeral, quantity
+from scdpo.grading.quantities.equality import equal_quantities
+from scdpo.grading.quantities.quantity import Numeral, numeral, quantity
 from scdpo.grading.text.normalise import clean
-from scdpo.records import Verdict
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 _COLON = re.compile(r"[:∶比]|\\colon| to ")
 _RATIO = re.compile(rf"[^:∶比]+(?:(?:{_COLON.pattern})[^:∶比]+)+")
@@ -23,7 +23,7 @@ _COMMA_DECIMAL = re.compile(r"-?\d+,\d+")
 
 
 def same_numbers(gold: str, answer: str) -> Verdict | None:
-    """Compare two whole answers as one number, numeral, ratio, time or choice each."""
+    """Compare two whole answers as a single number, numeral, ratio, time, date or choice."""
     first, second = clean(gold), clean(answer)
     for rule in _TEXT_RULES:
         verdict = rule(first, second)
@@ -33,7 +33,7 @@ def same_numbers(gold: str, answer: str) -> Verdict | None:
 
 
 def _bases(gold: str, answer: str) -> Verdict | None:
-    """Numerals: same base, same digits; equal digits with only one base written are undecided."""
+    """Numerals need the same base and digits; undecided where only one of them states a base."""
     if not any("_" in text or "base" in text or "0x" in text for text in (gold, answer)):
         return None
     first, second = numeral(gold), numeral(answer)
@@ -41,7 +41,7 @@ def _bases(gold: str, answer: str) -> Verdict | None:
         return pair
     if first is None or second is None:
         based, other = (first, answer) if first is not None else (second, gold)
-        number = quantity_of(other)
+        number = quantity(other)
         if based is None or based.base is None or number is None:
             return None
         same = based.value == number.value
@@ -59,7 +59,7 @@ _SUBSCRIPTED = re.compile(r"\(?(-?[0-9A-Fa-f.]+)\)? ?_\{?(\d+)\}?")
 
 
 def _subscripts(gold: str, answer: str) -> Verdict | None:
-    """Numerals with a point, or in a base that does not exist: as they are written."""
+    """Numerals with a point, or in a base that does not exist, are compared as written."""
     first, second = _SUBSCRIPTED.fullmatch(gold), _SUBSCRIPTED.fullmatch(answer)
     if first is None or second is None:
         return None
@@ -74,21 +74,16 @@ _LETTER_UNIT = re.compile(r"(?<=\d)(?=[A-Za-z]$)")
 
 
 def _quantities(gold: str, answer: str) -> Verdict | None:
-    first, second = quantity_of(gold), quantity_of(answer)
+    first, second = quantity(gold), quantity(answer)
     if first is not None and second is None and first.unit.dimensions:
-        second = quantity_of(_LETTER_UNIT.sub(" ", answer))  # 5kg, and 5000g
+        second = quantity(_LETTER_UNIT.sub(" ", answer))  # 5kg, and 5000g
     if second is not None and first is None and second.unit.dimensions:
-        first = quantity_of(_LETTER_UNIT.sub(" ", gold))
+        first = quantity(_LETTER_UNIT.sub(" ", gold))
     if first is None or second is None:
         return None
     if first.variable and second.variable and first.variable != second.variable:
         return None
     return equal_quantities(first, second)
-
-
-@lru_cache(maxsize=8192)
-def quantity_of(text: str) -> Quantity | None:
-    return quantity(text)
 
 
 def _clocks(gold: str, answer: str) -> Verdict | None:
@@ -111,7 +106,7 @@ def _dates(gold: str, answer: str) -> Verdict | None:
 
 
 def _decimal_comma(gold: str, answer: str) -> Verdict | None:
-    """`1000,99` for a gold 1000.99, and the other way round."""
+    """`1000,99` for a gold answer 1000.99, and the reverse."""
     for number, comma in ((gold, answer), (answer, gold)):
         if _COMMA_DECIMAL.fullmatch(comma) and comma.replace(",", ".") == number:
             return CORRECT
@@ -119,7 +114,7 @@ def _decimal_comma(gold: str, answer: str) -> Verdict | None:
 
 
 def _ratios(gold: str, answer: str) -> Verdict | None:
-    """`3:4` and `6:8`, or a ratio of two and its value."""
+    """`3:4` and `6:8`, or a ratio of two terms and its value."""
     first, second = _terms(gold), _terms(answer)
     if first is not None and second is not None:
         return CORRECT if _proportional(first, second) else WRONG
@@ -144,13 +139,13 @@ def _terms(text: str) -> tuple[Fraction, ...] | None:
     if not _RATIO.fullmatch(text):
         return None
     values = [_scaled(part.strip()) for part in _COLON.split(text)]
-    known = tuple(one for one in values if one is not None)
+    known = tuple(term for term in values if term is not None)
     return known if len(known) == len(values) else None
 
 
 def _scaled(text: str) -> Fraction | None:
     """A term of a ratio, in base units."""
-    known = quantity_of(clean(text))
+    known = quantity(clean(text))
     return known.value * known.unit.scale if known is not None else value(text)
 
 
@@ -167,7 +162,7 @@ _MODULO = re.compile(
 
 
 def _residues(gold: str, answer: str) -> Verdict | None:
-    """`n \\equiv 4 \\pmod{11}` for a gold 4: the residue is asked for, in whichever form."""
+    """`n \\equiv 4 \\pmod{11}` for a gold answer 4: the question asks for the residue."""
     found = [_MODULO.fullmatch(text.replace("\\mathrm", "")) for text in (gold, answer)]
     if found[0] is None or found[1] is None:
         return None
@@ -181,7 +176,7 @@ def _residues(gold: str, answer: str) -> Verdict | None:
     if (int(first) - int(second)) % max(1, int(modulus or other)) != 0:
         return WRONG
     both = modulus is not None and other is not None
-    return CORRECT if both else undecided("the same residue, written otherwise")
+    return CORRECT if both else undecided("the same residue, written differently")
 
 
 def _remainders(gold: str, answer: str) -> Verdict | None:
@@ -210,7 +205,7 @@ def _changes(gold: str, answer: str) -> Verdict | None:
         if change is None or (up and down):
             return None
         rest = re.sub(r"^s by |^s ", "", (text[: change.start()] + text[change.end() :]).strip())
-        number = quantity_of(rest.removeprefix("s by").removeprefix("by").strip())
+        number = quantity(rest.removeprefix("s by").removeprefix("by").strip())
         if number is None:
             return None
         found.append((number, up is not None))
@@ -223,7 +218,7 @@ _NOTHING = re.compile(r"none|no|nothing|没有|无", re.IGNORECASE)
 
 
 def _nothing(gold: str, answer: str) -> Verdict | None:
-    """`none` for a gold 0."""
+    """`none` for a gold answer 0."""
     for number, word in ((gold, answer), (answer, gold)):
         if _NOTHING.fullmatch(word) and value(number) == 0:
             return undecided("none may be meant as 0")
@@ -248,7 +243,7 @@ _TEXT_RULES: tuple[Callable[[str, str], Verdict | None], ...] = (
 
 @lru_cache(maxsize=8192)
 def parsed(text: str) -> Node | None:
-    """The tree of a leaf's formula, or None."""
+    """The tree of a leaf's formula; None if it is not a formula."""
     try:
         return formula(text)
     except (NotAFormulaError, RecursionError):
@@ -257,8 +252,8 @@ def parsed(text: str) -> Node | None:
 
 @lru_cache(maxsize=8192)
 def value(text: str) -> Fraction | None:
-    """A leaf's number, if it is a constant: exact where rational, else to some forty digits."""
-    number = quantity_of(clean(text))
+    """The value of a leaf that is a constant: exact if rational, otherwise to some forty digits."""
+    number = quantity(clean(text))
     if number is not None:
         return number.value
     node = parsed(text)

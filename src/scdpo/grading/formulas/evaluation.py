@@ -1,4 +1,4 @@
-"""Formulas evaluated at a point, in fifty digits and with every size bounded."""
+"""Formulas evaluated at a point, with fifty digits and every size bounded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scdpo.grading.formulas.tree import Node, variables
 
 DIGITS = 50
 CONSTANT_DIGITS = 160
-"""Digits for formulas without variables, whose small differences count."""
+"""Digits for formulas without variables, where small differences matter."""
 MAX_MAGNITUDE = 20_000
-"""Largest binary exponent of a value on the way; beyond, a formula has no value."""
+"""Largest binary exponent of an intermediate value; beyond it a formula has no value."""
 Value = Any  # an mpmath number
 
 
@@ -26,7 +26,7 @@ _contexts = threading.local()
 
 
 def precise(digits: int = DIGITS) -> Any:
-    """This thread's mpmath context of so many digits; a shared one is not safe in threads."""
+    """This thread's mpmath context with that many digits; contexts are not thread-safe."""
     context = getattr(_contexts, f"of_{digits}", None)
     if context is None:
         from mpmath import MPContext
@@ -102,7 +102,7 @@ def _power(base: Value, exponent: Value, written: Node, mp: Any) -> Value:
     if base and abs(mp.log(abs(base)) * abs(exponent)) > MAX_MAGNITUDE:
         raise NoValueError("too large")
     odd = written.op == "divide" and written.args[1].op == "number" and _odd(written)
-    if odd and not base.imag and base.real < 0:  # the real cube root, as schools have it
+    if odd and not base.imag and base.real < 0:  # the real cube root, as taught in schools
         return -((-base) ** exponent) if written.args[0].value % 2 else (-base) ** exponent
     return base**exponent
 
@@ -167,7 +167,6 @@ def _call(name: str, a: Sequence[Value], ten: bool, mp: Any) -> Value:
 
 
 def _divisors(name: str, values: Sequence[Value], mp: Any) -> Value:
-
     if any(value != mp.nint(value) for value in values):
         raise NoValueError("not whole")
     whole = [int(value.real) for value in values]
@@ -196,7 +195,7 @@ def real_constant(node: Node, **how: Any) -> Fraction | None:
 
 
 def substituted(node: Node, name: str, value: int) -> Node:
-    """A tree with a number in the place of a variable."""
+    """A tree with a number in place of a variable."""
     if node.op == "variable":
         return Node("number", value=Fraction(value)) if node.name == name else node
     arguments = tuple(substituted(argument, name, value) for argument in node.args)
@@ -204,7 +203,7 @@ def substituted(node: Node, name: str, value: int) -> Node:
 
 
 def real_throughout(node: Node, point: Mapping[str, Value]) -> bool:
-    """Whether roots and logarithms on the way stay real, so that √a·√b is √(ab)."""
+    """Whether the roots and logarithms within a formula are real, so that √a·√b is √(ab)."""
     for inner in node.args:
         if not real_throughout(inner, point):
             return False
@@ -220,9 +219,9 @@ MAX_EXACT_BITS = 60_000
 
 
 def exact(node: Node) -> Fraction | None:
-    """The rational value of a constant formula of whole powers, factorials and binomials.
+    """The rational value of a constant formula of integer powers, factorials and binomials.
 
-    None where roots, functions or variables occur, or a number on the way is too large.
+    None if it has roots, functions or variables, or if an intermediate number is too large.
     """
     try:
         return _exact(node)
@@ -231,7 +230,7 @@ def exact(node: Node) -> Fraction | None:
 
 
 class _InexactError(ValueError):
-    """The formula has no exact rational value, or too large a one."""
+    """The formula has no exact rational value, or its value is too large."""
 
 
 def _exact(node: Node) -> Fraction:
@@ -266,7 +265,7 @@ def _whole_power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _whole_function(name: str, a: Sequence[Fraction]) -> Fraction:
-    if any(one.denominator != 1 or not 0 <= one <= 5_000 for one in a):
+    if any(argument.denominator != 1 or not 0 <= argument <= 5_000 for argument in a):
         raise _InexactError
     if name == "factorial":
         return Fraction(math.factorial(int(a[0])))

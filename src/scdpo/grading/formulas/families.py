@@ -1,4 +1,4 @@
-"""Families of numbers and points with whole parameters: π/4 + kπ."""
+"""Families of numbers and points with integer parameters: π/4 + kπ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scdpo.grading.formulas.tree import Node, variables
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The coordinates of a family's member, its whole parameters, and the least of these if any."""
+    """The coordinates of a family's member, its integer parameters, and where those start."""
 
     nodes: tuple[Node, ...]
     parameters: frozenset[str]
@@ -20,16 +20,16 @@ class Member:
 
 
 SPREAD = 24
-"""Values of a family's parameter run from −SPREAD to SPREAD."""
+"""A family's parameter runs from −SPREAD to SPREAD."""
 LARGEST = 1e6
-"""Values beyond it are not told apart well enough by floats."""
+"""Floats do not distinguish larger values well enough."""
 _Point = tuple[float, ...]
 
 
 def same_family(first: Sequence[Member], second: Sequence[Member]) -> bool | None:
-    """Whether two families of numbers or points with whole parameters are the same set.
+    """Whether two families of numbers or points with integer parameters are the same set.
 
-    Compared are all values within a window that both must fill. None when a formula has other
+    All values within a window that both families cover are compared. None if a formula has other
     variables or no values.
     """
     endless = [any(_used(member) for member in family) for family in (first, second)]
@@ -81,7 +81,7 @@ def _members(family: Sequence[Member]) -> set[_Point] | None:
 
 
 def _reach(values: set[_Point]) -> float:
-    """How far a family's values go to both sides of zero; a one-sided family goes its way."""
+    """How far a family's values extend to both sides of zero, or to the only side they have."""
     reaches = []
     for coordinate in zip(*values, strict=True):
         low, high = min(coordinate), max(coordinate)

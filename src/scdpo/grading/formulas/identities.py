@@ -1,8 +1,8 @@
 """Formulas that are the same function, the same equation, the same inequality.
 
-Two formulas that agree in thirty digits at several points drawn at random are the same function;
-for constants there is one point. This decides what a computer algebra system proves by
-rewriting, in microseconds and without a risk of not returning.
+Two formulas that agree in thirty digits at several random points are the same function; constants
+are compared once, in more digits. This decides in microseconds what a computer algebra system
+proves by rewriting, and it always returns.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from scdpo.grading.formulas.evaluation import (
 from scdpo.grading.formulas.tree import FLOAT, Node, uses, variables
 
 AGREE = 30
-"""Digits in which two values must agree to be the same."""
+"""Digits in which two values must agree."""
 AGREE_CONSTANTS = 120
 AGREE_FLOATS = 6
-"""Digits for formulas with decimals that a floating-point computation printed."""
+"""Digits for formulas with decimals that are the output of a floating-point computation."""
 INTEGER_NAMES = frozenset("n k m N K M j".split())
-"""Letters that stand for whole numbers, where a formula makes sense only for those."""
+"""Letters that stand for integers if a formula makes sense only for integers."""
 
 
 def same_value(first: Value, second: Value, digits: int = AGREE) -> bool:
     """Whether two values agree in `digits` digits, relative to the larger.
 
-    Near zero that is 1: rounding leaves sin π at 1e-160, but 1e-600 is a number of its own.
+    Near zero the scale is 1: rounding leaves sin π at 1e-160, but 1e-600 is a different number.
     """
     mp = precise(CONSTANT_DIGITS)
     larger = max(abs(first), abs(second))
@@ -81,7 +81,7 @@ def points(names: Iterable[str]) -> list[dict[str, Value]]:
 
 
 def readings(*nodes: Node) -> list[dict[str, Any]]:
-    """The ways to read degree signs and logarithms without a base in some formulas."""
+    """The ways to read degree signs, and logarithms without a base, in some formulas."""
     options: list[dict[str, Any]] = [{}]
     if any(uses(node, "degree") for node in nodes):
         options = [{}, {"degree": precise().mpf(1)}]
@@ -91,7 +91,7 @@ def readings(*nodes: Node) -> list[dict[str, Any]]:
 
 
 def equal(first: Node, second: Node) -> bool | None:
-    """Whether two formulas are the same function; None when they have no values to compare."""
+    """Whether two formulas are the same function; None if they have no values to compare."""
     verdicts = [_equal_read(first, second, how) for how in readings(first, second)]
     return True if True in verdicts else False if False in verdicts else None
 
@@ -131,7 +131,7 @@ def _same_constant(first: Node, second: Node, how: Mapping[str, Any]) -> bool | 
 
 
 def _alternates(node: Node) -> bool:
-    """Whether a formula makes sense for whole numbers only: (−1)^n, cos nπ, floors."""
+    """Whether a formula may make sense for integers only: (−1)^n, cos nπ, floors."""
     if node.op == "power" and node.args[0].op in ("negate",) and variables(node.args[1]):
         return True
     if node.op == "call" and node.name in ("floor", "ceil", "sin", "cos", "double factorial"):
@@ -146,7 +146,7 @@ def _agree(
     how: Mapping[str, Any],
     digits: int,
 ) -> bool | None:
-    """Whether values agree wherever both are real, or, where they never are, everywhere."""
+    """Whether values agree wherever both are real, or everywhere if they never are."""
     real: list[bool] = []
     other: list[bool] = []
     for point in at:
@@ -156,7 +156,7 @@ def _agree(
             continue
         same = same_value(values[0], values[1], digits)
         is_real = not any(abs(value.imag) > 1e-30 for value in values)
-        if is_real and not same:  # roots of negative numbers on the way prove nothing
+        if is_real and not same:  # roots of negative numbers within a formula prove nothing
             is_real = real_throughout(first, point) and real_throughout(second, point)
         (real if is_real else other).append(same)
         if is_real and not same:
@@ -167,7 +167,7 @@ def _agree(
 
 
 def differ_by_constant(first: Node, second: Node, constants: Iterable[str]) -> bool:
-    """Whether f − g is the same at all points, the named constants being zero."""
+    """Whether f − g is the same at all points when the named constants are zero."""
     mp = precise()
     zero = {name: mp.mpf(0) for name in constants}
     names = (variables(first) | variables(second)) - set(constants)
@@ -180,13 +180,15 @@ def differ_by_constant(first: Node, second: Node, constants: Iterable[str]) -> b
             found.append(evaluate(first, at) - evaluate(second, at))
         except NoValueError:
             continue
-    return len(found) >= 2 and all(abs(one - found[0]) < mp.mpf(10) ** -25 for one in found)
+    return len(found) >= 2 and all(
+        abs(difference - found[0]) < mp.mpf(10) ** -25 for difference in found
+    )
 
 
 def same_equation(first: Node, second: Node) -> bool | None:
-    """Whether f = 0 and g = 0 have the same solutions; None when that cannot be told.
+    """Whether f = 0 and g = 0 have the same solutions; None if that cannot be decided.
 
-    Proportional sides are the same equation; otherwise each is solved numerically for each of
+    Proportional formulas give the same equation. Otherwise each is solved numerically for each of
     its variables at random points, and the other has to vanish there too.
     """
     names = variables(first) | variables(second)
@@ -226,7 +228,7 @@ def _vanishes_too(solved: Node, other: Node, names: Iterable[str]) -> bool | Non
 
 
 def _root(node: Node, point: Mapping[str, Value], name: str, start: Value) -> Value | None:
-    """A solution in one variable by the secant method, or None."""
+    """A solution for a variable, found by the secant method, or None."""
     mp = precise()
     before, here = start, start + mp.mpf("0.01")
     try:
@@ -248,7 +250,7 @@ def _root(node: Node, point: Mapping[str, Value], name: str, start: Value) -> Va
 
 
 def positive_ratio(first: Node, second: Node) -> bool | None:
-    """Whether f = c g with a constant c > 0, so that f > 0 and g > 0 say the same."""
+    """Whether f = c g with a constant c > 0, so that f > 0 and g > 0 are equivalent."""
     names = variables(first) | variables(second)
     ratios = []
     for point in points(names)[:5]:
@@ -264,15 +266,15 @@ def positive_ratio(first: Node, second: Node) -> bool | None:
 
 
 def line(node: Node) -> tuple[str, Fraction, Fraction] | None:
-    """Variable, slope and root of a formula that is linear in its only variable, else None."""
+    """The variable, slope and root of a formula that is linear in its only variable, or None."""
     names = variables(node)
     if len(names) != 1:
         return None
     (name,) = names
     values = [real_constant(substituted(node, name, at)) for at in range(4)]
-    if any(one is None for one in values):
+    if any(value is None for value in values):
         return None
-    a, b, c, d = (one for one in values if one is not None)
+    a, b, c, d = (value for value in values if value is not None)
     slope = b - a
     if abs(slope) < Fraction(1, 10**20) or max(abs(c - b - slope), abs(d - c - slope)) > Fraction(
         1, 10**25
@@ -282,14 +284,14 @@ def line(node: Node) -> tuple[str, Fraction, Fraction] | None:
 
 
 def parabola(node: Node) -> tuple[str, bool, str, str] | None:
-    """Variable, whether it opens upward, and the two roots of a formula that is quadratic in its
-    only variable, the roots as decimals of thirty digits; None without two real roots."""
+    """The variable, whether it opens upward, and the two roots of a formula that is quadratic in
+    its only variable. The roots are decimals of thirty digits; None without two real roots."""
     names = variables(node)
     if len(names) != 1:
         return None
     (name,) = names
     values = [real_constant(substituted(node, name, at)) for at in range(5)]
-    known = [one for one in values if one is not None]
+    known = [value for value in values if value is not None]
     if len(known) < 5:
         return None
     a = (known[2] - 2 * known[1] + known[0]) / 2

@@ -84,7 +84,7 @@ _REWRITES = (
     ),
 )
 _IMAGINARY = re.compile(r"(?<=\d)j(?![A-Za-z])|(?<![A-Za-z\\])I(?![A-Za-z(_])")
-"""The imaginary unit as Python and sympy print it."""
+"""The imaginary unit as Python and SymPy print it."""
 _EULER = re.compile(r"(?<![A-Za-z\\])E(?=\*\*|\^)|(?<=\*)E(?![A-Za-z(_])")
 _TOKEN = re.compile(
     r"\s*(?:(?P<repeating>\d*\.\d*\s*\\(?:overline|bar|dot)\s*\{?\d+\}?)"
@@ -112,7 +112,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _letters(word: str) -> list[str]:
-    """A run of letters: a function of Python or its letters as factors; a longer word is prose."""
+    """A run of letters as a function of Python or as factors; a longer word is prose."""
     if word in ("pi", "oo", "inf"):
         return ["\\pi" if word == "pi" else "\\infty"]
     for size in range(len(word), 1, -1):  # xsin, 2ln: letters before a function's name
@@ -125,7 +125,7 @@ def _letters(word: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """The tokens of a formula. Raises NotAFormulaError for what cannot be one."""
+    """The tokens of a formula. Raises NotAFormulaError for texts that cannot be a formula."""
     text = text.translate(_UNICODE)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)

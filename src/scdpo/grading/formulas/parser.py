@@ -1,8 +1,8 @@
 """A parser for formulas as answers write them: LaTeX, Unicode and Python.
 
-It reads what can be evaluated at a point: arithmetic, roots, powers, the elementary functions,
-binomials, factorials, floors. Everything else (integrals, sums, prose) raises NotAFormulaError, and
-the symbolic layer may try. No text is ever executed.
+It parses what can be evaluated at a point: arithmetic, roots, powers, elementary functions,
+binomials, factorials, floors. Everything else (integrals, sums, prose) raises NotAFormulaError and
+is left to the symbolic layer. No text is ever executed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from fractions import Fraction
 
 from scdpo.grading.formulas.notation import FUNCTIONS, GREEK, tokens
 from scdpo.grading.formulas.tree import FLOAT, Node, NotAFormulaError, number, variable
+from scdpo.grading.quantities.rationals import FLOAT_DECIMALS
 
 MAX_LENGTH = 1_000
 """Longest text read as a formula, in characters."""
 MAX_DEPTH = 60
-FLOAT_DECIMALS = 6
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot"}
 _SEVERAL = frozenset(("max", "min", "gcd", "lcm", "binomial"))
@@ -24,7 +24,7 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 
 
 def formula(text: str) -> Node:
-    """The tree of a formula. Raises NotAFormulaError for anything that is none."""
+    """The tree of a formula. Raises NotAFormulaError for anything else."""
     if len(text) > MAX_LENGTH:
         raise NotAFormulaError("too long")
     parser = _Parser(tokens(text))
@@ -115,7 +115,7 @@ class _Parser:
         return node
 
     def script(self) -> Node:
-        """An exponent: braces, or one token as LaTeX has it, or a signed Python number."""
+        """An exponent: braces, a single token as in LaTeX, or a signed Python number."""
         token = self.peek()
         if token in ("{", "("):
             return self.primary()
@@ -162,7 +162,7 @@ class _Parser:
         return number(value)
 
     def _proper_fraction(self) -> Fraction | None:
-        """The fraction of a mixed number, if the next tokens are one in digits."""
+        """The fraction of a mixed number, if the next tokens are a proper fraction in digits."""
         start = self.at
         self.take()
         over, under = self.argument(), self.argument()
@@ -179,7 +179,7 @@ class _Parser:
             return Node("call", (self.argument(), self.argument()), name="binomial")
         if name == "sqrt":
             return self.root()
-        if name == "uroot":  # √65 is the root of 65, where \sqrt65 is that of 6, times 5
+        if name == "uroot":  # √65 is the root of 65, whereas \sqrt65 is that of 6, times 5
             if self.peek() == "[":
                 return self.root()
             inside = self.primary(scripts=False)
@@ -197,7 +197,7 @@ class _Parser:
         raise NotAFormulaError(f"unknown command {name}")
 
     def argument(self) -> Node:
-        """What a command takes: braces, or one digit or token."""
+        """The argument of a command: braces, or a single digit or token."""
         token = self.peek()
         if token.isdigit() and len(token) > 1:  # \frac12
             self.tokens[self.at : self.at + 1] = list(token)

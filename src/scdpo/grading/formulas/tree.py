@@ -10,7 +10,7 @@ FLOAT = "float"
 
 
 class NotAFormulaError(ValueError):
-    """The text is no formula that can be evaluated."""
+    """The text is not a formula that can be evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def number(value: Fraction | int, name: str = "") -> Node:
 
 
 def variable(name: str) -> Node:
-    """A variable, or an unknown function's value, under a name."""
+    """A variable, or the value of an unknown function, with its name."""
     return Node("variable", name=name)
 
 

@@ -1,1 +1,1 @@
-"""Numbers with their units, and when two of them are the same."""
+"""Numbers with their units, and when two of them are equal."""

@@ -1,4 +1,4 @@
-"""Times of day: `3:30 PM`, `15:30`, `下午3时30分`."""
+"""Times of day and dates: `3:30 PM`, `15:30`, `下午3时30分`, `June 20th`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MORNING, _AFTERNOON = frozenset(("上午", "早上", "凌晨")), frozenset(("�
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Minutes since midnight; `sure` is False where 3:30 may be in the afternoon too.
+    """Minutes since midnight; `sure` is False if the time may also be in the afternoon (3:30).
 
-    `padded` is True for 03:30, which is in the morning where all 24 hours are counted, as 15:30
-    tells, and may be in the afternoon where the other answer says 3:30 PM.
+    `padded` is True for 03:30, which is in the morning on a 24-hour clock but may be in the
+    afternoon if the other answer says 3:30 PM. `halved`: the half of the day is stated.
     """
 
     minutes: int
@@ -33,7 +33,7 @@ class Clock:
     halved: bool = False
 
     def same(self, other: Clock) -> bool:
-        """Whether two times may be the same; one without a half of the day fits both."""
+        """Whether two times may be the same; a time without a half of the day fits both halves."""
         if self.seconds != other.seconds:
             return False
         if self.sure and other.sure:
@@ -41,13 +41,13 @@ class Clock:
         return self.minutes % 720 == other.minutes % 720
 
     def perhaps(self, other: Clock) -> bool:
-        """Whether one is written 03:30 and the other 3:30 with a half of the day."""
+        """Whether the times are written 03:30 and 3:30 PM, and may be the same."""
         written = (self.padded and other.halved) or (self.halved and other.padded)
         return written and replace(self, sure=False).same(other)
 
 
 def clock(text: str) -> Clock | None:
-    """The time of day that a cleaned text is; a bare number is none."""
+    """The time of day in a cleaned text, or None; a bare number is not a time."""
     match = _CLOCK.fullmatch(text)
     if match is not None and (match.group(2) or match.group(4)):
         hour, minute = int(match.group(1)), int(match.group(2) or 0)
@@ -95,24 +95,24 @@ _CHINESE_DATE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Date:
-    """A day of the year; the year is None where none is written."""
+    """A day of the year; the year is None if it is not stated."""
 
     month: int
     day: int
     year: int | None
 
     def same(self, other: Date) -> bool:
-        """Whether two dates may be the same; one without a year fits any."""
+        """Whether two dates may be the same; a date without a year fits any year."""
         years = {self.year, other.year} - {None}
         return (self.month, self.day) == (other.month, other.day) and len(years) < 2
 
 
 def date(text: str) -> Date | None:
-    """The date that a cleaned text is: `June 20th`, `20 June 2024`, `6月20日`."""
+    """The date in a cleaned text (`June 20th`, `20 June 2024`, `6月20日`), or None."""
     chinese = _CHINESE_DATE.fullmatch(text)
     if chinese is not None:
         year, *rest = chinese.groups()
-        month, day = (int(one) if one.isdecimal() else number_in_words(one) for one in rest)
+        month, day = (int(part) if part.isdecimal() else number_in_words(part) for part in rest)
         if month is None or day is None:
             return None
         return Date(int(month), int(day), int(year) if year else None)

@@ -1,4 +1,4 @@
-"""When two numbers are the same, written exactly, rounded, as shares or with units.
+"""When two numbers are equal: exact, rounded, as percentages or with units.
 
 *Exact numbers* are compared exactly, as rationals. Decimals may be inexact in three ways:
 (1) a number with six or more decimals is the output of a floating-point computation; it equals
@@ -7,18 +7,18 @@ every number within 1e-6 of it, relative for numbers below 1 and absolute above,
 has nine digits or more.
 (2) A decimal of five or more significant digits, four or more of them decimals, that an exact
 number rounds to is that number: 2.6667 is 8/3. With fewer digits (0.33 for 1/3) the pair is
-undecided: it is not equal, but it is not what a wrong solution ends in either. One digit alone
-(0.3 for 1/3) is wrong.
+undecided: it is not equal, but a wrong solution would not end in it either. A single digit (0.3
+for 1/3) is wrong.
 (3) A gold answer written as a decimal may be rounded: an answer with more decimals (or a
 fraction) that rounds to it is correct if the gold has three significant digits or more and the
 answer is a fraction or has six or more decimals, otherwise undecided.
 
-*Percentages*: 50 % equals its value 1/2. It also equals the bare number 50 where only one side
-has the sign, since a question for a percentage is answered either way, but only above 1 %,
-where the bare number cannot be meant as a share; below, the pair is undecided. So is 1200 % for
-a gold 12, which may itself be meant as a percentage.
+*Percentages*: 50 % equals its value 1/2. If only one side has the sign, it also equals the bare
+number 50, since a question for a percentage is answered either way. This holds only above 1 %,
+where the bare number cannot be a fraction of 1; below, the pair is undecided. So is 1200 % for a
+gold answer 12, which may itself be a percentage.
 
-*Units*: words that count things (apples, 个) do not matter, nor does a unit that only one side
+*Units*: words for counted things (apples, 个) do not matter, nor does a unit that only one side
 has. Two measures of the same kind are converted exactly: 100 cm is 1 m, and 5 cm is not 5 m.
 """
 
@@ -27,42 +27,34 @@ from __future__ import annotations
 from fractions import Fraction
 
 from scdpo.grading.quantities.quantity import Quantity
-from scdpo.grading.quantities.rationals import APPROXIMATE, Number
-from scdpo.records import Verdict
+from scdpo.grading.quantities.rationals import APPROXIMATE, FLOAT_DECIMALS, Number
+from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
-CORRECT = Verdict(name="correct")
-WRONG = Verdict(name="wrong")
 TWO_WAYS = "the percentage can be read two ways"
 ROUNDED = "equal only after rounding"
-FLOAT_DECIMALS = 6
 FLOAT_TOLERANCE = Fraction(1, 10**6)
 ZERO_TOLERANCE = Fraction(1, 10**9)
 CLOSE = Fraction(1, 10**100)
-"""Roots and π are known to 150 digits; what agrees in 100 of them is equal."""
+"""Roots and π are computed to 150 digits; values that agree in 100 of them are equal."""
 MAX_DENOMINATOR = 10**8
-"""Larger denominators are taken for those of a floating-point number written as a fraction."""
+"""A larger denominator is taken as that of a floating-point number written as a fraction."""
 ROUNDED_DIGITS = 5
 ROUNDED_DECIMALS = 4
-"""Significant digits and decimals from which a rounded number counts as its exact one."""
-
-
-def undecided(reason: str) -> Verdict:
-    """The verdict for a pair that cannot be judged, with its reason."""
-    return Verdict(name="undecided", reason=reason)
+"""Significant digits and decimals from which a rounded number equals the exact number."""
 
 
 def equal_quantities(gold: Quantity, answer: Quantity) -> Verdict:
-    """Two quantities under the policy above; their variables are the caller's matter."""
+    """Compare two quantities under the policy above; the caller compares their variables."""
     first, second = gold.unit, answer.unit
     if not first.dimensions or not second.dimensions or first == second:
         return _numbers(gold, answer)
     if first.dimensions == second.dimensions:
         scaled = Number(answer.number.value * second.scale / first.scale)
         return _numbers(gold, Quantity(scaled, answer.percent))
-    same = _numbers(gold, answer).name == "correct"
+    same = _numbers(gold, answer).correct
     names, others = dict(first.dimensions), dict(second.dimensions)
     if names.items() <= others.items() or others.items() <= names.items():
-        return _numbers(gold, answer)  # 60 km for 60 km/h: the rest was left out
+        return _numbers(gold, answer)  # 60 km for 60 km/h: the rest is left out
     if names.keys() == others.keys():
         return undecided("the units differ")
     return WRONG if same else undecided("the units differ")
@@ -72,14 +64,14 @@ def _numbers(gold: Quantity, answer: Quantity) -> Verdict:
     if gold.percent == answer.percent:
         return equal_numbers(gold.number, answer.number)
     by_value = equal_numbers(_as_share(gold), _as_share(answer))
-    if by_value.name == "correct":
+    if by_value.correct:
         if answer.percent and abs(gold.number.value) > 1:
-            return undecided(TWO_WAYS)  # 1200% for 12, which may itself be a percentage
+            return undecided(TWO_WAYS)  # 1200 % for 12, which may itself be a percentage
         return by_value
     bare = equal_numbers(gold.number, answer.number)
-    if bare.name == "correct" and abs(gold.number.value) <= 1:
+    if bare.correct and abs(gold.number.value) <= 1:
         return undecided(TWO_WAYS)
-    return bare if bare.name != "wrong" else by_value
+    return bare if not bare.wrong else by_value
 
 
 def _as_share(number: Quantity) -> Number:
@@ -126,7 +118,7 @@ def _float_fraction(number: Number) -> bool:
 
 
 def rounds_to(exact: Fraction, written: Number) -> bool:
-    """Whether `exact` rounds to the decimal `written`, if that has two digits or more."""
+    """Whether `exact` rounds to the decimal `written`, which needs two digits or more."""
     if not written.decimals or written.digits < 2:
         return False
     return abs(exact - written.value) * 2 <= Fraction(1, 10**written.decimals)

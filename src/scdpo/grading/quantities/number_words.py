@@ -215,5 +215,5 @@ def _chinese_integer(text: str) -> int | None:
             last, section, digit = _CN_SECTIONS[character], 0, None
         else:
             return None
-    # 两万五 is 25000, 三百五 is 350: a last digit after a unit counts its tenths.
+    # 两万五 is 25000, 三百五 is 350: a final digit after a unit counts tenths of that unit.
     return total + section + (digit or 0) * (last // 10 if last >= 100 else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from scdpo.grading.quantities.number_words import number_in_words
 from scdpo.grading.quantities.rationals import MAX_LENGTH, Number, rational
@@ -28,7 +29,7 @@ _MATHEMATICS = frozenset(
     )
     for word in line.split()
 )
-"""Words after a number that are mathematics, not a unit."""
+"""Words after a number that belong to mathematics and are not a unit."""
 
 _VARIABLE = re.compile(
     r"(\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z\d]+\))?|[A-Za-z][A-Za-z' ]{0,60})=([^=]+)"
@@ -38,7 +39,7 @@ _NOTE = re.compile(r"(.*[\d}]) ?\(([A-Za-z\u4e00-\u9fff][A-Za-z\u4e00-\u9fff \-'
 _PERCENT = re.compile(r"(-?[^-+%]+?) ?(?:\\?%|percent|per cent|percentage points?|个百分点)")
 _NUMBER_END = re.compile(r"[\d)}!%](?= ?[^\d ])")
 MAX_ENDS = 12
-"""Places at which a number before a unit is looked for the end of."""
+"""Most positions that are tried as the end of the number before a unit."""
 _UNIT_LIKE = re.compile(
     r"(?:(?:square|cubic|sq\.?|cu\.?) )?[A-Za-zμ°℃℉Ω$€£¥][A-Za-zμ°℃℉Ω.'’ /*·\-]*"
     r"(?:(?:\^\{?-?\d\}?|[²³]|(?<=[a-z])[23])[A-Za-z /*·]*)*"
@@ -66,12 +67,12 @@ _CURRENCY_UNITS = {"$": "dollar", "¥": "yuan", "€": "euro", "£": "£", "R": 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with what stood around it; a percentage keeps the number before the sign."""
+    """A number with the text around it; a percentage keeps the number before the sign."""
 
     number: Number
     percent: bool = False
     unit: Unit = COUNT
-    """What is measured; things that are counted, such as apples, leave no trace."""
+    """The unit of measure; counted things, such as apples, have none."""
     variable: str = ""
 
     @property
@@ -80,8 +81,12 @@ class Quantity:
         return self.number.value / 100 if self.percent else self.number.value
 
 
+@lru_cache(maxsize=8192)
 def quantity(text: str) -> Quantity | None:
-    """The quantity written in a cleaned text, or None when it is not one plain number."""
+    """The quantity in a cleaned text, or None if it is not a single number.
+
+    Cached, since the attempts on a problem are compared with the same gold answer.
+    """
     if not text or len(text) > MAX_LENGTH:
         return None
     named = _VARIABLE.fullmatch(text)
@@ -183,7 +188,7 @@ def _compound(text: str) -> tuple[Number, Unit] | None:
 
 
 def _with_words(text: str) -> tuple[Number, Unit] | None:
-    # The number may end further right than its first digits: 3 1/2 cups, 10^6 m.
+    # The number may end after its first digits: 3 1/2 cups, 10^6 m.
     ends = [match.end() for match in _NUMBER_END.finditer(text)][:MAX_ENDS]
     for end in ends:
         found = _measured(text[:end], text[end] == " ", text[end:].lstrip(" "))
@@ -256,9 +261,9 @@ def _chinese_words(text: str) -> tuple[Number, Unit] | None:
 
 
 def split_unit(text: str) -> tuple[str, Unit] | None:
-    """A formula and the measure after it: `2\\sqrt{3}\\text{ cm}`. None where no unit is named.
+    """A formula and the unit after it: `2\\sqrt{3}\\text{ cm}`. None if no unit is named.
 
-    The text is a canonical one, in which `\\text` still marks what is no variable.
+    The text is canonical: `\\text` still marks what is not a variable.
     """
     match = re.fullmatch(
         r"(.*[\w}\])!])\s*\\(?:text(?:rm|bf|it|normal)?|mathrm|mbox|operatorname)\s*"
@@ -289,14 +294,14 @@ def split_unit(text: str) -> tuple[str, Unit] | None:
 
 @dataclass(frozen=True, slots=True)
 class Numeral:
-    """Digits with the base they are read in; base None when none is written."""
+    """Digits with their base, which is None if it is not stated."""
 
     digits: str
     base: int | None
 
     @property
     def value(self) -> int | None:
-        """The integer meant; None when a digit does not exist in the base."""
+        """The value of the numeral; None if a digit does not exist in the base."""
         try:
             return int(self.digits, self.base or 10)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Exact rational numbers out of plain and LaTeX arithmetic, without evaluating any code."""
+"""Exact rational numbers from plain and LaTeX arithmetic, without evaluating any code."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_LENGTH = 400
 """Longest text read as a number, in characters."""
 MAX_DEPTH = 40
 MAX_BITS = 200_000
-"""Most bits of a numerator or denominator on the way: 20,000! stays out, 2006! is in."""
+"""Most bits of an intermediate numerator or denominator: 2006! fits, 20,000! does not."""
 MAX_FACTORIAL = 3_000
 MAX_EXPONENT = 100_000
 
@@ -23,18 +24,21 @@ _GROUPED = re.compile(
     r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])|^-?\d{1,3}(?: \d{3})+(?=$|\.\d)"
 )
 _DECIMAL = re.compile(r"[-+]?(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,4}))?")
+_PLAIN = re.compile(r"-?(?:[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{3})+)(?:\.[0-9]+)?")
 _TIMES = {"*", "\\cdot", "\\times", "×"}
 _OVER = {"/", "\\div", "÷"}
 
 
 APPROXIMATE = -1
+FLOAT_DECIMALS = 6
+"""Decimals from which a number is taken for the output of a floating-point computation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
     """An exact value and, for a plain decimal, how many decimals it was written with.
 
-    `decimals` is None for everything that is not one decimal literal (fractions, products).
+    `decimals` is None for everything that is not a decimal literal (fractions, products).
     `digits` counts its significant digits; APPROXIMATE marks the value of a root or of π.
     """
 
@@ -44,7 +48,17 @@ class Number:
 
 
 class _NotANumberError(ValueError):
-    """The text is no rational arithmetic, or too large to be computed exactly."""
+    """The text is not rational arithmetic, or too large to be computed exactly."""
+
+
+@lru_cache(maxsize=8192)
+def decimal(text: str) -> Number | None:
+    """The number that a text consists of, in plain digits (`-15`, `1,500`, `2.50`); else None."""
+    if len(text) > MAX_LENGTH or not _PLAIN.fullmatch(text):
+        return None
+    whole, _, decimals = text.lstrip("-").replace(",", "").partition(".")
+    digits = len((whole + decimals).lstrip("0"))
+    return Number(Fraction(text.replace(",", "")), len(decimals), digits)
 
 
 def rational(text: str) -> Number | None:
@@ -77,7 +91,7 @@ def _bounded(value: Fraction) -> Fraction:
 
 
 class _Parser:
-    """Recursive descent over the tokens of one text."""
+    """Recursive descent over the tokens of a text."""
 
     def __init__(self, text: str):
         self.tokens: list[str] = []
@@ -172,7 +186,7 @@ class _Parser:
         return value
 
     def mixed(self, integer: Fraction, whole: bool) -> Fraction:
-        """`integer` plus the proper fraction right after it, if one is there."""
+        """`integer` plus the proper fraction right after it, if there is one."""
         following = self.peek()
         if not whole or not (following in ("\\frac", "(") or following.isdigit()):
             return integer

@@ -1,4 +1,4 @@
-"""Units of measure: what they measure and how large they are, so that 1 m is 100 cm."""
+"""Units of measure, with their dimensions and sizes, so that 1 m is 100 cm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Dimensions = tuple[tuple[str, int], ...]
 class Unit:
     """`scale` times the base unit of `dimensions` (meter, gram, second, dollar, …).
 
-    Things that are counted (apples, 个) have no dimensions.
+    Counted things (apples, 个) have no dimensions.
     """
 
     scale: Fraction = Fraction(1)
@@ -121,7 +121,7 @@ for _name, (_over, _under) in _SPEEDS.items():
     _UNITS[_name] = _UNITS[_over].times(_UNITS[_under], -1)
 
 SYMBOLS = frozenset(name for name in _UNITS if len(name) <= 3 and name.isascii())
-"""Abbreviations, which may as well be variables: m, s, kg."""
+"""Abbreviations, which may also be variables: m, s, kg."""
 
 _POWER = re.compile(r"(.*?)(?:\^\s*\{?\s*(-?\d)\s*\}?|([²³])|(?<=[a-z])([23]))?")
 _SQUARE = re.compile(r"(?:square|sq\.?|平方)\s*(.+)|(.+?)\s+squared")
@@ -133,7 +133,7 @@ _WORD = re.compile(r"[A-Za-z$€£¥₹°℃℉μΩ¢.\u4e00-\u9fff'’\-]+")
 
 @lru_cache(maxsize=4096)
 def unit(text: str) -> Unit | None:
-    """The unit that a whole text names; COUNT for words of things, None for no words.
+    """The unit that a whole text names; COUNT for words of things, None for anything else.
 
     Reads `cm`, `cm^2`, `square feet`, `m/s`, `km per hour`, `kg·m/s^2`, `平方厘米`, `千米/时`.
     """
@@ -187,6 +187,6 @@ def _single(name: str) -> Unit | None:
 
 
 def is_unit(text: str) -> bool:
-    """Whether a text is the name of one measure, not of things that are counted."""
+    """Whether a text names a unit of measure, rather than counted things."""
     found = unit(text)
     return found is not None and bool(found.dimensions)

@@ -1,1 +1,1 @@
-"""What kind of thing an answer is: its parts."""
+"""Answers taken apart: lists, sets, named values, equations, families."""

@@ -1,4 +1,4 @@
-"""What stands behind an answer: `k \\in \\mathbb{Z}`, for all x > 0, (when x = 1)."""
+"""Conditions after an answer: `k \\in \\mathbb{Z}`, `for all x > 0`, `(when x = 1)`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from scdpo.grading.reading.parts import REAL, Family, Items, Leaf, Named, Part, Reals
 from scdpo.grading.reading.sets import integers
-from scdpo.grading.text.canonical import balanced
+from scdpo.grading.text.brackets import balanced
 
 _EACH = r"(?:(?:all|any|every|each|some|an?|arbitrary) )*"
 CONSTANTS = re.compile(
@@ -15,7 +15,7 @@ CONSTANTS = re.compile(
     rf"|(?:where|with)\s*\$?([A-Za-z](?:_\{{?\d\}}?)?)\$? is {_EACH}(?:real |arbitrary |fixed )*"
     r"(?:constant|parameter|number))\s*[).]*\s*$"
 )
-"""An arbitrary constant named at the end: `for any real constant c`."""
+"""An arbitrary constant that is named at the end: `for any real constant c`."""
 _BEFORE = (
     r"(?:\s*[,;(|:]\s*(?:where|for|with|here|其中|当)?|\s+(?:where|for|with|here|其中|当)"
     r"|\s+(?=[A-Za-z] ?∈)|^)"
@@ -42,10 +42,11 @@ _CONDITION = re.compile(
 
 
 def unconditional(text: str, deep: bool = False) -> tuple[str, str]:
-    """A text without what it says after its answer (for all x > 0; when x = 1), and that.
+    """A text without the condition after its answer (`for all x > 0`, `when x = 1`), and that
+    condition, which is empty where there is none.
 
-    Of a part of an answer (`deep`) only what holds for all is left out: 5 at x = 2 and 3 at
-    x = 1 are not 5 at x = 1 and 3 at x = 2.
+    From a part of an answer (`deep`) only a condition that holds for all values is removed: 5 at
+    x = 2 and 3 at x = 1 are not 5 at x = 1 and 3 at x = 2.
     """
     condition = (_UNIVERSAL if deep else _CONDITION).search(text)
     if condition is not None and condition.start() > 0 and balanced(text[: condition.start()]):
@@ -70,6 +71,7 @@ def first_of(domain: str) -> int | None:
 
 
 def as_family(part: Part, names: frozenset[str], first: int | None) -> Part:
+    """A part with the parameters `names`, which run from `first`, as a family of values."""
     if isinstance(part, Reals) and part.name in names and first != REAL:
         return integers(part) or Family((part,), names, first)
     parts = part.items if isinstance(part, Items) and part.kind in ("list", "set") else (part,)
@@ -77,8 +79,10 @@ def as_family(part: Part, names: frozenset[str], first: int | None) -> Part:
         return Family((part,), names, first)
     parts = tuple(p.value if isinstance(p, Named) else p for p in parts)
     flat: list[Part] = []
-    for one in parts:
-        flat.extend(one.items if isinstance(one, Items) and one.kind in ("list", "set") else (one,))
-    if all(isinstance(one, Leaf) for one in flat):
+    for item in parts:
+        flat.extend(
+            item.items if isinstance(item, Items) and item.kind in ("list", "set") else (item,)
+        )
+    if all(isinstance(item, Leaf) for item in flat):
         return Family(tuple(flat), names, first)
     return Family((part,), names, first)

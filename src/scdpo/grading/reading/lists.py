@@ -21,7 +21,7 @@ from scdpo.grading.reading.parts import (
     Reals,
 )
 from scdpo.grading.reading.sets import MAX_PARTS, built, intersection, interval, union
-from scdpo.grading.text.canonical import enclosed, split
+from scdpo.grading.text.brackets import enclosed, split
 from scdpo.grading.text.normalise import clean
 
 _LABELS = (
@@ -69,13 +69,13 @@ _GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 
 
 def flattened(parts: Sequence[Part]) -> Part:
-    """A list of parts, in which `x = 1, 2` names all values, and inner lists are dissolved."""
+    """A list of parts without inner lists, in which `x = 1, 2` gives the name to all values."""
     flat: list[Part] = []
     for part in parts:
         name = part.name if isinstance(part, Named) else ""
         inner = part.value if isinstance(part, Named) else part
         if isinstance(inner, Items) and inner.kind == "list":
-            flat.extend(Named(name, one) if name else one for one in inner.items)
+            flat.extend(Named(name, item) if name else item for item in inner.items)
         else:
             flat.append(part)
     if isinstance(flat[0], Named) and any(isinstance(part, Leaf) for part in flat[1:]):
@@ -90,23 +90,25 @@ def flattened(parts: Sequence[Part]) -> Part:
 
 
 def points_of(parts: Sequence[Part]) -> Part | None:
-    """`x = 2, y = 1 or x = 1, y = 2` as a list of tuples, in the alphabet's order of names."""
+    """`x = 2, y = 1 or x = 1, y = 2` as a list of tuples, in alphabetical order of the names."""
     points: list[Part] = []
     for part in parts:
         named = (
-            [one for one in part.items if isinstance(one, Named)] if isinstance(part, Items) else []
+            [item for item in part.items if isinstance(item, Named)]
+            if isinstance(part, Items)
+            else []
         )
         if len(named) < 2 or not isinstance(part, Items) or len(named) < len(part.items):
             return None
-        if len({one.name for one in named}) < len(named):
+        if len({item.name for item in named}) < len(named):
             return None
-        ordered = sorted(named, key=lambda one: one.name)
-        points.append(Items("tuple", tuple(one.value for one in ordered)))
+        ordered = sorted(named, key=lambda item: item.name)
+        points.append(Items("tuple", tuple(item.value for item in ordered)))
     return Items("list", tuple(points))
 
 
 def alternatives(text: str, read: Read) -> Part | None:
-    """`A or B`: a list, or one set of reals where all parts are."""
+    """`A or B`: a list, or a single set of reals if all parts are sets of reals."""
     text = text if "mod" in text else re.sub(r"\\equiv(?![A-Za-z])|≡", "=", text)
     congruence = _MOD.match(text)
     if congruence is not None:
@@ -132,7 +134,7 @@ def alternatives(text: str, read: Read) -> Part | None:
         texts = [p.value.text for p in points if isinstance(p.value, Leaf)]
         return union([*reals, Reals(tuple(Interval(t, t, True, True) for t in texts))])
     listed = points_of(parts) or flattened(parts)
-    # 2 or 7 are two values, which no interval from 2 to 7 is.
+    # `2 or 7` are two values, unlike the interval from 2 to 7.
     return Items("set", listed.items) if isinstance(listed, Items) else listed
 
 
@@ -143,7 +145,7 @@ _MOD = re.compile(
 
 
 def _conditioned(part: Part, condition: Reals) -> Part:
-    """A formula with the condition on its variable: a family where that counts from a number."""
+    """A formula with a condition on its variable; a family if the variable counts from a number."""
     counts = condition.name in ("k", "n", "m") and len(condition.intervals) == 1
     low = condition.intervals[0].low if counts else None
     if low is None or not isinstance(part, Leaf) or not re.fullmatch(r"\d{1,3}", low):
@@ -156,12 +158,12 @@ _SIZES = re.compile(r"\s*(?:\\times(?![A-Za-z])|×|\*|(?<![A-Za-z])(?:by|x|X)(?!
 
 
 def sizes(text: str, _read: Read) -> Part | None:
-    """`12 cm by 5 cm`: lengths, widths and heights, in no order."""
+    """`12 cm by 5 cm`: lengths, widths and heights in any order."""
     pieces = [piece.strip() for piece in split(text, _SIZES)]
     if not 2 <= len(pieces) <= 3 or not all(re.match(r"\d", piece) for piece in pieces):
         return None
     known = [quantity(clean(piece)) for piece in pieces]
-    measured = [one for one in known if one is not None and one.unit.dimensions]
+    measured = [size for size in known if size is not None and size.unit.dimensions]
     if None in known or len(measured) < 2:
         return None
     return Items("set", tuple(Leaf(piece) for piece in pieces))
@@ -190,7 +192,7 @@ def listed(text: str, read: Read) -> Part | None:
         if all(behind) and any(
             re.search(rf"(?<![A-Za-z\\]){re.escape(n)}", pieces[0]) for n in behind
         ):
-            # What follows is a condition: y = √x, x > 0; 2k + 1, k ≥ 0.
+            # The rest is a condition: y = √x, x > 0; 2k + 1, k ≥ 0.
             return _conditioned(parts[0], reals[0]) if len(reals) == 1 else parts[0]
     return flattened(parts)
 
@@ -203,7 +205,7 @@ _PERMUTED = re.compile(
 
 
 def _labels(text: str, labels: Sequence[str]) -> bool:
-    """Whether what stands behind the first labels shows that they are labels: no operator."""
+    """Whether the first labels are labels rather than operands: no operator follows them."""
     for label in labels[:2]:
         at = text.find(label)
         if at < 0 or text[at + len(label) :][:1] in ("", *"+-*/^=<>≤≥)_,!"):
@@ -233,6 +235,7 @@ _COMPOUND = re.compile(r"[<>≤≥≠=∪]| or | and ")
 
 
 def bracketed(text: str, read: Read) -> Part | None:
+    """Tuples, sets, set-builders, intervals and lists in brackets; `A(1, 2)` as a named tuple."""
     if re.fullmatch(r"\(.*\)\s*\^\s*\{?\s*(?:T|\\top|\\intercal)\s*\}?", text, re.DOTALL):
         text = text[: text.rindex("^")].strip()
     point = _POINT.match(text)
@@ -306,6 +309,7 @@ _MATRIX = re.compile(
 
 
 def matrix(text: str, read: Read) -> Part | None:
+    """A matrix or column vector in LaTeX, with the factor before it multiplied in."""
     scale, begin, rest = text.partition("\\begin{")
     if not begin or "vmatrix" in text or text.count("\\begin{") > 1:
         return None

@@ -7,7 +7,7 @@ import re
 from scdpo.grading.formulas.notation import FUNCTIONS
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part, Read
-from scdpo.grading.text.canonical import enclosed, split
+from scdpo.grading.text.brackets import enclosed, split
 
 _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+")
 NAME = re.compile(
@@ -27,7 +27,7 @@ _LABEL = re.compile(
     r"|(?<=[\u4e00-\u9fff])(?:为|有|得|是)?)\s*(?!\d+:)(-?[\d\\(].*)",
     re.DOTALL,
 )
-"""`A: 15`, `Tom has 12`, `width 5`, `甲60个`: a label and what it is given."""
+"""A label and its value: `A: 15`, `Tom has 12`, `width 5`, `甲60个`."""
 _EXTREME = re.compile(
     r"(?:the )?(?:\\text\w*\s*\{\s*)?(?:\\?(max|min)(?:imum)?|(最大|最小|极大|极小)值?)"
     r"(?: value)?\s*\}?\s*(?:is|=|为|是|:)?\s*(?=[-\d\\(])",
@@ -77,7 +77,7 @@ def _known(name: str) -> bool:
 
 
 def _assigned(names: str, value: Part) -> Part:
-    """`(a, b) = (1, 2)` as two named values; of several tuples, the tuples."""
+    """`(a, b) = (1, 2)` as two named values; several tuples stay as they are."""
     keys = [key.strip() for key in names.strip("() ").split(",")]
     if (
         isinstance(value, Items)

@@ -22,8 +22,10 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Several parts. `list` and `set` have no order; `bracket` is `[…]`, which may be a list;
-    `row` is `6 4 0`, as sorting problems write it; `parts` are (a), (b), ….
+    """Several parts.
+
+    `list` and `set` have no order; `bracket` is `[…]`, which may be a list; `row` is `6 4 0`, as
+    sorting problems write it; `parts` are (a), (b), ….
     """
 
     kind: Literal["list", "set", "tuple", "bracket", "row", "column", "parts", "matrix"]
@@ -40,7 +42,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """An equation between two formulas neither of which is a name alone."""
+    """An equation between two formulas, neither of which is just a name."""
 
     left: str
     right: str
@@ -67,7 +69,7 @@ class Reals:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """An inequality `left op right` that is no interval; op is <, ≤ or ≠."""
+    """An inequality `left op right` that is not an interval; op is <, ≤ or ≠."""
 
     left: str
     op: str
@@ -76,8 +78,11 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Values with parameters: π/4 + kπ. These are whole, from `first` on if that is a number,
-    or REAL."""
+    """Values with parameters: π/4 + kπ.
+
+    The parameters are integers, from `first` on if it is a number; they are real numbers if
+    `first` is REAL.
+    """
 
     parts: tuple[Part, ...]
     parameters: frozenset[str]
@@ -87,12 +92,12 @@ class Family:
 Part = Leaf | Items | Named | Equation | Reals | Relation | Family
 
 Read = Callable[[str], Part]
-"""Reads a piece of a canonical text, one level deeper."""
+"""Reads a piece of a canonical text, a level deeper."""
 _RUN = re.compile(r"\\[A-Za-z]+|[A-Za-z]+")
 
 
 def renamed(text: str, old: str, new: str) -> str:
-    """`text` with one variable under another name, unless that name is taken there."""
+    """`text` with a variable renamed, unless the text already uses the new name."""
     if old == new:
         return text
 
@@ -109,7 +114,7 @@ def renamed(text: str, old: str, new: str) -> str:
 
 
 def rename(part: Part, old: str, new: str) -> Part:
-    """A part with one variable under another name throughout."""
+    """A part with a variable renamed throughout."""
     match part:
         case Leaf(text):
             return Leaf(renamed(text, old, new))
@@ -119,12 +124,15 @@ def rename(part: Part, old: str, new: str) -> Part:
             return Named(name, rename(value, old, new))
         case Reals(intervals, without, name):
             ends = [
-                [None if end is None else renamed(end, old, new) for end in (one.low, one.high)]
-                for one in intervals
+                [
+                    None if end is None else renamed(end, old, new)
+                    for end in (interval.low, interval.high)
+                ]
+                for interval in intervals
             ]
             moved = (
-                Interval(low, high, one.low_closed, one.high_closed)
-                for one, (low, high) in zip(intervals, ends, strict=True)
+                Interval(low, high, interval.low_closed, interval.high_closed)
+                for interval, (low, high) in zip(intervals, ends, strict=True)
             )
             return Reals(tuple(moved), without, name)
     return part

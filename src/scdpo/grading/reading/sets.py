@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from scdpo.grading.quantities.rationals import rational
 from scdpo.grading.reading.naming import NAME
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Read, Reals, Relation
-from scdpo.grading.text.canonical import levels, split
+from scdpo.grading.text.brackets import levels, split
 
 MAX_PARTS = 40
-"""Most items of one list; longer ones are compared as text only."""
+"""Most items of a list; longer lists are compared as text only."""
 
 
 def union(sets: Sequence[Reals]) -> Reals:
-    names = {one.name for one in sets if one.name}
-    points = tuple(point for one in sets for point in one.without)
-    intervals = tuple(interval for one in sets for interval in one.intervals)
+    """The union of sets; its name is the variable that they share."""
+    names = {part.name for part in sets if part.name}
+    points = tuple(point for part in sets for point in part.without)
+    intervals = tuple(interval for part in sets for interval in part.intervals)
     return Reals(intervals, points, names.pop() if len(names) == 1 else "")
 
 
@@ -33,6 +34,7 @@ def as_reals(part: Part) -> Part:
 
 
 def interval(low: str, high: str, low_closed: bool, high_closed: bool) -> Interval:
+    """An interval between two canonical texts, which may be infinite."""
     low, high = low.strip(), high.strip()
     no_low = re.fullmatch(r"-\s*\\infty", low) is not None
     no_high = re.fullmatch(r"\+?\s*\\infty", high) is not None
@@ -45,16 +47,17 @@ def interval(low: str, high: str, low_closed: bool, high_closed: bool) -> Interv
 
 
 def _outside(hole: Reals) -> Part | None:
-    """All reals without one interval."""
+    """All reals without an interval."""
     if len(hole.intervals) != 1 or hole.without:
         return None
-    one = hole.intervals[0]
-    below = [Interval(None, one.low, False, not one.low_closed)] if one.low else []
-    above = [Interval(one.high, None, not one.high_closed)] if one.high else []
+    removed = hole.intervals[0]
+    below = [Interval(None, removed.low, False, not removed.low_closed)] if removed.low else []
+    above = [Interval(removed.high, None, not removed.high_closed)] if removed.high else []
     return Reals((*below, *above))
 
 
 def points_in(part: Part) -> list[str] | None:
+    """The texts of a part that consists of leaves alone."""
     items = part.items if isinstance(part, Items) else (part,)
     texts = [item.text for item in items if isinstance(item, Leaf)]
     return texts if len(texts) == len(items) else None
@@ -64,6 +67,7 @@ _IN = re.compile(r"∈")
 
 
 def membership(text: str, read: Read) -> Part | None:
+    """`x ∈ (0, 1]` as a set of reals with a name, `x ∈ {1, 2}` as named values."""
     pieces = split(text, _IN)
     if len(pieces) != 2 or not NAME.fullmatch(pieces[0].strip()):
         return None
@@ -125,7 +129,7 @@ def excepted(text: str, read: Read) -> Part | None:
 
 
 def built(condition: str, read: Read, whole: bool) -> Part | None:
-    """The set of a set-builder's condition, if that is one of reals, values or a family."""
+    """The set that a set-builder's condition describes: reals, values or a family."""
     part = read(condition)
     named = part.items if isinstance(part, Items) else ()
     if len({item.name for item in named if isinstance(item, Named)}) > 1:
@@ -136,15 +140,15 @@ def built(condition: str, read: Read, whole: bool) -> Part | None:
 
 
 def integers(reals: Reals) -> Part | None:
-    """The integers of one short interval as a set."""
+    """The integers of a short interval as a set."""
     if len(reals.intervals) != 1 or reals.without:
         return None
-    one = reals.intervals[0]
-    ends = [re.sub(r"[() ]", "", end or "") for end in (one.low, one.high)]
+    bounds = reals.intervals[0]
+    ends = [re.sub(r"[() ]", "", end or "") for end in (bounds.low, bounds.high)]
     if not all(re.fullmatch(r"-?\d{1,6}", end) for end in ends):
         return None
-    low = int(ends[0]) + (not one.low_closed)
-    high = int(ends[1]) - (not one.high_closed)
+    low = int(ends[0]) + (not bounds.low_closed)
+    high = int(ends[1]) - (not bounds.high_closed)
     if high - low >= MAX_PARTS:
         return None
     return Items("set", tuple(Leaf(str(value)) for value in range(low, high + 1)))
@@ -157,7 +161,7 @@ def _empty(low: Interval, high: Interval) -> bool:
 
 
 def intersection(parts: Sequence[Reals]) -> Part:
-    """`x > 1, x < 3`: half-lines that meet are one interval; excluded points are joined."""
+    """`x > 1, x < 3`: half-lines that meet are an interval; excluded points are merged."""
     without = tuple(point for part in parts for point in part.without)
     lows = [i for part in parts for i in part.intervals if i.low is not None]
     highs = [i for part in parts for i in part.intervals if i.high is not None]
@@ -177,7 +181,7 @@ _ABSOLUTE = re.compile(r"\|\s*([A-Za-z])\s*\|")
 
 
 def related(text: str, read: Read) -> Part | None:
-    """Inequalities: a set of reals where one side is a variable alone."""
+    """Inequalities: a set of reals if a side is a variable alone, otherwise a relation."""
     sides = [side.strip() for side in split(text, _SIGNS)]
     if len(sides) < 2 or not all(sides):
         return None

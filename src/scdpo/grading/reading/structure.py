@@ -1,11 +1,11 @@
-"""An answer's text cut into its parts, without computing anything."""
+"""The text of an answer taken apart into its parts, without computing anything."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
-from scdpo.grading.comparing.words import word_class
 from scdpo.grading.reading import lists, naming, sets
 from scdpo.grading.reading.conditions import (
     CONSTANTS,
@@ -27,7 +27,9 @@ from scdpo.grading.reading.parts import (
     Reals,
     rename,
 )
-from scdpo.grading.text.canonical import canonical, enclosed, split
+from scdpo.grading.text.brackets import enclosed, split
+from scdpo.grading.text.canonical import canonical
+from scdpo.grading.text.vocabulary import word_class
 
 MAX_DEPTH = 12
 _TEXT = re.compile(r"\\(?:text(?:rm|bf|it|normal)?|mathrm|mbox)\s*\{([^{}]*)\}")
@@ -36,8 +38,12 @@ _TUPLE_OF = re.compile(
 )
 
 
+@lru_cache(maxsize=8192)
 def read(text: str) -> Part:
-    """The parts of an answer; what cannot be taken apart is a leaf."""
+    """The parts of an answer; what cannot be taken apart is a leaf.
+
+    Cached, since the attempts on a problem are compared with the same gold answer.
+    """
     return _read(canonical(text), 0)
 
 
@@ -90,7 +96,7 @@ def _enumerated(text: str, read: Read) -> Part | None:
 
 
 def _of_tuples(text: str, read: Read) -> Part | None:
-    """`(x, y) = (1, 2), (2, 1)` and `(x, y) \\in …`: what stands behind the names."""
+    """`(x, y) = (1, 2), (2, 1)` and `(x, y) \\in …`: the part after the names."""
     named = _TUPLE_OF.match(text)
     if named is None:
         return None
@@ -107,7 +113,7 @@ def _both_signs(text: str, read: Read) -> Part | None:
     if not isinstance(plus, Items) or not all(isinstance(item, Leaf) for item in plus.items):
         return None
     texts = [item.text for item in plus.items if isinstance(item, Leaf)]
-    return Items("list", (plus, Items("tuple", tuple(Leaf(f"-({one})") for one in texts))))
+    return Items("list", (plus, Items("tuple", tuple(Leaf(f"-({item})") for item in texts))))
 
 
 def _bare(text: str) -> str:
@@ -147,4 +153,4 @@ _RULES: tuple[Callable[[str, Read], Part | None], ...] = (
     sets.related,
     naming.equated,
 )
-"""Tried in this order: what binds loosest comes first."""
+"""The rules are tried in this order; what binds most loosely comes first."""

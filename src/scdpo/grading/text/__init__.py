@@ -1,1 +1,1 @@
-"""Spelling: one text for what LaTeX, scans, full-width characters and Python write apart."""
+"""Spelling: a common text for what LaTeX, scans, full-width characters and Python write."""

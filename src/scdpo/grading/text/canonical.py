@@ -1,14 +1,12 @@
-"""One sign for each relation, bracket and conjunction, so that an answer can be cut into parts."""
+"""A single sign for each relation, bracket and conjunction, so that an answer can be split."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 
 from scdpo.grading.text.normalise import tidy
 
-_OPENING, _CLOSING = "([{⦃⟨", ")]}⦄⟩"
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -73,9 +71,9 @@ _NUMBER_SETS = {"ℝ": "⟦R⟧", "ℤ": "⟦Z⟧", "ℕ": "⟦N⟧", "ℚ": "�
 
 @lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
-    """`text` with one sign for each relation, bracket and conjunction."""
+    """`text` with a single sign for each relation, bracket and conjunction."""
     text = tidy(text)
-    if "matrix}" in text:  # MathCoder's copy of MATH lost a backslash of each line break
+    if "matrix}" in text:  # MathCoder's copy of MATH lacks a backslash of each line break
         text = re.sub(r"(?<!\\)\\(?=-?\d)", r"\\\\", text)
     for sign, name in _NUMBER_SETS.items():
         text = text.replace(sign, name)
@@ -84,44 +82,15 @@ def canonical(text: str) -> str:
     return text.strip().rstrip(".,;。").strip()
 
 
-def balanced(text: str) -> bool:
-    depth = 0
-    for character in text:
-        depth += (character in _OPENING) - (character in _CLOSING)
-        if depth < 0:
-            return False
-    return depth == 0
+_UPPER_SIGNS, _LOWER_SIGNS = str.maketrans("±∓", "+-"), str.maketrans("±∓", "-+")
 
 
-def levels(text: str) -> Iterator[tuple[int, str, int]]:
-    """Index, character and bracket depth at it; environments count as brackets."""
-    depth = at = 0
-    while at < len(text):
-        if text.startswith("\\begin{", at):
-            depth += 1
-        character = text[at]
-        if character in _CLOSING:
-            depth -= 1
-        yield at, character, depth
-        if character in _OPENING:
-            depth += 1
-        if text.startswith("\\end{", at):
-            depth -= 1
-        at += 1
+def both_signs(text: str) -> tuple[str, str]:
+    """A canonical text with the upper and with the lower of its double signs: `1 + √2`, `1 - √2`
+    for `1 ± √2`; a text without them, twice."""
+    return text.translate(_UPPER_SIGNS), text.translate(_LOWER_SIGNS)
 
 
-def split(text: str, pattern: re.Pattern[str]) -> list[str]:
-    """`text` cut at matches of `pattern` outside all brackets."""
-    flat = "".join(c if depth == 0 else "\x00" for _, c, depth in levels(text))
-    pieces, start = [], 0
-    for match in pattern.finditer(flat):
-        pieces.append(text[start : match.start()])
-        start = match.end()
-    return [*pieces, text[start:]]
-
-
-def enclosed(text: str) -> bool:
-    """Whether the first bracket closes at the last character."""
-    if len(text) < 2 or text[0] not in _OPENING or text[-1] not in _CLOSING:
-        return False
-    return all(depth > 0 for at, _, depth in levels(text) if 0 < at < len(text) - 1)
+def has_both_signs(text: str) -> bool:
+    """Whether a canonical text has a double sign, ± or ∓."""
+    return "±" in text or "∓" in text

@@ -1,4 +1,4 @@
-"""One spelling for answers: what LaTeX, full-width characters and Python's reprs write apart."""
+"""A common spelling for answers in LaTeX, full-width characters and the output of Python."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _ESCAPED = re.compile(
     r"\\\\(?=(?:le|ge|leq|geq|ne|neq|frac|dfrac|sqrt|boxed|text|pi|in|infty|left|right|cup|cdot"
     r"|times|pm|sin|cos|tan|log|ln|mathbb|circ)(?![A-Za-z]))"
 )
-"""A backslash that was escaped once too often."""
+"""A backslash that is escaped once too often."""
 _BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL)
 _OPEN_BOX = re.compile(r"\\+(?:boxed|fbox)\s*\{")
-_COMMA = re.compile(r" *, +(?!(?<=\d, )\d{3}(?!\d))| +,")  # 32, 349 is no number
+_COMMA = re.compile(r" *, +(?!(?<=\d, )\d{3}(?!\d))| +,")  # 32, 349 is not a number
 _APPROXIMATELY = re.compile(
     r"^\s*(?:\\text ?\{ ?(?:approximately|about|roughly)\s*\}|\\approx|≈|\\sim|approximately "
     r"|about |roughly |大?约)\s*"
@@ -54,7 +54,7 @@ _COMPARED = re.compile(
     r"(?<=[\d})$]) is (?:the )?(?:small|larg|great|bigg|clos|near|less)(?:er|est)?"
     r"(?: (?:one|value|number))?\.?$"
 )
-"""What a comparison says after the value that was asked for: -3 is smaller."""
+"""A comparison after the value that was asked for: `-3 is smaller`."""
 _NEGATIVE = re.compile(r"^(?:negative|minus|负) ?(?=\d)")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
@@ -70,7 +70,7 @@ _DOLLAR = re.compile(r"\\?\$(?! ?-?[\d.])")
 _MARKERS = re.compile(r"<\|[a-z_]+\|>|</?s>|<eos>|\[/?INST\]|^#### *")
 _BOLD = re.compile(r"(?<![A-Za-z0-9)])\*\*([^*]+)\*\*(?![A-Za-z0-9(])")
 _STARS = re.compile(r"^\*+|(?<![\^{*])\*+$")
-"""Markdown's at both ends, but not the star of N^*."""
+"""Markdown's stars at both ends, but not the star of N^*."""
 _RECURRING = re.compile(
     r"(\.\d*)\\dot ?(?:\{(?=\d\})|(?=\d))(\d)\}?(?:(\d*)\\dot ?(?:\{(?=\d\})|(?=\d))(\d)\}?)?$"
 )
@@ -79,7 +79,7 @@ _FRAME = re.compile(
     r"|^(?:\\text ?\{ ?)?(?:so|thus|therefore|hence|we get|we have)\b[,:]? ?\}? ?(?=\S)",
     re.IGNORECASE,
 )
-"""Words of a sentence before an answer that say nothing."""
+"""Words before an answer that carry no meaning."""
 _NOUN_FRAME = re.compile(
     r"[\u4e00-\u9fff]{1,12}(?:为|是|等于|:) ?(?=[^\u4e00-\u9fff])"
     r"|(?:点|集合|向量|函数|区间|直线|矩阵|坐标|数列|曲线) ?(?=[A-Z]?[(\[{$\\⟨])"
@@ -91,9 +91,10 @@ _PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
 
 @lru_cache(maxsize=8192)
 def tidy(text: str) -> str:
-    """`text` with one kind of digit, minus and space, no invisible characters, no delimiters.
+    """`text` with uniform digits, minus signs and spaces, without invisible characters or
+    delimiters around it.
 
-    LaTeX commands stay. This is what the symbolic comparison reads.
+    LaTeX commands stay. The symbolic comparison works on this text.
     """
     text = text.translate(_CHARACTERS)
     if "\\\\" in text and "\\begin" not in text:
@@ -126,16 +127,16 @@ _SPACED_WORD = re.compile(
 
 
 def _unspaced(text: str) -> str:
-    """`1 2 . 5 \\mathrm { ~ c m }` as scanned collections print 12.5 cm.
+    """`1 2 . 5 \\mathrm { ~ c m }`, as scanned collections print 12.5 cm, without its spaces.
 
-    Single digits in a formula of spaced tokens are one number; a plain row of digits is not.
+    Single digits in a formula of spaced tokens are a number; a plain row of digits is not.
     """
     if not re.search(r"\\(?!text)[A-Za-z,]|\{ | \. \d|\^ ", text):
         return text
     text = _SPACED_WORD.sub(
         lambda m: f"\\{m.group(1)}{{{m.group(2) or ''}{m.group(3).replace(' ', '')}}}", text
     )
-    if not re.search(r"\d\d|\d \d+ ?/", text):  # a scan prints all digits apart
+    if not re.search(r"\d\d|\d \d+ ?/", text):  # a scan separates all digits
         text = re.sub(r"(?<=\d) ?\. ?(?=\d)", ".", text)
         text = re.sub(r"(?<=\d)(?<![_^]\d) (?=\d)", "", text)
     if not re.search(r"[_^] |(?<!text)\{ ", text):
@@ -144,7 +145,7 @@ def _unspaced(text: str) -> str:
 
 
 def _balanced(text: str) -> str:
-    """`text` without closing braces at its end that nothing opened."""
+    """`text` without closing braces at its end that have no opening brace."""
     while text.endswith("}") and text.count("}") > text.count("{") and not text.endswith("\\}"):
         text = text[:-1].rstrip()
     return text
@@ -152,7 +153,7 @@ def _balanced(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def clean(text: str) -> str:
-    """`text` without what does not change its meaning; for comparing strings and numbers."""
+    """`text` without what does not affect its meaning, for comparing strings and numbers."""
     text = _THIN_SPACE.sub("", tidy(text))
     text = _FRACTION.sub(r"\\frac", _SIZING.sub("", text)).replace("\\varnothing", "\\emptyset")
     text = text.replace("{:}", ":")
@@ -171,13 +172,13 @@ def clean(text: str) -> str:
 
 
 def _undelimited(text: str) -> str:
-    """`text` without one pair of math delimiters, box or quotes around all of it."""
+    """`text` without a pair of math delimiters, quotes or a box around all of it."""
     for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if text.startswith(opening) and text.endswith(closing):
             inner = text[len(opening) : len(text) - len(closing)]
             if inner and opening not in inner and closing not in inner:
                 inner = inner.strip()
-                # Braces alone group in TeX, and are not printed.
+                # Bare braces only group in TeX and are not printed.
                 return inner[1:-1] if re.fullmatch(r"\{[^{}]*\}", inner) else inner
     if re.fullmatch(r"\{\d+:\d[^{},]*\}", text):
         return text[1:-1]

@@ -1,8 +1,10 @@
-"""Answers as Python and SymPy print them, in the spelling of mathematics."""
+"""Answers as Python and SymPy print them, in mathematical notation."""
 
 from __future__ import annotations
 
 import re
+
+from scdpo.grading.text.brackets import closing, enclosed, split
 
 _WRAPPER = re.compile(
     r"\b(?:(?:np|numpy|sympy|sp|decimal|fractions)\.)?"
@@ -16,7 +18,7 @@ _SEQUENCE = re.compile(
 )
 _DICT = re.compile(r"\{\s*['\"]?[A-Za-z_]\w*['\"]?\s*:\s*[^<>]*\}")
 _LONE_DICT = re.compile(r"\[(\{[^{}\[\]]*\})\]")
-"""What SymPy's `solve` prints for one solution of several unknowns."""
+"""The output of SymPy's `solve` for a single solution of several unknowns."""
 _CALL = re.compile(
     r"(?<![A-Za-z.])(?:sympy\.|sp\.)?"
     r"(Interval(?:\.open|\.Lopen|\.Ropen)?|Union|Point[23]D|Poly"
@@ -31,10 +33,10 @@ _UNBOUNDED = re.compile(r"-oo <=? ?\w+|\w+ <=? ?oo|\w+ >=? ?-oo|oo >=? ?\w+")
 
 
 def without_reprs(text: str) -> str:
-    """What Python and SymPy print for numbers, containers, sets and relations, as mathematics.
+    """The numbers, containers, sets and relations of Python and SymPy in mathematical notation.
 
     `Fraction(1, 2)` is `(1/2)`, `Interval.open(0, oo)` is `(0, oo)`, `Eq(y, 2*x)` is `y = 2*x`,
-    `(0 <= x) & (x < oo)` is `0 <= x`. A text with none of these comes back as it is.
+    `(0 <= x) & (x < oo)` is `0 <= x`. A text with none of these is returned unchanged.
     """
     if "(" in text or "&" in text:
         text = _WRAPPER.sub(r"\1", _FRACTION.sub(r"(\1/\2)", text))
@@ -55,17 +57,17 @@ def _without_calls(text: str) -> str:
     """`text` with SymPy's sets, points and relations written out, the innermost first."""
     calls = list(_CALL.finditer(text))
     for call in reversed(calls):
-        end = _closing(text, call.end() - 1)
+        end = closing(text, call.end() - 1)
         if end is None:
             continue
-        written = _written(call.group(1), _split(text[call.end() : end], ","))
+        written = _written(call.group(1), _pieces(text[call.end() : end], ","))
         if written is not None:
             text = text[: call.start()] + written + text[end + 1 :]
     return text
 
 
 def _written(name: str, parts: list[str]) -> str | None:
-    """One call in the spelling of mathematics; None where its arguments do not fit."""
+    """A call in mathematical notation; None if its arguments do not fit."""
     if name.startswith("Interval"):
         return _interval(name.partition(".")[2], parts)
     if name in _RELATION:
@@ -81,7 +83,7 @@ def _written(name: str, parts: list[str]) -> str | None:
 
 
 def _interval(kind: str, parts: list[str]) -> str | None:
-    """SymPy's interval; its third and fourth argument say whether an end is left out."""
+    """SymPy's interval; its third and fourth arguments say whether an end is open."""
     if not 2 <= len(parts) <= 4:
         return None
     open_at = [kind in ("open", "Lopen"), kind in ("open", "Ropen")]
@@ -99,7 +101,7 @@ def _without_logic(text: str) -> str:
     """`(-2 < x) & (x < 0) | (x > 3)` with `and` and `or`, without bounds at infinity."""
     if _LOGIC.search(text) is None:
         return text
-    cases = [_split(_unwrapped(case), "&") for case in _split(_unwrapped(text), "|")]
+    cases = [_pieces(_unwrapped(case), "&") for case in _pieces(_unwrapped(text), "|")]
     written: list[str] = []
     for case in cases:
         bounds = [_unwrapped(bound) for bound in case]
@@ -111,27 +113,11 @@ def _without_logic(text: str) -> str:
 def _unwrapped(text: str) -> str:
     """`text` without parentheses around all of it."""
     text = text.strip()
-    while text.startswith("(") and _closing(text, 0) == len(text) - 1:
+    while text.startswith("(") and enclosed(text):
         text = text[1:-1].strip()
     return text
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Where the parenthesis that opens at `start` closes."""
-    depth = 0
-    for index in range(start, len(text)):
-        depth += (text[index] in "([{") - (text[index] in ")]}")
-        if depth == 0:
-            return index
-    return None
-
-
-def _split(text: str, mark: str) -> list[str]:
-    """The parts of `text` between marks that no bracket encloses."""
-    parts, depth, last = [], 0, 0
-    for index, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if character == mark and depth == 0:
-            parts.append(text[last:index].strip())
-            last = index + 1
-    return [*parts, text[last:].strip()]
+def _pieces(text: str, mark: str) -> list[str]:
+    """The pieces of `text` between marks that no bracket encloses."""
+    return [piece.strip() for piece in split(text, re.compile(re.escape(mark)))]

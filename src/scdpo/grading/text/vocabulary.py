@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _NO = r"no|none|there (?:is|are) no|(?:it )?has no|there exists? no"
 _CLASSES: dict[str, str] = {
@@ -40,8 +41,8 @@ _CLASSES: dict[str, str] = {
     "player 2": r"(?:the )?(?:second player|player (?:2|two|ii))"
     r"(?: (?:wins?|has|can|will).{0,40})?",
 }
-CLASSES = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _CLASSES.items()}
-"""What a whole answer says, by kind: no solution, all real numbers, yes …"""
+_PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _CLASSES.items()}
+_STATEMENT = re.compile(r"^(?:the )?(?:statement|answer|claim|it|this) is ", re.IGNORECASE)
 
 _TABLE = """
 even function: 偶函数; odd function: 奇函数; even: 偶数, 偶函数; odd: 奇数, 奇函数
@@ -74,3 +75,16 @@ TRANSLATED = frozenset(
     for chinese in several.split(",")
 )
 """Pairs of an English and a Chinese phrase that mean the same."""
+
+
+@lru_cache(maxsize=8192)
+def word_class(text: str) -> str:
+    """The name of the class of phrases that a whole answer belongs to, or the empty string.
+
+    Phrases of a class mean the same: `no solution` and 无解, all real numbers, yes, ….
+    """
+    text = _STATEMENT.sub("", text.strip(" .。"))
+    for name, pattern in _PATTERNS.items():
+        if text and pattern.fullmatch(text):
+            return name
+    return ""

@@ -1,0 +1,171 @@
+"""A run folder opened with its recipe: which stages exist, and whether they match the recipe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
+from scdpo.evaluation import (
+    SFT,
+    BreakdownLine,
+    GroupBy,
+    PolicyLine,
+    breakdown_lines,
+    policy_lines,
+)
+from scdpo.pipeline.provenance import (
+    Environment,
+    changed_settings,
+    environments,
+    in_order,
+    made_anything,
+    settings,
+)
+from scdpo.pipeline.recipe import Recipe, dump_recipe, read_yaml
+from scdpo.pipeline.trained import TrainedPolicy
+from scdpo.policies import policy_hash
+from scdpo.records import Evaluation
+from scdpo.store import Manifest, RunFolder, Stage, is_full_disk, write_atomic, write_jsonl
+
+
+class OpenRun:
+    """A run folder and its recipe; a context manager. `run.Run` adds the stages themselves."""
+
+    def __init__(self, recipe: Recipe, path: Path, *, write: bool, redo: str | None):
+        self.recipe = recipe
+        self.path = path
+        self._redo = redo
+        self._new = write and not path.exists()
+        self.folder = RunFolder(path, write=write)
+        try:
+            if write:
+                self._keep_recipe()
+        except BaseException:
+            self.folder.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.folder.close()
+        if error is not None and self._new and not self._made_anything():
+            shutil.rmtree(self.path, ignore_errors=True)
+        if error is not None and not isinstance(error, ScdpoError) and is_full_disk(error):
+            raise StorageFull(
+                f"{self.path}: no space left on the disk; what was done is kept; free some space "
+                "and rerun to resume"
+            ) from error
+
+    # ---- what the stages have made
+
+    def report(self) -> list[PolicyLine]:
+        """One line for every evaluated policy, compared with SFT and with data-equal DPO.
+
+        Also written to `report.jsonl`, unless the run is open for reading only.
+        """
+        rows = self._evaluations()
+        used = {name: self._pairs_used(name) for name in rows if name != SFT}
+        lines = policy_lines(rows, used)
+        if self.folder.write:
+            write_jsonl(self.path / "report.jsonl", lines)
+        return lines
+
+    def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
+        """One line for every policy and group of questions; empty if the data has no groups."""
+        return breakdown_lines(self._evaluations(), key)
+
+    def manifests(self) -> list[Manifest]:
+        """The manifests of all started stages, in the order of a whole run."""
+        patterns = ("*/manifest.json", "*/*/manifest.json")
+        paths = [path.parent for pattern in patterns for path in self.path.glob(pattern)]
+        begun = (self.stage(path.relative_to(self.path).as_posix()).manifest for path in paths)
+        return in_order([manifest for manifest in begun if manifest is not None])
+
+    def environments(self) -> list[Environment]:
+        """The environments of the stages, in the order in which they ran."""
+        return environments(self.path)
+
+    # ---- stages
+
+    def stage(self, name: str) -> Stage:
+        """A stage of this run, whether started or not."""
+        return self.folder.stage(name)
+
+    def begun(self, name: str) -> bool:
+        """Whether a stage has been started."""
+        return self.stage(name).manifest is not None
+
+    def finished(self, name: str, command: str) -> Stage:
+        """A stage that must be done first. Raises InputError if it is not."""
+        stage = self.stage(name)
+        if not stage.done:
+            state = "not finished" if self.begun(name) else "missing"
+            raise InputError(f"{self.path}: {name} is {state}; run `scdpo {command}` first")
+        return stage
+
+    def open(self, name: str, inputs: Sequence[str], *, policy: bool = False) -> Stage:
+        """Open a stage with its settings and the hashes of its inputs."""
+        stage = self.stage(name)
+        hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
+        if policy:
+            hashes["policy"] = self._initial_hash
+        wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
+        redo = wanted or not made_anything(stage)
+        return stage.open(settings(self.recipe, name), hashes, redo=redo)
+
+    def _keep_recipe(self) -> None:
+        """Store the recipe. Raises StoreError if existing rows were made with another recipe."""
+        path = self.path / "recipe.yaml"
+        changed: list[str] = []
+        if path.exists():
+            before, _ = read_yaml(path)
+            if before == self.recipe.model_dump(mode="json"):
+                return
+            moved = before.get("policy") != self.recipe.policy
+            for manifest in self.manifests():
+                if not made_anything(self.stage(manifest.stage)):
+                    continue
+                changed += changed_settings(self.recipe, manifest)
+                made_by = manifest.inputs.get("policy")
+                if moved and made_by is not None and made_by != self._initial_hash:
+                    changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
+        if changed:
+            raise StoreError(
+                f"{self.path} was started with another recipe: {', '.join(dict.fromkeys(changed))}"
+                "; use another folder"
+            )
+        write_atomic(path, dump_recipe(self.recipe))
+
+    @cached_property
+    def _initial_hash(self) -> str:
+        return policy_hash(self.recipe.policy)
+
+    def _made_anything(self) -> bool:
+        """Whether any stage has started, apart from reading problems, which is cheap."""
+        return any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
+
+    def imports(self) -> list[str]:
+        """The stages of imported solutions."""
+        paths = sorted((self.path / "imports").glob("*/manifest.json"))
+        return [f"imports/{path.parent.name}" for path in paths]
+
+    def _evaluations(self) -> dict[str, list[Evaluation]]:
+        """The rows of every policy whose evaluation is done."""
+        stages = [m.stage for m in self.manifests() if m.status == "done"]
+        names = [name.split("/")[1] for name in stages if name.startswith("evaluations/")]
+        return {n: list(self.stage(f"evaluations/{n}").rows(Evaluation)) for n in names}
+
+    def _pairs_used(self, policy: str) -> int:
+        return next(self.stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
+
+
+def manifest_of(stage: Stage) -> Manifest:
+    """The manifest of a started stage. Raises StoreError if it has none."""
+    if (manifest := stage.manifest) is None:
+        raise StoreError(f"{stage.path}: the stage has no manifest")
+    return manifest

@@ -1,0 +1,50 @@
+"""What a run records of a training: a row for its policy, and the counts of its stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scdpo.policies import policy_hash
+from scdpo.records import Record
+from scdpo.training.dpo_config import TrainingReport
+
+
+class TrainedPolicy(Record):
+    """The result of a training: the hash of the trained policy, the pairs used, and the first and
+    final loss (nats)."""
+
+    policy: str
+    weights: str
+    n_pairs: int
+    n_naive: int
+    n_step_controlled: int
+    steps: int
+    first_loss: float
+    final_loss: float
+
+
+def trained_policy(method: str, report: TrainingReport, path: Path) -> TrainedPolicy:
+    """The row of a training stage, from its report; `path` is the stage's folder."""
+    return TrainedPolicy(
+        policy=method,
+        weights=policy_hash(path / "policy"),
+        n_pairs=report.n_pairs,
+        n_naive=report.n_naive,
+        n_step_controlled=report.n_step_controlled,
+        steps=report.steps,
+        first_loss=report.first_loss,
+        final_loss=report.final_loss,
+    )
+
+
+def training_counts(report: TrainingReport) -> dict[str, int | float]:
+    """The counts in the manifest of a training stage."""
+    counts: dict[str, int | float] = {
+        "pairs": report.n_pairs,
+        "steps": report.steps,
+        "first_loss": round(report.first_loss, 4),
+        "final_loss": round(report.final_loss, 4),
+    }
+    if report.tokens_saved:
+        counts["tokens_saved"] = round(report.tokens_saved, 3)
+    return counts | {f"dropped:{k}": n for k, n in report.dropped.items()}
