@@ -162,7 +162,7 @@ def test_settings_are_checked_and_take_the_place_of_the_configs(
         train(policy, PAIRS, tmp_path / "b", beta=-1)
     with pytest.raises(InputError, match="either Pair records or rows, not both"):
         train(policy, [PAIRS[0], {}], tmp_path / "b")
-    with pytest.raises(InputError, match=r"either solutions or \(ids, mask\) examples|Solution"):
+    with pytest.raises(InputError, match="none of 0 solutions can be used: no examples"):
         sft(policy, [], tmp_path / "b")
 
 

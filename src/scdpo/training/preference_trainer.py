@@ -110,7 +110,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
 
     def train(self, *args: Any, **options: Any) -> Any:
         """`Trainer.train`, without dropout: policy and reference have to be the same function."""
-        with without_dropout(self.model):
+        with without_dropout(cast(nn.Module, self.model)):
             return super().train(*args, **options)
 
     # ---- found when first needed, with the model as it is trained
