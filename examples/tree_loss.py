@@ -1,4 +1,4 @@
-"""One step of one's own training loop on a question's pairs: what they share is computed once."""
+"""One's own training loop on a question's pairs: what they share is computed once."""
 
 import copy
 
@@ -11,17 +11,15 @@ from scdpo.training import dpo_loss, pair_sequences, tree_logps
 policy = load_policy("embedded", device="cpu")
 reference = copy.deepcopy(policy.model).requires_grad_(False)
 optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-4)
-
 SOLUTION = ["Ann has 3 boxes of 12 eggs.\n", "That is 3 * 12 = 36 eggs.\n", "The answer is 36."]
 NEGATIVES = {0: "Ann has 12 boxes.", 1: "That is 3 + 12 = 15 eggs.", 2: "The answer is 63."}
-fields = {"id": "p", "problem_id": "q", "dataset": "example", "question": "How many eggs?"}
+names = {"id": "p", "problem_id": "q", "dataset": "mine", "format": "plain", "question": "?"}
 steps = tuple(Step(kind="text", text=text) for text in SOLUTION)
 pairs = [
     Pair(
-        **fields,
+        **names,
         kind="step_controlled" if k else "naive",
-        format="plain",
-        prompt="How many eggs does Ann have?\n",
+        prompt="How many eggs?\n",
         shared=steps[:k],
         chosen=steps[k:],
         rejected=(Step(kind="text", text=wrong),),
@@ -32,11 +30,10 @@ pairs = [
     for k, wrong in NEGATIVES.items()
 ]
 sequences = pair_sequences(pairs, policy.tokenizer)  # chosen, rejected, chosen, rejected, …
-with torch.no_grad():
-    before = tree_logps(reference, sequences)
+before = tree_logps(reference, sequences)
 for step in range(3):
     logps = tree_logps(policy.model, sequences)
-    loss = dpo_loss(logps[0::2], logps[1::2], before[0::2], before[1::2], beta=0.1).loss_B.mean()
+    loss = dpo_loss(logps[0::2], logps[1::2], before[0::2], before[1::2], 0.1).loss_B.mean()
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -245,7 +245,7 @@ def test_negatives_are_wanted_by_data_set(sandbox: ProcessSandbox, tmp_path: Pat
     rows, _ = run_stage(tmp_path / "rows", branching(parents, config, sandbox, say(WRONG)))
     assert {n: sum(row.parent == n for row in rows) for n in names} == names
     unnamed = BranchConfig(negatives={"math": 3})
-    with pytest.raises(InputError, match="nothing for data set 'gsm8k'"):
+    with pytest.raises(InputError, match="no value for data set 'gsm8k'"):
         run_stage(tmp_path / "none", branching(parents, unnamed, sandbox, say(WRONG)))
 
 

@@ -101,7 +101,7 @@ def test_a_mistyped_folder_that_could_be_on_the_hub_fails_soon(tmp_path: Path) -
     assert time.perf_counter() - start < 30
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
-        "scdpo: models/mistrall: no such folder, and the Hugging Face hub does not give it: "
+        "scdpo: models/mistrall: no such folder, and not available from the Hugging Face hub: "
     )
     assert done.stderr.count("\n") == 1
 
@@ -141,9 +141,12 @@ def test_a_folder_without_a_run(command: tuple[str, ...], capsys: Capture, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "RUN", "--method", "ppo"), "method 'ppo': known are dpo, dpo_equal, scdpo"),
-        (("export", "RUN", "--out", "x", "--method", "ppo"), "method 'ppo': known are dpo, "),
-        (("evaluate", "RUN", "--policy", "x"), "policy 'x': known are sft, dpo, dpo_equal, scdpo"),
+        (("train", "RUN", "--method", "ppo"), "unknown method 'ppo'; known: dpo, dpo_equal, scdpo"),
+        (("export", "RUN", "--out", "x", "--method", "ppo"), "unknown method 'ppo'; known: dpo, "),
+        (
+            ("evaluate", "RUN", "--policy", "x"),
+            "unknown policy 'x'; known: sft, dpo, dpo_equal, scdpo",
+        ),
         (("branch", "RUN"), "RUN: solutions is not there yet; run `scdpo sample` first"),
         (
             ("evaluate", "RUN", "--policy", "dpo"),
@@ -152,7 +155,7 @@ def test_a_folder_without_a_run(command: tuple[str, ...], capsys: Capture, tmp_p
         (("report", "RUN", "--by", "level"), "RUN: its questions have no level, or none is eval"),
         (
             ("import", "x.jsonl", "--layout", "latex", "--out", "RUN"),
-            "layout 'latex': known are mathcoder, tora",
+            "unknown layout 'latex'; known: mathcoder, tora",
         ),
         (("import", "x.jsonl", "--layout", "tora", "--out", "RUN"), "x.jsonl: no such file"),
         (("make-policy", "x.yaml", "--out", "y"), "x.yaml: no such recipe file"),
@@ -193,7 +196,7 @@ PROBLEM_FILES: dict[str, tuple[str | None, str]] = {
     ),
     "without a question": ('{"answer": "2"}\n', "problems.jsonl, line 1: no question"),
     "not objects": ("3\n", "problems.jsonl, line 1: "),
-    "empty": ("", "problems.jsonl: it holds no problems"),
+    "empty": ("", "problems.jsonl: no problems in it"),
 }
 
 
@@ -285,7 +288,7 @@ def test_another_recipe_names_the_keys_that_changed(
     path = write_recipe(tmp_path / "other.yaml", pairs=changes, sandbox={"deadline": 3})
     before = (run / "recipe.yaml").read_text()
     assert fail(capsys, "pair", run, "--recipe", path) == (
-        f"{run} was begun with another recipe: sandbox.deadline 20.0 → 3.0, "
+        f"{run} was started with another recipe: sandbox.deadline 20.0 → 3.0, "
         'pairs.duplicates "exact" → "released-code", pairs.heldout_share 0.0 → 0.5; '
         "use another folder"
     )
@@ -297,7 +300,7 @@ def test_another_limit_on_problems_that_were_read(tmp_path: Path, capsys: Captur
     more = {"test": {"source": "embedded", "split": "test", "limit": 4}}
     path = write_recipe(tmp_path / "more.yaml", problems=more)
     assert fail(capsys, "evaluate", "out", "--recipe", path) == (
-        "out was begun with another recipe: problems.test.limit 2 → 4; use another folder"
+        "out was started with another recipe: problems.test.limit 2 → 4; use another folder"
     )
 
 

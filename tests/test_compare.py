@@ -119,7 +119,7 @@ def test_different_questions_and_those_in_common(capsys: Capture) -> None:
     write_folder("a", gsm8k=answered("gsm8k", [0, 1], 8), math=answered("math", [0], 2))
     write_folder("b", gsm8k=answered("gsm8k", [0], 5), math=answered("math", [0], 2))
     assert fail(capsys, "compare", "a", "b") == (
-        "gsm8k: different questions: 5 are in both, 3 only in a and 0 only in b; --common "
+        "gsm8k: different questions: 5 in both, 3 only in a and 0 only in b; --common "
         "compares those in both"
     )
     found = compare_answered(*(read_answered(Path(side)) for side in "ab"), common=True)
@@ -144,14 +144,17 @@ def test_gold_answers_that_differ() -> None:
 
 BAD: dict[str, tuple[str | None, str]] = {
     "missing": (None, "x.jsonl: no such file or folder"),
-    "empty": ("\n", "x.jsonl: it holds no rows"),
+    "empty": ("\n", "x.jsonl: no rows in it"),
     "not JSON": ("{", "x.jsonl, line 1: not JSON: "),
-    "something else": ('{"a": 1}', "x.jsonl, line 1: verdict: correct, wrong, undecided is expec"),
+    "something else": ('{"a": 1}', "x.jsonl, line 1: verdict: expected one of correct, w"),
     "not graded": (
         '{"id": 1, "answer": 1, "verdict": "wrong"}\n{"id": 2, "answer": 1}',
-        "x.jsonl, line 2: verdict: correct, wrong, undecided is expected, found None",
+        "x.jsonl, line 2: verdict: expected one of correct, wrong, undecided; found None",
     ),
-    "no gold": ('{"verdict": "wrong"}', "x.jsonl, line 1: no answer, the gold one that both sides"),
+    "no gold": (
+        '{"verdict": "wrong"}',
+        "x.jsonl, line 1: no 'answer' (the gold answer, which both",
+    ),
     "twice": (
         '{"id": 1, "answer": 1, "verdict": "wrong"}\n' * 2,
         "question 1 of rows was evaluated more than once",
@@ -177,12 +180,12 @@ def test_folders_that_cannot_be_compared(capsys: Capture) -> None:
     Path("run/recipe.yaml").write_text("")
     Path("empty").mkdir()
     assert fail(capsys, "compare", a, "b") == (
-        "nothing to compare: no benchmark is in both (a/evaluations/gsm8k has gsm8k; "
+        "nothing to compare: the sides share no benchmark (a/evaluations/gsm8k has gsm8k; "
         "b/evaluations/math has math)"
     )
     assert fail(capsys, "compare", "run", "b") == (
-        "run: a run; name one of run/evaluations/dpo, run/evaluations/sft"
+        "run is a run; name one of run/evaluations/dpo, run/evaluations/sft"
     )
     succeed("compare", "run/evaluations/dpo", "run/evaluations/sft")
-    with pytest.raises(DataError, match="empty: no evaluation there"):
+    with pytest.raises(DataError, match="empty: no evaluation in it"):
         read_answered(Path("empty"))

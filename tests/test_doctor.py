@@ -1,4 +1,4 @@
-"""What a machine offers, and one line where the level that is asked for is not among it."""
+"""What a machine offers, and the one-line error for a level that it does not offer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FORBIDDEN = (
 
 
 def scdpo(*arguments: object, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the console script in a process of its own; `before` is what starts it."""
+    """Run the console script in its own process, launched by the command `before`."""
     line = (*before, *SCDPO, *map(str, arguments))
     return subprocess.run(line, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture
 def forbidden() -> tuple[str, ...]:
-    """What starts a command where user namespaces are forbidden."""
+    """A command prefix that forbids user namespaces."""
     found = shutil.which("unshare")
     if not found or subprocess.run([*FORBIDDEN, "true"], capture_output=True).returncode:
         pytest.skip("no user namespace to forbid others in")
@@ -88,15 +88,15 @@ def test_doctor_where_user_namespaces_are_forbidden(forbidden: tuple[str, ...]) 
     )
     if by_level["process"].obtained:
         assert by_level["namespace"].hints[-1] == (
-            "level process is to be had: `sandbox: {level: process}` in a recipe asks for it"
+            "level process is available: put `sandbox: {level: process}` in the recipe"
         )
     text = scdpo("doctor", before=forbidden).stdout
-    assert "namespace *   not to be had: " in text
+    assert "namespace *   not available: " in text
     assert "              hint: user.max_user_namespaces is 0, which " in text
 
 
 @pytest.mark.parametrize("command", ["import", "exec"])
-def test_a_level_that_is_not_to_be_had_ends_a_command_in_one_line(
+def test_an_unavailable_level_ends_a_command_in_one_line(
     command: str, forbidden: tuple[str, ...], tmp_path: Path
 ) -> None:
     recorded = write_recorded(tmp_path / "apples.jsonl", 1)
@@ -121,7 +121,7 @@ def test_a_level_that_is_not_to_be_had_ends_a_command_in_one_line(
 
 
 def kernel(root: Path, files: dict[str, str]) -> Path:
-    """A folder with some of /proc in it."""
+    """A folder that holds some files of /proc."""
     plain = {"sys/kernel/seccomp/actions_avail": "kill_process errno allow\n"}
     for name, text in (plain | files).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ USER = {"self/status": "Name:\tx\nCapEff:\t0000000000000000\nSeccomp:\t0\n"}
         (USER | {"sys/kernel/apparmor_restrict_unprivileged_userns": "0\n"}, []),
         (
             {"self/status": "CapEff:\t0\nSeccomp:\t2\n"},
-            ["a seccomp filter holds for this process, as container runtimes install one, and"],
+            ["a seccomp filter applies to this process, as under container runtimes, and may"],
         ),
         (
             {"self/status": "CapEff:\t0\nSeccomp:\t2\n", "sys/user/max_user_namespaces": "0"},

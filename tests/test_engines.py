@@ -26,7 +26,7 @@ from transformers import (
 from scdpo.engines import (
     CodePoints,
     Completion,
-    Engine,
+    EngineProtocol,
     LocalEngine,
     LocalEngineConfig,
     Request,
@@ -88,7 +88,7 @@ def policy() -> Iterator[Policy]:
     torch.set_num_threads(threads)
 
 
-def ask(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+def ask(engine: EngineProtocol, requests: Sequence[Request]) -> list[Completion]:
     return asyncio.run(engine.generate(requests))
 
 
@@ -430,10 +430,10 @@ def test_a_wrong_request_is_refused(policy: Policy, wrong: dict, message: str) -
 def test_models_that_cannot_be_used_are_refused() -> None:
     policy = make_policy("mistral")
     policy.model.config.sliding_window = 32
-    with pytest.raises(EngineError, match="looks back 32 tokens, max_context is 96"):
+    with pytest.raises(EngineError, match="window is 32 tokens, shorter than the context of 96"):
         local(policy)
     assert ask(local(policy, max_context=32), [request(range(5))])[0].token_ids
-    with pytest.raises(EngineError, match="max_context is 97, the model's limit is 96"):
+    with pytest.raises(EngineError, match="max_context 97 exceeds the model's limit 96"):
         local(policy, max_context=97)
 
 
@@ -445,7 +445,7 @@ def test_a_model_that_ignores_the_mask_is_refused(policy: Policy) -> None:
         return forward(**{**inputs, "attention_mask": None})
 
     model.forward = maskless
-    with pytest.raises(EngineError, match="not a model that takes 4-D attention masks"):
+    with pytest.raises(EngineError, match="does not support 4-D attention masks"):
         local(Policy("maskless", model, policy.tokenizer))
 
 

@@ -164,9 +164,9 @@ def test_prompts() -> None:
     [
         ("xml", {}, "blocks, fenced, plain"),
         ("blocks", {"boundary": "\n"}, "no option 'boundary'"),
-        ("plain", {"boundary": "."}, "accepted are"),
+        ("plain", {"boundary": "."}, "must be"),
         ("fenced", {"template": "no question"}, "exactly once"),
-        ("plain", {"end": ("",)}, "none of them empty"),
+        ("plain", {"end": ("",)}, "non-empty strings"),
     ],
 )
 def test_wrong_formats_say_what_is_accepted(
@@ -276,8 +276,8 @@ GOOD = mathcoder_row(("text", r"\boxed{2}"), ("text", "2"), completion="2")
     ("layout", "row", "message"),
     [
         ("mathcoder", "{", "line 2: malformed JSON"),
-        ("mathcoder", "[]", "line 2: a JSON object is expected, found a list"),
-        ("mathcoder", json.dumps({**GOOD, "debug_result": []}), "line 2: not of layout"),
+        ("mathcoder", "[]", "line 2: expected a JSON object, found a list"),
+        ("mathcoder", json.dumps({**GOOD, "debug_result": []}), "line 2: not in layout"),
         ("mathcoder", json.dumps({k: GOOD[k] for k in GOOD if k != "completion"}), "completion"),
         ("mathcoder", json.dumps({**GOOD, "completion": 2}), "found a number"),
         (
@@ -288,7 +288,7 @@ GOOD = mathcoder_row(("text", r"\boxed{2}"), ("text", "2"), completion="2")
         (
             "mathcoder",
             json.dumps(mathcoder_row(("tool", "x"), completion="x")),
-            "role 'tool', accepted are text, code, execution",
+            "role 'tool'; known roles are text, code, execution",
         ),
         (
             "tora",

@@ -18,9 +18,10 @@ from scdpo.training.losses import (
     dpop_loss,
     ipo_loss,
     per_token,
+    preference_loss,
     sequence_logps,
 )
-from scdpo.training.padding import pad_sequences
+from scdpo.training.padding import SequenceBatch, pad_sequences
 from scdpo.training.scoring import score_padded
 from scdpo.training.tree import MaskedIds
 
@@ -73,15 +74,24 @@ def test_log_probs_are_summed_in_fp64_whatever_the_logits_are() -> None:
     assert torch.equal(logps, sequence_logps(logits.float(), ids, mask))
 
 
-def test_a_sequence_scores_the_same_alone_padded_and_with_partial_logits() -> None:
+def test_a_sequence_scores_the_same_alone_padded_and_with_partial_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny_model()
+    positions: list[int] = []
+    model.lm_head.register_forward_hook(lambda m, i, out: positions.append(out.shape[1]))
     sequences = [sequence(4, 20, 1), sequence(9, 12, 2), sequence(4, 5, 3)]
+    batch = pad_sequences(sequences)
     with torch.no_grad():
-        together = score_padded(model, pad_sequences(sequences))
-        whole = score_padded(model, pad_sequences(sequences))
+        partial = score_padded(model, batch)
+        kept = score_padded(model, SequenceBatch(**batch | {"keep": 20}))
         alone = torch.cat([score_padded(model, pad_sequences([s])) for s in sequences])
-    torch.testing.assert_close(together, whole)
-    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-5)
+        monkeypatch.setattr("scdpo.training.scoring.takes_logits_to_keep", lambda model: False)
+        whole = score_padded(model, batch)
+    assert positions == [17, 20, 17, 4, 2, 20]
+    torch.testing.assert_close(partial, kept, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(partial, whole, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(partial, alone, rtol=1e-6, atol=1e-5)
 
 
 @given(finite, finite, finite, finite, st.floats(1 / 64, 1, width=32))
@@ -213,3 +223,34 @@ def test_the_table_says_in_which_losses_a_shared_prefix_cancels(name: str) -> No
 
 def test_the_table_is_complete() -> None:
     assert VARIANTS.keys() == SHARED_PREFIX_CANCELS.keys()
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_the_loss_by_name_is_the_loss_of_that_name(normalised: bool) -> None:
+    logps = torch.tensor([-10.0, -20.0, -12.0, -9.0], dtype=torch.float64)
+    reference = torch.tensor([-11.0, -18.0, -11.0, -9.5], dtype=torch.float64)
+    lengths = torch.tensor([5, 8, 4, 3])
+    scale = lengths if normalised else torch.ones(4)
+    policy, ref = logps / scale, reference / scale
+    terms = (policy[0::2], policy[1::2], ref[0::2], ref[1::2])
+    expected = {
+        "sigmoid": dpo_loss(*terms, 0.3, 0.1).loss_B,
+        "ipo": ipo_loss(*terms, 0.3).loss_B,
+        "dpop": dpop_loss(*terms, 0.3, 5.0).loss_B,
+    }
+    nll = -logps[0::2] / lengths[0::2]
+    for name, loss_b in expected.items():
+        smoothing = 0.1 if name == "sigmoid" else 0.0
+        for weight in (0.0, 0.5):
+            out = preference_loss(
+                logps,
+                reference,
+                lengths,
+                loss=name,  # type: ignore[arg-type]
+                beta=0.3,
+                label_smoothing=smoothing,
+                dpop_penalty=5.0,
+                nll_weight=weight,
+                length_normalised=normalised,
+            )
+            torch.testing.assert_close(out.loss_B, loss_b + weight * nll)

@@ -123,21 +123,23 @@ def test_places_that_are_named_and_those_on_the_hub() -> None:
     found = places("gsm8k, math500", [str(data), "gsm8k=my.jsonl"])
     assert [place.path for place in found] == ["my.jsonl", "data/math/math500.jsonl"]
     assert places("gsm8k")[0].path == "openai/gsm8k"
-    with pytest.raises(DataError, match="simuleq: its data set is not on the hub; give --data sim"):
+    with pytest.raises(
+        DataError, match="simuleq: no hub data set is known for it; give --data sim"
+    ):
         places("simuleq")
     with pytest.raises(DataError, match=r"svamp: not in data \(looked for svamp/, svamp.jsonl, SV"):
         places("svamp", ["data"])
     with pytest.raises(InputError, match="--data svamp=…: svamp is not among --benchmarks"):
         places("gsm8k", ["data", "svamp=x"])
     with pytest.raises(
-        InputError, match=r"benchmark 'gsm9k': known are gsm8k, math, .*, jsonl, all"
+        InputError, match=r"unknown benchmark 'gsm9k'; known: gsm8k, math, .*, jsonl, all"
     ):
         places("gsm8k,gsm9k", ["data"])
     with pytest.raises(
-        InputError, match="--data nowhere: a folder or NAME=PATH is expected, there"
+        InputError, match="--data nowhere: expected a folder or NAME=PATH, found not"
     ):
         places("gsm8k", ["nowhere"])
-    with pytest.raises(InputError, match="--benchmarks: none is named"):
+    with pytest.raises(InputError, match="--benchmarks: no names given"):
         places(" ,")
 
 
@@ -158,9 +160,9 @@ def test_settings_are_a_recipes_without_its_problems() -> None:
     assert measuring_recipe(None, "x/y", form="plain").format.name == "plain"
     with pytest.raises(InputError, match="--policy is needed"):
         measuring_recipe(None, None)
-    with pytest.raises(InputError, match="policy x/y: how it writes solutions is not known"):
+    with pytest.raises(InputError, match="policy x/y: its solution format is not known"):
         measuring_recipe(None, "x/y")
-    with pytest.raises(RecipeError, match="format 'latex': known formats are blocks, fenced, plai"):
+    with pytest.raises(RecipeError, match="unknown format 'latex'; known: blocks, fenced, plain"):
         measuring_recipe(None, "x/y", form="latex")
 
 
@@ -251,10 +253,16 @@ def test_a_bad_file_of_any_benchmark_is_found_first(capsys: Capture) -> None:
     ("arguments", "message"),
     [
         ((), "a run folder, or --policy and --benchmarks are expected, found neither"),
-        (("run", "--benchmarks", "gsm8k"), "--benchmarks is for a policy without a run, and a run"),
-        (("run", "--limit", "3"), "--limit is for a policy without a run, and a run run is named"),
+        (
+            ("run", "--benchmarks", "gsm8k"),
+            "--benchmarks applies only without a run folder, but run",
+        ),
+        (("run", "--limit", "3"), "--limit applies only without a run folder, but run is given"),
         (("--benchmarks", "gsm8k", "--data", "data"), "--policy is needed: embedded, a folder, or"),
-        (("--policy", "embedded", "--benchmarks", "x"), "benchmark 'x': known are gsm8k, math, "),
+        (
+            ("--policy", "embedded", "--benchmarks", "x"),
+            "unknown benchmark 'x'; known: gsm8k, math, ",
+        ),
         (
             ("--policy", "./no", "--benchmarks", "gsm8k", "--data", "data", "--format", "plain"),
             "no: no such policy folder",

@@ -1,4 +1,4 @@
-"""Policy folders: what they hold, and one line for every way in which they can be broken."""
+"""Policy folders: what they hold, and one line for every way they can be broken."""
 
 from __future__ import annotations
 
@@ -49,9 +49,12 @@ def _write(name: str, text: str) -> Callable[[Path], None]:
 
 
 POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty folder": (lambda f: shutil.rmtree(f) or f.mkdir(), "no model there (config.json is mi"),
-    "a file": (lambda f: shutil.rmtree(f) or f.write_text("x"), "a policy is a folder, this is a"),
-    "gone": (shutil.rmtree, "no such policy folder (or 'embedded', or a hub name owner/model)"),
+    "empty folder": (lambda f: shutil.rmtree(f) or f.mkdir(), "not a policy folder (config.json"),
+    "a file": (
+        lambda f: shutil.rmtree(f) or f.write_text("x"),
+        "a policy is a folder, but this is",
+    ),
+    "gone": (shutil.rmtree, "no such policy folder (also accepted: 'embedded', or a hub name"),
     "no weights": (_without("model.safetensors"), "its model cannot be read: Error no file named"),
     "cut weights": (_cut, "its model cannot be read: Error while deserializing header"),
     "a tensor less": (
@@ -63,7 +66,7 @@ POLICIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown model": (_config(model_type="mystery"), "its model cannot be read: "),
     "no tokenizer": (
         _without("tokenizer.json", "tokenizer_config.json"),
-        "no tokenizer there (tokenizer.json is missing)",
+        "no tokenizer in it (tokenizer.json is missing)",
     ),
     "half a tokenizer": (_without("tokenizer.json"), "its tokenizer cannot be read: "),
     "tokenizer not JSON": (_write("tokenizer.json", "{"), "its tokenizer cannot be read: "),
@@ -97,7 +100,7 @@ def test_a_policy_is_loaded_whole_and_saved_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["./policy", "/no/such/policy", "policy", "a/b/c", "~/policy", ""])
 def test_a_path_that_is_not_there(name: str, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match=r"no such policy folder|no model there"):
+    with pytest.raises(PolicyError, match=r"no such policy folder|not a policy folder"):
         policy_path(name)
 
 

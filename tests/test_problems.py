@@ -122,10 +122,10 @@ ROW = '{"question": "Q", "answer": "1"}\n'
         ("jsonl", ROW + '{"question": "Q", "answer": []}\n', 2, "no answer"),
         ("jsonl", '\n{"question": " ", "answer": "1"}\n', 2, "no question"),
         ("jsonl", ROW + '{"question": "Q", "ans', 2, "malformed JSON"),
-        ("jsonl", ROW + "3\n", 2, "a JSON object is expected"),
+        ("jsonl", ROW + "3\n", 2, "expected a JSON object"),
         ("jsonl", '{"id": 1, "question": "Q", "answer": 1}\n' * 2, 2, "id '1' is already taken"),
         ("jsonl", '{"question": "Q", "answer": 1, "alternatives": 2}', 1, "must be a list"),
-        ("jsonl", "", None, "holds no problems"),
+        ("jsonl", "", None, "no problems in it"),
         ("gsm8k", ROW, 1, "has no '####'"),
         ("math", '{"problem": "Q", "solution": "2"}', 1, r"no \boxed"),
         ("math", r'{"problem": "Q", "solution": "\\boxed{}"}', 1, r"\boxed is empty"),
@@ -133,7 +133,7 @@ ROW = '{"question": "Q", "answer": "1"}\n'
         ("math", '{"problem": "Q"}', 1, "no answer"),
         ("svamp", '[\n{"Body": "B", "Question": "Q"}]', None, "row 1: no answer"),
         ("svamp", '[\n{"Body"}]', 2, "malformed JSON"),
-        ("svamp", "[1]", None, "row 1: a JSON object is expected"),
+        ("svamp", "[1]", None, "row 1: expected a JSON object"),
         ("simuleq", ROW, 1, "no single user message"),
     ],
 )
@@ -154,7 +154,7 @@ def test_tsv_rows_have_two_columns(tmp_path: Path) -> None:
     path.write_text("问\t2,125\r\n问二\t1\n")
     assert [p.answer for p in load_problems("mgsm_zh", tmp_path)] == ["2125", "1"]
     path.write_text("Q\t1\nQ\n")
-    with pytest.raises(DataError, match="line 2: 2 columns are expected, found 1"):
+    with pytest.raises(DataError, match="line 2: expected 2 columns, found 1"):
         load_problems("mgsm_zh", path)
 
 
@@ -172,7 +172,7 @@ def test_wrong_names_and_places_say_what_is_accepted(tmp_path: Path) -> None:
         load_problems("gsm8k", tmp_path, limit=0)
     with pytest.raises(DataError, match="no such file or folder"):
         load_problems("gsm8k", tmp_path / "test.jsonl")
-    with pytest.raises(DataError, match=r"no test\.jsonl or .* there \(it holds nothing\)"):
+    with pytest.raises(DataError, match=r"no test\.jsonl or .* in it \(it holds nothing\)"):
         load_problems("gsm8k", tmp_path)
     for file in ("a_test.jsonl", "b_test.jsonl"):
         (tmp_path / file).write_text(ROW)

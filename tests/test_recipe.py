@@ -158,11 +158,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown format": (
         recipe(format={"name": "boxes"}),
-        "format: format 'boxes': known formats are blocks, fenced, plain",
+        "format: unknown format 'boxes'; known: blocks, fenced, plain",
     ),
     "unknown source": (
         recipe(problems={"test": {"source": "gsm9k", "path": "x"}}),
-        "problems.test: source 'gsm9k': known are embedded, gsm8k, math",
+        "problems.test: unknown source 'gsm9k'; known: embedded, gsm8k, math",
     ),
     "source without a path": (
         recipe(problems={"test": {"source": "gsm8k"}}),
@@ -194,9 +194,9 @@ FILES: dict[str, tuple[bytes | None, str]] = {
     "not YAML": (b"a: [1, 2\nb: 3", "not YAML: while parsing a flow sequence"),
     "a tab": (b"train:\n\tbeta: 1", "not YAML: "),
     "a key given twice": (b"seed: 1\nseed: 2", "not YAML: key 'seed' is given twice"),
-    "empty": (b"", "a mapping of keys is expected, found nothing"),
-    "a list": (b"- seed", "a mapping of keys is expected, found list"),
-    "a text": (b"seed", "a mapping of keys is expected, found str"),
+    "empty": (b"", "expected a mapping of keys, found nothing"),
+    "a list": (b"- seed", "expected a mapping of keys, found list"),
+    "a text": (b"seed", "expected a mapping of keys, found str"),
     "not UTF-8": (b"policy: \xff", "not UTF-8 (byte 9)"),
 }
 

@@ -600,7 +600,7 @@ def test_a_stopped_command_keeps_its_rows_and_leaves_no_process(number: signal.S
     found = subprocess.run(adopter, capture_output=True, text=True, timeout=120)
     code = -9 if number == signal.SIGKILL else 130
     assert found.stdout.split("\n") == [str(code), "none left", ""], found.stderr
-    stopped = "stopped   the rows written so far are kept; rerun the same command to resume\n"
+    stopped = "stopped   everything done so far is kept; rerun the same command to resume\n"
     assert found.stderr == ("" if number == signal.SIGKILL else stopped)
     assert 0 < Path("out.jsonl").read_bytes().count(b"\n") < 120
     assert done("in.jsonl", config=SandboxConfig(deadline=20)).kept > 0

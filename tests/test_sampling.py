@@ -358,7 +358,7 @@ FLAGS: list[tuple[list[str], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize(("texts", "flags"), FLAGS)
 def test_flags(texts: list[str], flags: tuple[str, ...]) -> None:
-    steps = tuple(Step(kind="text", text=one) for one in texts)
+    steps = tuple(Step(kind="text", text=text) for text in texts)
     assert solution_flags("An error?", steps, FORMAT.stop) == flags
 
 
@@ -552,7 +552,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 def test_negatives_of_a_data_set_without_any() -> None:
     config = BranchConfig(negatives={"gsm8k": 2, "math": 3})
     assert config.negatives_for("math") == 3
-    with pytest.raises(InputError, match="nothing for data set 'svamp' \\(has: gsm8k, math\\)"):
+    with pytest.raises(InputError, match="no value for data set 'svamp' \\(given: gsm8k, math\\)"):
         config.negatives_for("svamp")
 
 

@@ -438,7 +438,7 @@ def test_a_second_block_at_once_is_refused(sandbox: ProcessSandbox) -> None:
         session = await sandbox.session()
         first = asyncio.create_task(session.run("import time; time.sleep(0.3); 7"))
         await asyncio.sleep(0.05)
-        with pytest.raises(SandboxError, match="still at work"):
+        with pytest.raises(SandboxError, match="still running"):
             await session.run("1")
         assert (await first).output == "7"
         await session.close()
@@ -546,7 +546,7 @@ def test_sandbox_that_cannot_start() -> None:
         ProcessSandbox(SandboxConfig(preload=("no_such_module",)))
 
 
-def test_lost_zygote_is_an_error() -> None:
+def test_a_lost_supervisor_is_an_error() -> None:
     async def body() -> None:
         sandbox = ProcessSandbox(SandboxConfig(preload=()))
         session: ProcessSession = await sandbox.session()

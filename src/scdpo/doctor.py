@@ -1,4 +1,4 @@
-"""What this machine offers: versions, devices, and the sandbox's levels, each tried for real."""
+"""What this machine offers: versions, devices, and the sandbox levels, each actually tried."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Device(Record):
 
 
 class LevelFound(Record):
-    """One level of the sandbox, started and used, or why not.
+    """Result of trying one level of the sandbox.
 
-    `isolation` is the level and what it consists of; `warm_seconds` how long the warm process
-    took to start, `first_result_ms` how long a session then takes from its request to the output
-    of its first block (median). Without the level, `missing` is the error's text and `hints` say
-    what may be done about it.
+    `isolation` names the level and its parts. `warm_seconds` is how long the warm process took to
+    start, and `first_result_ms` the median time from requesting a session to the output of its
+    first block. If the level is not available, `missing` is the error message and `hints` say
+    what to do about it.
     """
 
     level: Level
@@ -49,7 +49,7 @@ class LevelFound(Record):
 
 
 class Diagnosis(Record):
-    """Everything `scdpo doctor` prints. `torch` is why torch cannot be imported, else empty."""
+    """Everything `scdpo doctor` prints. `torch` says why torch cannot be imported, or is empty."""
 
     versions: dict[str, str]
     devices: tuple[Device, ...]
@@ -58,12 +58,12 @@ class Diagnosis(Record):
 
     @property
     def ready(self) -> bool:
-        """Whether the level that runs use by default is to be had."""
+        """Whether the level that runs use by default is available."""
         return any(found.obtained for found in self.levels if found.default)
 
     @property
     def text(self) -> str:
-        """The diagnosis for people, one fact a line."""
+        """The diagnosis as text, one fact per line."""
         lines = [(name, version) for name, version in self.versions.items()]
         lines += [(device.name, _described(device)) for device in self.devices]
         if self.torch:
@@ -78,12 +78,12 @@ class Diagnosis(Record):
 
 
 def diagnose() -> Diagnosis:
-    """Look at the machine, and start a sandbox of every level; takes some seconds."""
+    """Inspect the machine and start a sandbox at every level; this takes a few seconds."""
     devices, torch = _devices()
     default = SandboxConfig().level
     levels = [_tried(level, default=level == default) for level in get_args(Level)]
     if any(found.obtained for found in levels):
-        levels = [_with_way_out(found, levels) for found in levels]
+        levels = [_with_fallback(found, levels) for found in levels]
     return Diagnosis(
         versions=versions() | {"kernel": _kernel(), "libc": _libc()},
         devices=devices,
@@ -93,7 +93,7 @@ def diagnose() -> Diagnosis:
 
 
 def forbidding(root: Path = Path("/proc")) -> list[str]:
-    """Settings of the kernel below `root` that forbid what the level `namespace` is made of.
+    """Kernel settings, read below `root`, that forbid what the level `namespace` needs.
 
     Sources: namespaces(7); seccomp(2); the sysctl of Debian's kernels; Ubuntu's AppArmor.
     """
@@ -119,14 +119,14 @@ def forbidding(root: Path = Path("/proc")) -> list[str]:
     found += forbidding_filters(root)
     if not found and status.get("Seccomp", "").strip() == "2":
         found.append(
-            "a seccomp filter holds for this process, as container runtimes install one, and may "
-            "forbid namespaces: with docker, `--security-opt seccomp=unconfined`"
+            "a seccomp filter applies to this process, as under container runtimes, and may forbid "
+            "namespaces: with docker, use `--security-opt seccomp=unconfined`"
         )
     return found
 
 
 def forbidding_filters(root: Path = Path("/proc")) -> list[str]:
-    """Settings of the kernel below `root` that forbid seccomp filters, which all levels need."""
+    """Kernel settings, read below `root`, that forbid seccomp filters, which every level needs."""
     actions = _read(root / "sys/kernel/seccomp/actions_avail").split()
     if not actions:
         return ["this kernel has no seccomp filters (no kernel.seccomp.actions_avail)"]
@@ -157,7 +157,7 @@ def _tried(level: Level, *, default: bool) -> LevelFound:
 
 
 async def _first_results(sandbox: ProcessSandbox) -> list[float]:
-    """Seconds from asking for a session to its first output. Raises SandboxError."""
+    """Seconds from requesting a session to its first output, for each try. Raises SandboxError."""
     taken = []
     for _ in range(_TRIES):
         began = time.perf_counter()
@@ -166,22 +166,22 @@ async def _first_results(sandbox: ProcessSandbox) -> list[float]:
         taken.append(time.perf_counter() - began)
         await session.close()
         if execution.output != "42":
-            found = execution.cut or repr(execution.output[:60])
-            raise SandboxError(f"the sandbox started, but 6 * 7 gave {found}")
+            printed = execution.cut or repr(execution.output[:60])
+            raise SandboxError(f"the sandbox started, but 6 * 7 gave {printed}")
     return taken
 
 
-def _with_way_out(found: LevelFound, levels: list[LevelFound]) -> LevelFound:
-    """The default level that is not to be had, with the hint that another one is."""
+def _with_fallback(found: LevelFound, levels: list[LevelFound]) -> LevelFound:
+    """If `found` is the default level and not available, it with a hint at a level that is."""
     if found.obtained or not found.default:
         return found
-    other = next(one.level for one in levels if one.obtained)
-    hint = f"level {other} is to be had: `sandbox: {{level: {other}}}` in a recipe asks for it"
+    fallback = next(level.level for level in levels if level.obtained)
+    hint = f"level {fallback} is available: put `sandbox: {{level: {fallback}}}` in the recipe"
     return found.model_copy(update={"hints": (*found.hints, hint)})
 
 
 def _devices() -> tuple[tuple[Device, ...], str]:
-    """The devices, and why torch could not be asked for them."""
+    """The devices, and why torch could not list its own (empty if it could)."""
     usable = len(os.sched_getaffinity(0))
     cpu = Device(name="cpu", model=_cpu_model(), threads=usable)
     try:
@@ -189,10 +189,10 @@ def _devices() -> tuple[tuple[Device, ...], str]:
 
         devices = [cpu]
         for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            of = torch.cuda.get_device_properties(i)
-            memory = of.total_memory // 2**20
-            devices.append(Device(name=f"cuda:{i}", model=of.name, memory_mb=memory))
-    except Exception as error:  # a broken installation fails in many ways, all worth a line
+            gpu = torch.cuda.get_device_properties(i)
+            memory = gpu.total_memory // 2**20
+            devices.append(Device(name=f"cuda:{i}", model=gpu.name, memory_mb=memory))
+    except Exception as error:  # a broken installation fails in many ways; report any of them
         return (cpu,), " ".join(f"{type(error).__name__}: {error}".split())
     return tuple(devices), ""
 
@@ -205,7 +205,7 @@ def _described(device: Device) -> str:
 
 def _outcome(found: LevelFound) -> str:
     if not found.obtained:
-        return f"not to be had: {found.missing}"
+        return f"not available: {found.missing}"
     parts = found.isolation.removeprefix(f"{found.level}: ")
     return (
         f"{parts}; starts in {found.warm_seconds:.1f} s, "
@@ -232,7 +232,7 @@ def _libc() -> str:
 
 
 def _read(path: Path) -> str:
-    """A small file's text without the white space around it; empty where there is none."""
+    """The text of a small file, stripped; empty if it cannot be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""The exceptions of the package. Every one becomes one line on stderr and exit code 2.
+"""The exceptions of the package. On the command line each is one line on stderr, exit code 2.
 
 ScdpoError
 ├── InputError        something the user gave is wrong
@@ -7,11 +7,11 @@ ScdpoError
 │   └── PolicyError       a policy folder or name
 ├── StoreError        a run folder cannot be used as asked
 │   ├── RunLocked         another process holds it
-│   └── StorageFull       the disk took no more
+│   └── StorageFull       the disk is full
 ├── SandboxError      the executor could not start or was lost
 ├── GradingError      the grading workers could not start or were lost
 ├── EngineError       an engine could not complete a request
-└── MissingDependency an extra is not installed; the message has the pip command
+└── MissingDependency an extra is not installed; the message gives the pip command
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 
 
 def short(value: object, limit: int = 60, *, quote: bool = True) -> str:
-    """A value as a message shows it, cut to `limit` characters; as text without `quote`."""
+    """A value for a message: its `repr` (`str` without `quote`), cut to `limit` characters."""
     text = repr(value) if quote else str(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 class ScdpoError(Exception):
-    """Base of all errors of the package; the message is one line meant for the user."""
+    """Base of all the package's errors; the message is one line meant for the user."""
 
     exit_code = 2
 
@@ -36,13 +36,13 @@ class InputError(ScdpoError):
 
 
 class RecipeError(InputError):
-    """A recipe has an unknown key or a value that is not accepted."""
+    """A recipe has an unknown key or an invalid value."""
 
 
 class DataError(InputError):
     """A data file is missing, malformed or incomplete.
 
-    `path` and `line` (1-based) are put before the message when given.
+    `path` and `line` (1-based), if given, precede the message.
     """
 
     def __init__(self, message: str, path: Path | str | None = None, line: int | None = None):
@@ -53,7 +53,7 @@ class DataError(InputError):
 
 
 class PolicyError(InputError):
-    """A policy folder or name does not hold a model that can be used."""
+    """A policy folder or name does not hold a usable model."""
 
 
 class StoreError(ScdpoError):
@@ -65,7 +65,7 @@ class RunLocked(StoreError):
 
 
 class StorageFull(StoreError):
-    """A row could not be written; what was written before stays."""
+    """The disk is full; what was written before is kept."""
 
 
 class SandboxError(ScdpoError):
@@ -83,7 +83,7 @@ class EngineError(ScdpoError):
 class MissingDependency(ScdpoError):
     """An optional dependency is not installed.
 
-    `extra` is the name of the package extra that brings it.
+    `extra` is the package extra that installs it.
     """
 
     def __init__(self, what: str, extra: str):

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first used."""
+"""Packages that import their names on first use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 def lazy_names(
     package: str, names: Mapping[str, str], packages: tuple[str, ...] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package whose names are imported when they are first used.
+    """`__getattr__` and `__dir__` for a package that imports its names on first use.
 
-    `names` lists, for each module of the package, the names that are found there
-    (`Engine=LocalEngine` for one that has another name there), and `packages` its packages. So
-    `import scdpo` costs nothing, and torch is imported by what needs it.
+    `names` lists the names found in each module of the package (`Engine=LocalEngine` if the
+    module calls it differently), and `packages` its subpackages. `import scdpo` is then cheap,
+    and torch is imported only by what needs it.
     """
     homes = {
         name.partition("=")[0]: (module, name.rpartition("=")[2])

@@ -25,35 +25,35 @@ HASHED = (
     *("*.safetensors", "*.bin", "config.json", "generation_config.json"),
     *("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json"),
 )
-"""Files of a policy folder that decide what it writes."""
+"""Files in a policy folder that determine what the policy writes."""
 HUB_SECONDS = 10.0
-"""How long the Hugging Face hub may take to say whether it has a model."""
+"""Timeout for asking the Hugging Face hub whether it has a model."""
 
 
 def policy_path(name: str | Path) -> str:
     """The folder of a policy, or its name on the Hugging Face hub.
 
-    `embedded` is the policy in the package. Raises PolicyError for a local path that holds no
-    model, and for a hub name (`owner/model`) that neither the hub nor its local cache has.
+    `embedded` is the policy in the package. Raises PolicyError for a local path without a model,
+    and for a hub name (`owner/model`) found neither on the hub nor in its local cache.
     """
     if str(name) == EMBEDDED:
         return str(resources.files("scdpo") / "embedded" / "policy")
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise PolicyError(f"{path}: no model there (config.json is missing)")
+            raise PolicyError(f"{path}: not a policy folder (config.json is missing)")
         return str(path)
     if path.exists():
-        raise PolicyError(f"{path}: a policy is a folder, this is a file")
+        raise PolicyError(f"{path}: a policy is a folder, but this is a file")
     if not _is_hub_name(name):
         raise PolicyError(
-            f"{path}: no such policy folder (or 'embedded', or a hub name owner/model)"
+            f"{path}: no such policy folder (also accepted: 'embedded', or a hub name owner/model)"
         )
     return _on_hub(str(name))
 
 
 def policy_hash(name: str | Path) -> str:
-    """A hash of a policy folder's weights, config and tokenizer; a hub name is its own.
+    """A hash of a policy folder's weights, config and tokenizer; a hub name is returned as it is.
 
     Raises PolicyError as `policy_path` does.
     """
@@ -74,10 +74,10 @@ def _is_hub_name(name: str | Path) -> bool:
 
 @lru_cache
 def _on_hub(name: str) -> str:
-    """`name` where the hub has it, else its folder in the local cache. Raises PolicyError.
+    """`name` if the hub has it, else its folder in the local cache. Raises PolicyError.
 
-    Asked once and before anything is loaded: the libraries would try for minutes to reach a hub
-    that cannot be reached, also where the name is only a mistyped folder.
+    Checked once, before anything is loaded: the libraries spend minutes on an unreachable hub,
+    even if the name is only a mistyped folder.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
@@ -88,7 +88,7 @@ def _on_hub(name: str) -> str:
         if isinstance(cached, str):
             return str(Path(cached).parent)
         raise PolicyError(
-            f"{name}: no such folder, and the Hugging Face hub does not give it: {_brief(error)}"
+            f"{name}: no such folder, and not available from the Hugging Face hub: {_brief(error)}"
         ) from error
     return name
 
@@ -106,17 +106,17 @@ class Policy:
         return encode_text(self.tokenizer, text, start=start)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The exact text of token ids, special tokens and spaces kept."""
+        """The exact text of token ids, including special tokens and spaces."""
         return decode_ids(self.tokenizer, ids)
 
 
 def encode_text(
     tokenizer: PreTrainedTokenizerBase, text: str, *, start: bool = False
 ) -> tuple[int, ...]:
-    """Token ids of `text`, special-token markers recognised and nothing added around it.
+    """Token ids of `text`, with special-token markers recognised and nothing added around it.
 
-    `start` puts BOS before them where the tokenizer begins every text with it, unless the text
-    begins with it already (as one rendered with a chat template may).
+    `start` prepends BOS if the tokenizer begins every text with it, unless the text already begins
+    with it (as a text rendered with a chat template may).
     """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if start:
@@ -128,7 +128,7 @@ def encode_text(
 
 
 def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
-    """The exact text of token ids, special tokens and spaces kept."""
+    """The exact text of token ids, including special tokens and spaces."""
     text = tokenizer.decode(
         list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
@@ -145,7 +145,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     if folder.is_dir() and not any(
         file for pattern in ("tokenizer*", "*.model", "vocab*") for file in folder.glob(pattern)
     ):
-        raise PolicyError(f"{name}: no tokenizer there (tokenizer.json is missing)")
+        raise PolicyError(f"{name}: no tokenizer in it (tokenizer.json is missing)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # whatever the tokenizer's backend raises
@@ -162,17 +162,17 @@ def load_policy(
     dtype: torch.dtype | None = None,
     quantization: Any = None,
 ) -> Policy:
-    """Load a policy for inference or training; fp32 unless `dtype` says otherwise.
+    """Load a policy for inference or training, in fp32 unless `dtype` says otherwise.
 
-    `device` None takes the GPU where there is one. `quantization` is a quantisation config of
-    transformers. Raises PolicyError when the folder or hub
-    name does not hold a whole causal language model with its tokenizer.
+    With `device` None, a GPU is used if there is one. `quantization` is a quantisation config of
+    transformers. Raises PolicyError if the folder or hub name does not hold a complete causal
+    language model with its tokenizer.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    # Loading weights would print a bar of its own among ours.
+    # Loading weights would print its own bar among ours.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(name)
     try:
@@ -189,11 +189,11 @@ def load_policy(
         torch.nn.Module.to(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except Exception as error:  # whatever the readers of configs and weights raise
         raise PolicyError(f"{name}: its model cannot be read: {_brief(error)}") from error
-    # transformers would go on with random numbers in place of these.
+    # transformers would silently replace these with random weights.
     for fault in ("missing", "mismatched"):
-        if found := sorted(loaded[f"{fault}_keys"]):
-            first = found[0] if isinstance(found[0], str) else found[0][0]
-            raise PolicyError(f"{name}: {len(found)} {fault} tensors, such as {first}")
+        if keys := sorted(loaded[f"{fault}_keys"]):
+            first = keys[0] if isinstance(keys[0], str) else keys[0][0]
+            raise PolicyError(f"{name}: {len(keys)} {fault} tensors, such as {first}")
     return Policy(name=str(name), model=model, tokenizer=tokenizer)
 
 
@@ -204,6 +204,6 @@ def save_policy(policy: Policy, path: Path) -> None:
 
 
 def _brief(error: Exception) -> str:
-    """An error in one line of at most 200 characters."""
+    """An error as one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:199]}…"

@@ -2,8 +2,8 @@
 
 Words: a *step* is what the policy writes before the host or a step boundary takes over;
 a code step carries the output of its execution. A *branch step* k is the number of steps a
-continuation shares with its parent, so k = 0 shares only the question and is a naive sample.
-(The paper, arXiv 2407.00782, counts from zero: its k is ours minus one.)
+continuation shares with its parent, so a solution with k = 0 shares only the question and is a
+naive sample. (The paper, arXiv 2407.00782, counts from zero: its k is ours minus one.)
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 StepKind = Literal["text", "code"]
-"""`text`: natural language. `code`: has a program that the host executed."""
+"""`text`: natural language. `code`: contains a program that the host executed."""
 
 Finish = Literal["finished", "step_tokens", "max_steps", "context", "sandbox"]
-"""Why a rollout ended. Only `finished` is a whole solution; the others are cut by a limit:
-tokens in one step, number of steps, context length, or a session that was killed."""
+"""Why a rollout ended. Only `finished` marks a complete solution. The other values name what cut
+it: tokens in one step, number of steps, context length, or a killed session."""
 
 VerdictName = Literal["correct", "wrong", "undecided"]
 PairKind = Literal["naive", "step_controlled"]
@@ -25,8 +25,8 @@ Split = Literal["train", "heldout"]
 Side = Literal["chosen", "rejected"]
 
 ERROR_WORD = "error_word"
-"""Flags that begin so mark a step that shows an error or a correction. They bar a solution from
-being preferred only; every other flag bars it from both sides."""
+"""Prefix of the flags for steps that show an error or a correction. Such a flag keeps a solution
+only from being preferred; any other flag keeps it out of pairs entirely."""
 
 
 class Record(BaseModel):
@@ -38,9 +38,9 @@ class Record(BaseModel):
 class Problem(Record):
     """A question with its gold answer.
 
-    `alternatives` are further gold answers that also count as right. `several` says that the
-    question asks for several values and `answer` is one of them (many questions of simuleq): see
-    `grading.several`. `solution` is a worked reference solution, or empty.
+    `alternatives` are other gold answers that also count as correct. `several` means that the
+    question asks for several values and `answer` is only one of them, as in many simuleq
+    questions (see `grading.several`). `solution` is a worked reference solution, or empty.
     """
 
     id: str
@@ -55,8 +55,8 @@ class Problem(Record):
 
 
 class WorkedStep(Record):
-    """One step of a worked solution, free of any format: a sentence, and the program and its
-    output where the step computes something."""
+    """One format-free step of a worked solution: a sentence and, if the step computes something,
+    its program and output."""
 
     text: str
     code: str | None = None
@@ -71,10 +71,9 @@ class Demonstration(Record):
 
 
 class Verdict(Record):
-    """Whether an answer equals the gold answer; `undecided` always has a reason.
+    """Whether an answer equals the gold answer; `undecided` always comes with a reason.
 
-    A verdict has no truth value, since `if verdict` would take wrong ones for correct:
-    TypeError is raised.
+    `bool(verdict)` raises TypeError, because `if verdict` would treat wrong answers as correct.
     """
 
     name: VerdictName
@@ -104,7 +103,7 @@ WRONG = Verdict(name="wrong")
 
 
 def undecided(reason: str) -> Verdict:
-    """The verdict on an answer that cannot be judged, with the reason."""
+    """The verdict on an answer that cannot be judged, and why."""
     return Verdict(name="undecided", reason=reason)
 
 
@@ -112,10 +111,10 @@ class Step(Record):
     """One reasoning step.
 
     `text` is exactly what the policy wrote, markers included, and `token_ids` are the ids it
-    sampled for it (empty for recorded solutions). `output` is what the execution returned,
-    `cut` why it was not kept whole (see `sandbox.Cut`), and `host_text`, `host_ids` are what the
-    host appended for it, markers included. `mean_logp` is the mean log-prob per sampled token
-    under the policy that sampled it, at temperature 1 (nats per token).
+    sampled (empty for recorded solutions). `output` is what the execution returned, and `cut`
+    says why that output is incomplete (see `sandbox.Cut`). `host_text` and `host_ids` are what
+    the host appended, markers included. `mean_logp` is the mean log-prob per sampled token under
+    the policy that sampled the step, at temperature 1 (nats per token).
     """
 
     kind: StepKind
@@ -130,11 +129,11 @@ class Step(Record):
 
 
 class Solution(Record):
-    """One rollout (attempt) on a problem, graded, with everything needed to draw it again.
+    """One graded rollout (attempt) on a problem, with everything needed to sample it again.
 
     `steps` hold the whole solution, shared prefix included. `parent` and `branch_step` are set
-    for continuations: the first `branch_step` steps are the parent's. `flags` name the reasons
-    that keep a solution out of pairs although its answer was graded (see `pairs`).
+    for continuations: the first `branch_step` steps are the parent's. `flags` are the reasons to
+    keep a graded solution out of pairs (see `placement`).
     """
 
     id: str
@@ -167,10 +166,11 @@ class Solution(Record):
     def placement(self, *, truncated_is_wrong: bool = False) -> tuple[Side | None, str]:
         """The side of a preference pair that this solution may take, or None and the reason.
 
-        Chosen: correct, finished and without a flag. Rejected: wrong and finished, with flags
-        for error words at most. Undecided solutions take no side, because a correct solution on
-        the rejected side teaches the opposite. With `truncated_is_wrong` a solution that a limit
-        cut or that has no answer counts as wrong, as in the code released with arXiv 2407.00782.
+        Chosen: correct, finished and without a flag. Rejected: wrong and finished, with no flags
+        other than those for error words. Undecided solutions take no side: if one were in fact
+        correct, rejecting it would teach the opposite. With `truncated_is_wrong`, a solution
+        without an answer or cut by a limit counts as wrong, as in the code released with arXiv
+        2407.00782.
         """
         verdict = self.verdict.name
         cut = self.finish != "finished"
@@ -188,10 +188,10 @@ class Solution(Record):
 
 
 class Pair(Record):
-    """A preferred (`chosen`) and a dispreferred (`rejected`) continuation of one prefix.
+    """A preferred (`chosen`) and a dispreferred (`rejected`) continuation of the same prefix.
 
-    The prefix is the prompt and `shared` (the first `branch_step` steps, none for naive
-    pairs); only `chosen` and `rejected` count in the loss (Eq. 4).
+    The prefix is the prompt plus `shared`, the first `branch_step` steps (none for naive pairs).
+    Only `chosen` and `rejected` enter the loss (Eq. 4).
     """
 
     id: str
@@ -212,7 +212,7 @@ class Pair(Record):
 
 
 class Evaluation(Record):
-    """One question answered greedily by one policy."""
+    """A policy's greedy answer to one question."""
 
     problem_id: str
     dataset: str

@@ -1,6 +1,6 @@
-"""Random choices that depend on a seed and on names alone, on every machine.
+"""Random choices that depend only on a seed and names, and are the same on every machine.
 
-The two functions join their parts differently because rows of earlier versions were drawn so.
+The two functions join their parts differently, to stay compatible with rows of earlier versions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ def derive_seed(*parts: object) -> int:
 
 
 def uniform(seed: int, *names: str) -> float:
-    """A number in [0, 1)."""
+    """A number in [0, 1) that depends only on the seed and the names."""
     digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48

@@ -1,4 +1,4 @@
-"""What a user sees of a run in progress, all of it on stderr."""
+"""What a user sees while a run is in progress, all on stderr."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rich.text import Text
 from scdpo.progress import Progress
 
 LINE_SECONDS = 30.0
-"""Without a terminal, progress is printed as a line, at most this often."""
+"""Without a terminal, progress is printed as lines, at most this often."""
 _LABEL = 9
 
 
 class Terminal:
-    """Notes and progress bars; lines of text where stderr is not a terminal. A context manager.
+    """Notes and progress bars; plain lines if stderr is not a terminal. A context manager.
 
-    `heading` is printed before the first of them, so that a run that fails before it starts
-    prints only why.
+    `heading` is printed before the first note or bar, so that a run that fails before it starts
+    prints only the error.
     """
 
     def __init__(self, heading: Mapping[str, str] | None = None) -> None:
@@ -42,7 +42,7 @@ class Terminal:
         self.settle()
 
     def settle(self) -> None:
-        """Stop the bars and leave them on the screen: what is printed next comes below them."""
+        """Stop the bars and leave them on the screen, so that later output appears below them."""
         if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()
             self._console.print()
@@ -53,7 +53,7 @@ class Terminal:
         self._line(label, text)
 
     def progress(self, name: str) -> Progress:
-        """Start a bar; returns what to call with how much is done and how much there is."""
+        """Start a bar and return the function to call with the amounts done and in total."""
         self._head()
         if self._bars is None:
             return self._lines(name)
@@ -88,7 +88,7 @@ class Terminal:
 
 
 class _Count(ProgressColumn):
-    """How much is done and how much there is, once that is known."""
+    """The amounts done and in total, once the total is known."""
 
     def render(self, task: Task) -> Text:
         total = "" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"
@@ -96,7 +96,7 @@ class _Count(ProgressColumn):
 
 
 class _Time(ProgressColumn):
-    """The time used and the time left."""
+    """Elapsed and remaining time."""
 
     def render(self, task: Task) -> Text:
         used = task.finished_time if task.finished else task.elapsed

@@ -20,11 +20,11 @@ from scdpo.errors import ScdpoError
 from scdpo.store import is_full_disk
 
 ENVIRONMENT_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
-"""Failures of the system that are no fault of the package: one line, no traceback."""
+"""Operating-system errors that are not bugs in the package: one line, no traceback."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The console script: errors of ours become one line and exit code 2."""
+    """The console script: the package's own errors become one line and exit code 2."""
     for name, value in {
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }.items():
         os.environ.setdefault(name, value)
-    # Ends like Ctrl-C: children and the terminal are left in order.
+    # End as with Ctrl-C, so that child processes and the terminal are cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(arguments)
@@ -40,13 +40,15 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error), error.exit_code)
     except OSError as error:
         if is_full_disk(error):
-            fail(f"{error.filename or 'disk'}: no space left on it; what was written is kept")
+            fail(
+                f"{error.filename or 'disk'}: no space left on the device; what was written is kept"
+            )
         if error.errno not in ENVIRONMENT_ERRORS:
             raise
         fail(f"{error.filename or 'system'}: {error.strerror}")
 
 
 def fail(message: str, code: int = 2) -> Any:
-    """One line on stderr and the exit code."""
+    """Print one line on stderr and exit with `code`."""
     print(f"scdpo: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)

@@ -1,4 +1,4 @@
-"""The application that commands are added to, and what they share."""
+"""The application that the commands are added to, and what they share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Step-Controlled DPO: sample, branch, pair, train and measure (arXiv 2407.00782).\n\n"
-    "`scdpo run embedded` does all of it on two cores, without a GPU.",
+    "`scdpo run embedded` does it all on two cores, without a GPU.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 
 RESUME = "everything done so far is kept; rerun the same command to resume"
-"""What a command that was stopped says."""
+"""Message of a stopped command."""
 
 
 class Group(StrEnum):
@@ -44,11 +44,11 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="A recipe file, or the name of one in the package; only needed for a new run folder.",
+        help="A recipe file, or a packaged recipe's name; needed only for a new run folder.",
     ),
 ]
 RedoOption = Annotated[
-    bool, typer.Option("--redo", help="Delete what this stage has made and start it again.")
+    bool, typer.Option("--redo", help="Delete this stage's output and run it again.")
 ]
 MethodOption = Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")]
 
@@ -62,9 +62,9 @@ def opened(
     redo: str | None = None,
     several: bool = False,
 ) -> Iterator[tuple[Run, Terminal]]:
-    """The run in a folder, and the terminal that it reports to.
+    """Open the run in a folder; yields it with the terminal that it reports to.
 
-    The run's own recipe is used unless another is given. Commands that may be launched as several
+    Without `recipe`, the run's own recipe is used. Commands that may be launched as several
     processes set `several`; only the first process writes and reports.
     """
     from scdpo.pipeline.recipe import load_recipe
@@ -98,10 +98,10 @@ def opened(
 
 
 def known_method(method: str) -> Method:
-    """The method of this name. Raises InputError."""
+    """The method with this name. Raises InputError for an unknown name."""
     from scdpo.pipeline.recipe import METHODS
 
     for known in METHODS:
         if method == known:
             return known
-    raise InputError(f"method {method!r}: known are {', '.join(METHODS)}")
+    raise InputError(f"unknown method {method!r}; known: {', '.join(METHODS)}")

@@ -1,4 +1,4 @@
-"""The commands that measure policies and compare what was measured."""
+"""The commands that measure policies and compare the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def evaluate(
     run: Annotated[
         Path | None,
-        typer.Argument(help="The run folder; none with --benchmarks.", show_default=False),
+        typer.Argument(help="The run folder; omit it with --benchmarks.", show_default=False),
     ] = None,
     policy: Annotated[
         str | None,
@@ -34,7 +34,7 @@ def evaluate(
     ] = None,
     benchmarks: Annotated[
         str | None,
-        typer.Option(help="Such as gsm8k,math500; all: those of the paper.", show_default=False),
+        typer.Option(help="Such as gsm8k,math500; all: the paper's.", show_default=False),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -44,10 +44,10 @@ def evaluate(
         Path | None, typer.Option(help="The folder to write.", show_default="evaluations/POLICY")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="The first questions only.", show_default="all")
+        int | None, typer.Option(help="Maximum questions per benchmark.", show_default="all")
     ] = None,
     by: Annotated[
-        Group | None, typer.Option(help="Break the accuracy down by this too.", show_default=False)
+        Group | None, typer.Option(help="Also break the accuracy down by this.", show_default=False)
     ] = None,
     format: Annotated[
         str | None,
@@ -55,10 +55,11 @@ def evaluate(
     ] = None,
     end: Annotated[
         list[str] | None,
-        typer.Option(help="What ends a solution, such as <|im_end|>.", show_default=False),
+        typer.Option(help="A string that ends a solution, such as <|im_end|>.", show_default=False),
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(help="Questions side by side.", show_default="the recipe's")
+        int | None,
+        typer.Option(help="Questions answered side by side.", show_default="the recipe's"),
     ] = None,
     recipe: RecipeOption = None,
     redo: RedoOption = False,
@@ -66,8 +67,8 @@ def evaluate(
     """Answer questions greedily: a run's test problems, or benchmarks with any policy.
 
     `scdpo evaluate RUN --policy scdpo` is a stage of a run. `scdpo evaluate --policy P
-    --benchmarks gsm8k,math500` measures a policy on its own; rerun it to resume. The settings
-    are those of --recipe, whose problems are not read.
+    --benchmarks gsm8k,math500` measures a policy without a run; rerun it to resume. Settings come
+    from --recipe, whose problems are not read.
     """
     options = {
         "--benchmarks": benchmarks,
@@ -82,9 +83,7 @@ def evaluate(
     given = [name for name, value in options.items() if value not in (None, [])]
     if run is not None:
         if given:
-            raise InputError(
-                f"{given[0]} is for a policy without a run, but the run {run} is given"
-            )
+            raise InputError(f"{given[0]} applies only without a run folder, but {run} is given")
         _evaluate_run(run, policy or "sft", recipe, redo)
     elif benchmarks is None:
         raise InputError("expected a run folder, or --policy and --benchmarks; found neither")
@@ -92,9 +91,11 @@ def evaluate(
         from scdpo.pipeline.measure import measuring_recipe
         from scdpo.problems.places import places
 
-        found = places(benchmarks, data or [])
+        sources = places(benchmarks, data or [])
         settings = measuring_recipe(recipe, policy, format=format, end=end or [], rows=rows)
-        _measure(settings, found, recipe, out, limit=limit, by=by.value if by else None, redo=redo)
+        _measure(
+            settings, sources, recipe, out, limit=limit, by=by.value if by else None, redo=redo
+        )
 
 
 def _measure(
@@ -107,7 +108,7 @@ def _measure(
     by: GroupBy | None,
     redo: bool,
 ) -> None:
-    """A policy without a run on benchmarks, with the settings taken from `recipe`."""
+    """Measure a policy on benchmarks without a run; `recipe` is where `settings` come from."""
     from scdpo.pipeline.measure import Measurement
 
     source = recipe or ("embedded" if settings.policy == "embedded" else "none")
@@ -131,7 +132,7 @@ def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> No
     from scdpo.pipeline.recipe import METHODS
 
     if policy not in ("sft", *METHODS):
-        raise InputError(f"policy {policy!r}: known are sft, {', '.join(METHODS)}")
+        raise InputError(f"unknown policy {policy!r}; known: sft, {', '.join(METHODS)}")
     redone = f"evaluations/{policy}" if redo else None
     with opened(path, recipe, redo=redone) as (run, terminal):
         run.evaluate(policy)
@@ -143,17 +144,19 @@ def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> No
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A folder or JSONL file.", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another, on the same questions.", show_default=False)],
+    b: Annotated[
+        Path, typer.Argument(help="Another one, on the same questions.", show_default=False)
+    ],
     common: Annotated[
-        bool, typer.Option("--common", help="Compare the questions that both have.")
+        bool, typer.Option("--common", help="Compare only the questions in both.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare two policies question by question: difference, interval and exact McNemar test.
 
-    A and B are folders that `scdpo evaluate` wrote, evaluations of a run
-    (RUN/evaluations/scdpo), files of their rows, or files that `scdpo grade` wrote, which are
-    paired by id, or by line where they have none.
+    A and B are folders written by `scdpo evaluate`, evaluations of a run
+    (RUN/evaluations/scdpo), files with their rows, or files written by `scdpo grade`. Rows are
+    paired by id, or by position if a file has no ids.
     """
     from scdpo.evaluation import compare_answered, comparison_lines, read_answered
     from scdpo.report import as_json
@@ -165,6 +168,6 @@ def compare(
         return
     show_compared(lines, sides[0].name, sides[1].name)
     with Terminal() as terminal:
-        for side, other in (sides, sides[::-1]):
-            if alone := [name for name in side.rows if name not in other.rows]:
+        for side, opposite in (sides, sides[::-1]):
+            if alone := [name for name in side.rows if name not in opposite.rows]:
                 terminal.note("left out", f"{', '.join(alone)}: only in {side.name}")

@@ -1,4 +1,4 @@
-"""The commands that work on a run folder, run for each stage."""
+"""The commands that work on a run folder, mostly one per stage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scdpo.terminal import Terminal
 @app.command("run")
 def run_(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe file, or 'embedded' or 'smoke'.", show_default=False)
+        str, typer.Argument(help="A recipe file, 'embedded' or 'smoke'.", show_default=False)
     ],
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
@@ -44,9 +44,7 @@ def run_(
 def recipe_(
     recipe: Annotated[
         str,
-        typer.Argument(
-            help="A recipe file, or the name of one in the package.", show_default=False
-        ),
+        typer.Argument(help="A recipe file, or a packaged recipe's name.", show_default=False),
     ],
 ) -> None:
     """Print a recipe with its preset filled in and every default written out."""
@@ -57,7 +55,7 @@ def recipe_(
 
 @app.command()
 def sample(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
-    """Sample naive solutions of the training problems (stage 1)."""
+    """Sample naive solutions to the training problems (stage 1)."""
     with opened(path, recipe, redo="solutions" if redo else None) as (run, terminal):
         run.sample()
         terminal.settle()
@@ -142,14 +140,16 @@ def report(
     path: RunPath,
     by: Annotated[
         Group | None,
-        typer.Option(help="Break the accuracy down by this too.", show_default="level, if few"),
+        typer.Option(help="Also break the accuracy down by this.", show_default="level, if few"),
     ] = None,
 ) -> None:
     """Print the tables of a run, finished or not: stages, breakdowns, accuracies."""
     with opened(path, None, write=False) as (run, terminal):
         if show(run, by.value if by else None):
             return
-        terminal.note("next", f"no policy is evaluated yet: scdpo evaluate {path} --policy sft")
+        terminal.note(
+            "next", f"no policy has been evaluated yet: scdpo evaluate {path} --policy sft"
+        )
 
 
 @app.command("import")
@@ -163,7 +163,7 @@ def import_(
         typer.Option(help="The recipe of a new run folder.", show_default="import"),
     ] = None,
 ) -> None:
-    """Import recorded solutions: execute them again, grade them, and keep them as rows."""
+    """Import recorded solutions: execute them again, grade them, and store them as rows."""
     new = not (out / "recipe.yaml").exists()
     with opened(out, recipe or ("import" if new else None)) as (run, terminal):
         manifest = run.import_solutions(file, layout, dataset)
@@ -195,7 +195,7 @@ def make_policy_(
     ],
     out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
 ) -> None:
-    """Make a small policy from nothing, as the embedded run was made."""
+    """Make a small policy from scratch, the way the embedded policy was made."""
     from scdpo.pipeline.make_policy import load_make_policy, make_policy
 
     config = load_make_policy(Path(recipe))

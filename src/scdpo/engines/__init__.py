@@ -1,4 +1,4 @@
-"""Completions from a policy: in process, scripted, or by an engine of another package."""
+"""Completions from a policy: in process, scripted, or from another package's engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between the step loop and whatever computes completions."""
+"""The interface between the step loop and whatever computes completions."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 CompletionFinish = Literal["stop", "end", "length"]
-"""`stop`: a stop string was reached (and is part of the text). `end`: the end-of-solution
-token. `length`: `max_tokens` or the context was used up, which is not the end of a step."""
+"""`stop`: a stop string was reached (and is part of the text). `end`: an end string or the
+model's EOS was reached. `length`: `max_tokens` or the context ran out in the middle of a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One step to generate.
 
-    `prompt_ids` is everything so far, as token ids. `stop` strings end the step and stay in
-    its text. `end` strings end the whole solution and stay in its text too (an engine may also
-    end at the model's own EOS). `temperature` 0 is greedy. `seed` is the rollout's own; with
-    `position`, the number of tokens the policy sampled in this rollout before this step, it fixes
-    every random draw, so that a row depends on nothing else in its batch.
+    `prompt_ids` are the token ids of everything so far. `stop` strings end the step, and `end`
+    strings the whole solution; both stay in the text (an engine may also end at the model's own
+    EOS). `temperature` 0 is greedy. `seed` belongs to the rollout, and `position` is the number
+    of tokens the policy sampled in it before this step. Together they fix every random draw, so
+    that a row depends on nothing else in its batch.
     """
 
     prompt_ids: tuple[int, ...]
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine wrote: `text` decodes `token_ids` exactly, markers included.
+    """What an engine wrote: `text` is exactly `token_ids` decoded, markers included.
 
     `logps` are the log-probs of the tokens under the policy at temperature 1 (nats).
     """
@@ -50,14 +50,14 @@ class EngineProtocol(Protocol):
     """Completions from one policy. Any object with these members is an engine."""
 
     name: str
-    """What rows record as their policy."""
+    """The policy name that rows record."""
     max_context: int
-    """Most tokens of prompt and completion together."""
+    """Maximum tokens of prompt and completion together."""
 
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
-        """Token ids of `text`, special-token markers recognised.
+        """Token ids of `text`, with special-token markers recognised.
 
-        `start` puts before them what the tokenizer begins every text with (such as BOS).
+        `start` prepends whatever the tokenizer begins every text with (such as BOS).
         """
         ...
 
@@ -66,11 +66,11 @@ class EngineProtocol(Protocol):
         ...
 
     def clear(self) -> None:
-        """Forget what earlier calls left behind, so that later ones depend on none of them."""
+        """Discard cached state, so that later calls do not depend on earlier ones."""
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds; later calls do nothing."""
+        """Release what the engine holds; closing it again does nothing."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Batched decoding of a causal language model over preallocated keys and values."""
+"""Batched decoding with a causal language model over preallocated keys and values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scdpo.errors import EngineError
 
 @dataclass(slots=True, eq=False)
 class DecodingRow:
-    """A request on its way: `limit` is the most tokens it may sample, at least one."""
+    """A request being decoded; `limit` is the most tokens it may sample, at least one."""
 
     request: Request
     watch: StopWatch
@@ -32,20 +32,20 @@ class DecodingRow:
     finish: CompletionFinish = "length"
 
     def add(self, token: int, logp: float) -> bool:
-        """Append a sampled token; True where it was the last one."""
+        """Append a sampled token; returns True if it is the row's last."""
         self.ids.append(token)
         self.logps.append(logp)
         if token in self.watch.may_end:
-            found = self.watch.finish(self.ids)
-            if found is not None:
-                self.finish = found
+            finish = self.watch.finish(self.ids)
+            if finish is not None:
+                self.finish = finish
                 return True
         return len(self.ids) >= self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A distinct prompt: what the prefix cache holds of it, and who asked for it."""
+    """A distinct prompt, what the prefix cache holds of it, and the rows that share it."""
 
     ids: tuple[int, ...]
     segments: list[torch.Tensor]
@@ -58,10 +58,10 @@ class _Prompt:
 
 
 class Decoder:
-    """Decodes rows to their end, a batch at a time. Not safe for use by two threads.
+    """Decodes rows to their end, a batch at a time. Not thread-safe.
 
-    Raises EngineError on construction where the model does not compute the same through
-    preallocated rows and 4-D masks as it does by itself.
+    The constructor raises EngineError if the model's logits with preallocated rows and 4-D masks
+    differ from those of its plain forward pass.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Decoder:
         self._check(expected)
 
     def decode(self, rows: Sequence[DecodingRow], cancelled: threading.Event) -> None:
-        """Sample every rollout to its end; EngineError once `cancelled` is set."""
+        """Sample every row to its end. Raises EngineError once `cancelled` is set."""
         active, logits_BV = self._prefill(rows)
         batch = _Batch(active, self._device)
         for step in itertools.count():
@@ -107,15 +107,15 @@ class Decoder:
             )[:, -1]
 
     def release(self) -> None:
-        """Free the rows and the kept prefixes."""
+        """Free the rows and the cached prefixes."""
         self.prefixes.clear()
         self._kv.release()
 
     def _prefill(self, rows: Sequence[DecodingRow]) -> tuple[list[DecodingRow], torch.Tensor]:
-        """Rows in slot order and the logits of their first token, [B, V].
+        """Rows in slot order and the logits for their first sampled token, [B, V].
 
-        Distinct prompts come first, those with few new tokens before those with many; a prompt
-        asked for several times is computed once and its row copied.
+        Distinct prompts come first, in ascending order of new tokens. A prompt that several rows
+        share is computed once and copied.
         """
         prompts = self._distinct(rows)
         groups = _groups([prompt.n_new for prompt in prompts], self._prefill_tokens)
@@ -144,7 +144,7 @@ class Decoder:
             by_ids.setdefault(row.request.prompt_ids, []).append(row)
         prompts = []
         for ids, same in by_ids.items():
-            # The last token is always computed: its logits are what the first draw needs.
+            # The last token is always computed, because the first draw needs its logits.
             segments = self.prefixes.match(ids[:-1])
             prompts.append(_Prompt(ids, segments, sum(s.shape[2] for s in segments), same))
         return sorted(prompts, key=lambda prompt: (prompt.n_new, len(prompt.ids)))
@@ -177,9 +177,9 @@ class Decoder:
     def _drop(
         self, active: list[DecodingRow], done: list[bool], width: int
     ) -> tuple[list[DecodingRow], list[int]]:
-        """Keep finished rows for later prompts and close the gaps they leave.
+        """Cache finished rows for later prompts and close the gaps they leave.
 
-        `width` is the number of columns written. Returns the rows left and the slots they had.
+        `width` is the number of columns written. Returns the remaining rows and their old slots.
         """
         for slot, row in enumerate(active):
             if done[slot]:
@@ -197,7 +197,7 @@ class Decoder:
 
     @torch.inference_mode()
     def _check(self, expected_nV: torch.Tensor) -> None:
-        """Compare rows of unequal length, padded and continued, with the plain forward pass."""
+        """Compare padded, continued rows of unequal length with the plain forward pass."""
         ids = _probe_ids(self._model)
         n = len(ids)
         ids_Bq = torch.tensor([ids, ids], device=self._device)
@@ -221,8 +221,8 @@ class Decoder:
 class _Batch:
     """What the rows of a batch need at every step, in slot order.
 
-    All rows sample in lockstep: at step i each draws its i-th token, which goes to the column
-    i after its prompt.
+    All rows sample in lockstep: at step i (from 0) each row draws a token, which goes into
+    column i after its prompt.
     """
 
     def __init__(self, rows: list[DecodingRow], device: torch.device):
@@ -246,18 +246,18 @@ class _Batch:
         return tokens_B, logps_B
 
     def columns(self, step: int) -> torch.Tensor:
-        """Where the tokens drawn at `step` go, [B, 1]."""
+        """Columns of the tokens drawn at `step`, [B, 1]."""
         return self._length_B1 + step
 
     def width(self, step: int) -> int:
-        """Columns of the longest row before `step`'s tokens are fed."""
+        """Columns of the longest row before the tokens of `step` are fed."""
         return self._longest + step
 
 
 def _groups(n_new: list[int], budget: int) -> list[slice]:
-    """Cut rows, ascending in new tokens, into runs of at most `budget` padded tokens.
+    """Split rows, sorted by new tokens, into groups of at most `budget` padded tokens.
 
-    A run also ends where padding would more than double a row's tokens.
+    A group also ends where padding would more than double its shortest row (plus 8 tokens).
     """
     groups, first = [], 0
     for i, n in enumerate(n_new):
@@ -282,12 +282,12 @@ def _probe(model: PreTrainedModel) -> tuple[KVShape, torch.Tensor]:
         raise EngineError(f"{_unsupported(model)}: {error}") from error
     shape = kv_shape(cache)
     if shape is None:
-        raise EngineError(f"{_unsupported(model)}: its layers keep different states")
+        raise EngineError(f"{_unsupported(model)}: its layers cache different states")
     return shape, logits[0].float()
 
 
 def _unsupported(model: PreTrainedModel) -> str:
     return (
-        f"{type(model).__name__}: not a model that takes 4-D attention masks and one plain "
+        f"{type(model).__name__}: the model does not support 4-D attention masks over one plain "
         "key/value cache for all layers"
     )

@@ -1,4 +1,4 @@
-"""Random numbers that depend on nothing but a rollout's seed and the index of the token drawn."""
+"""Random numbers that depend only on a rollout's seed and the index of the token drawn."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def seed_words(seeds: list[int]) -> NDArray[np.uint64]:
 
 
 def uniforms(words: NDArray[np.uint64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One uniform of the open interval (0, 1) per (seed, token index) pair, shape [N] each.
+    """Uniform draws from (0, 1), one per (seed, token index) pair; all arrays are [N].
 
-    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) used as a counter-based generator: the
-    mixed seed is the start of the stream and the token index its counter, so that draws can be
-    made in any order and any batch.
+    SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) as a counter-based generator: the mixed seed
+    starts the stream and the token index is the counter, so draws can be made in any order and
+    any batch.
     """
     counters = (positions.astype(np.uint64) + np.uint64(1)) * _WEYL
     bits = _mix(_mix(words + _WEYL) + counters)

@@ -1,8 +1,8 @@
-"""Preallocated keys and values of a batch of rows, written in place during decoding.
+"""Preallocated keys and values for a batch of rows, written in place during decoding.
 
 Shape legend: L layers, B rows, H key/value heads, C columns, D head dimension, q query tokens.
-A token's column is its position, so rows of unequal length need no shift; what lies beyond a
-row's own length is masked.
+A token's column is its position, so rows of unequal length need no shifting; columns beyond a
+row's own length are masked.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _GROWTH = 64
-"""Columns added at a time: a typical step fits, and memory stays near what is used."""
+"""Columns added at a time: enough for a typical step, with little memory left unused."""
 
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """What one token's keys and values need, the same in every layer."""
+    """Shape of one token's keys and values, the same in every layer."""
 
     layers: int
     heads: int
@@ -38,24 +38,24 @@ class KVShape:
 
 
 def kv_shape(cache: DynamicCache) -> KVShape | None:
-    """The shape of a filled cache, or None where layers, keys or values differ in it."""
-    found = set()
+    """The shape of a filled cache, or None if its layers, or its keys and values, differ."""
+    shapes = set()
     for layer in cache.layers:
         for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None)):
             if tensor is None or tensor.ndim != 4:
                 return None
-            found.add((tensor.shape[1], tensor.shape[3], tensor.dtype, tensor.device))
-    if len(found) != 1:
+            shapes.add((tensor.shape[1], tensor.shape[3], tensor.dtype, tensor.device))
+    if len(shapes) != 1:
         return None
-    heads, dim, dtype, device = found.pop()
+    heads, dim, dtype, device = shapes.pop()
     return KVShape(len(cache.layers), heads, dim, dtype, device)
 
 
 class KVRows(Cache):
     """A transformers cache over rows of one preallocated tensor.
 
-    `forward` sets which rows and columns the model writes and reads; attention layers then
-    call `update` as they do with any cache.
+    `forward` selects the rows and columns that the model writes and reads; attention layers then
+    call `update`, as with any cache.
     """
 
     def __init__(self, shape: KVShape, n_positions: int):
@@ -68,18 +68,18 @@ class KVRows(Cache):
         self._width = 0
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         shape = self.shape
         self._buffer = torch.empty(0, dtype=shape.dtype, device=shape.device)
         self.data = self._buffer.view(2 * shape.layers, 0, shape.heads, 0, shape.dim)
-        """All keys and values, [2L, B, H, C, D]; layer i's are at 2i and 2i + 1."""
+        """All keys and values, [2L, B, H, C, D]; those of layer i are at 2i and 2i + 1."""
 
     def allocate(self, n_rows: int, n_columns: int) -> None:
-        """Room for `n_rows` rows of at least `n_columns` tokens; old content is lost.
+        """Make room for `n_rows` rows of at least `n_columns` tokens; old content is lost.
 
-        The memory is kept and used again, with some to spare for the longer prompts of the next
-        step. It is zeroed when it is new: attention multiplies masked values by zero, which must
-        not meet a NaN left in raw memory.
+        The memory is reused, with some to spare for the longer prompts of the next step. New
+        memory is zeroed: attention multiplies masked values by zero, and raw memory may hold a
+        NaN.
         """
         shape = self.shape
         n_columns = math.ceil(n_columns / _GROWTH) * _GROWTH
@@ -91,7 +91,7 @@ class KVRows(Cache):
         self.data = self._buffer[:needed].view(size)
 
     def grow(self, n_rows: int, n_columns: int) -> None:
-        """Room for `n_columns` tokens in the first `n_rows` rows, which keep their content."""
+        """Make room for `n_columns` tokens in the first `n_rows` rows, keeping their content."""
         width = self.data.shape[3]
         if n_columns <= width:
             return
@@ -108,10 +108,11 @@ class KVRows(Cache):
         width: int,
         keep_q: torch.Tensor | int = 1,
     ) -> torch.Tensor:
-        """Logits of `ids_Bq` at `columns_Bq`, with their keys and values written, [B, kept, V].
+        """Write keys and values of `ids_Bq` at `columns_Bq`; returns logits, [B, kept, V].
 
-        A token sees its row's columns up to its own. `width` is one more than the largest
-        column; `keep_q` names the query indices whose logits are wanted, or how many last ones.
+        A token attends to its row's columns up to its own. `width` is one more than the largest
+        column. `keep_q` lists the query indices whose logits to return; a number means that many
+        last ones.
         """
         self._rows, self._columns, self._width = rows, columns_Bq, width
         span = torch.arange(width, device=self.shape.device)
@@ -121,7 +122,7 @@ class KVRows(Cache):
         output = model(
             input_ids=ids_Bq,
             attention_mask=mask_BqC[:, None],
-            # Padding may lie beyond the last position that the model knows.
+            # Padding may lie beyond the model's last position.
             position_ids=columns_Bq.clamp(max=self._last_position),
             past_key_values=self,
             use_cache=True,
@@ -136,7 +137,7 @@ class KVRows(Cache):
         if sources:
             self.data[:, targets, :, :width] = self.data[:, sources, :, :width]
 
-    # What transformers asks of a cache.
+    # The interface that transformers expects of a cache.
 
     def update(
         self,
@@ -146,7 +147,7 @@ class KVRows(Cache):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new keys and values, [B, H, q, D]; return all of these rows, [B, H, width, D]."""
+        """Write new keys and values, [B, H, q, D]; return those of the rows, [B, H, width, D]."""
         keys, values = (self.data[2 * layer_idx + i, self._rows] for i in (0, 1))
         rows = torch.arange(keys.shape[0], device=keys.device)[:, None]
         keys.transpose(1, 2)[rows, self._columns] = key_states.transpose(1, 2)
@@ -154,13 +155,13 @@ class KVRows(Cache):
         return keys[:, :, : self._width], values[:, :, : self._width]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Columns before the ones being written, as far as a caller can use that."""
+        """Columns before those being written, in the longest row."""
         return self._width - self._columns.shape[-1]
 
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
-        """Columns there is room for."""
+        """Number of allocated columns."""
         return self.data.shape[3]
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Columns to attend to and the first of them."""
+        """Number of columns to attend to, and the first of them."""
         return self._width, 0

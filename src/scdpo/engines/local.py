@@ -25,25 +25,27 @@ _MIB = 1 << 20
 
 
 class LocalEngineConfig(EngineConfig):
-    """How the in-process engine runs. None of it changes what a row samples, but for rounding."""
+    """Settings of the in-process engine; all but `max_context` affect samples only by rounding."""
 
     name: Literal["local"] = Field("local", description="The engine in this process.")
     max_rows: int = Field(
-        256, ge=1, description="Rows decoded together; more requests are decoded in turns."
+        256, ge=1, description="Rows decoded together; further requests wait their turn."
     )
     cache_mb: int = Field(
         512,
         ge=0,
-        description="MiB of keys and values kept for later prompts with the same beginning.",
+        description="MiB of keys and values cached for later prompts with the same beginning.",
     )
     max_context: int | None = Field(
-        None, ge=2, description="Most tokens of prompt and completion; the model's own limit."
+        None,
+        ge=2,
+        description="Maximum tokens of prompt and completion together; default: the model's limit.",
     )
     prefill_tokens: int = Field(
-        4096, ge=1, description="Most padded prompt tokens in one forward pass."
+        4096, ge=1, description="Maximum padded prompt tokens in one forward pass."
     )
     device: str | None = Field(
-        None, description="Device of torch; a GPU where there is one, else the CPU."
+        None, description="Torch device; default: a GPU if there is one, else the CPU."
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Number format of the weights."
@@ -53,19 +55,18 @@ class LocalEngineConfig(EngineConfig):
 class LocalEngine:
     """Completions from a transformers model, batched, on its own worker thread.
 
-    Calls are served one after another in the order of their arrival; the same sequence of
-    calls gives the same completions bit for bit. After `clear` that holds from there on,
-    whatever was asked before. The model's weights must not change between calls without a
-    `clear`, as kept keys and values would be the old ones.
+    Calls are served one at a time, in order of arrival. The same sequence of calls, counted from
+    construction or from the last `clear`, gives the same completions bit for bit. After changing
+    the model's weights, call `clear`, since cached keys and values are those of the old weights.
 
-    A completion ends with `end` at an end string or the model's own EOS (both kept in ids and
-    text), with `stop` at a stop string, else with `length`. A prompt that leaves no room in the
-    context gives an empty completion with `length`.
+    A completion finishes with `end` at an end string or the model's own EOS (both kept in ids and
+    text), with `stop` at a stop string, and with `length` otherwise. A prompt that leaves no room
+    in the context gives an empty completion with `length`.
 
-    `policy` is a loaded policy, or a folder or hub name to load one from. A context manager.
-    Raises PolicyError for a folder or name without a policy, and EngineError for a model that
-    does not take 4-D masks over a plain key/value cache, or that looks back less far than
-    `max_context` (sliding-window attention).
+    `policy` is a loaded policy, or a folder or hub name to load it from. The engine is a context
+    manager. Raises PolicyError for a folder or name without a policy, and EngineError for a model
+    that does not support 4-D masks over a plain key/value cache, or whose attention window is
+    shorter than `max_context`.
     """
 
     def __init__(self, policy: Policy | str | Path, config: LocalEngineConfig | None = None):
@@ -101,13 +102,13 @@ class LocalEngine:
         self.close()
 
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
-        """Token ids of `text`, special-token markers recognised; `start` adds BOS and such."""
+        """Token ids of `text`, with special-token markers recognised; `start` prepends BOS."""
         return self._policy.encode(text, start=start)
 
     async def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Complete every request, in order. Raises EngineError.
 
-        A cancelled call stops at its next token.
+        A cancelled call stops before its next token.
         """
         if self._closed:
             raise EngineError(f"{self.name}: the engine is closed")
@@ -123,11 +124,11 @@ class LocalEngine:
             raise
 
     def clear(self) -> None:
-        """Forget kept prefixes, so that later calls depend on no earlier one."""
+        """Discard cached prefixes, so that later calls do not depend on earlier ones."""
         self._worker.submit(self._decoder.prefixes.clear).result()
 
     def close(self) -> None:
-        """Wait for the worker and free what is kept; later calls do nothing."""
+        """Wait for the worker and free all caches; closing again does nothing."""
         if not self._closed:
             self._closed = True
             self._worker.shutdown(wait=True, cancel_futures=True)
@@ -138,14 +139,14 @@ class LocalEngine:
 
         rows = [self._row(request) for request in requests]
         waiting = [row for row in rows if row.limit > 0]
-        # Rows of like length together: attention reads every row up to the longest one.
+        # Group rows of similar length: attention reads every row up to the longest.
         waiting.sort(key=lambda row: len(row.request.prompt_ids))
         try:
             with torch.inference_mode(), _evaluating(self._policy):
                 for chunk in _chunks(waiting, self._config.max_rows):
                     self._decoder.decode(chunk, cancelled)
         except EngineError as error:
-            # The rows may hold values that are not finite, and these would outlive the call.
+            # The rows may hold non-finite values, which would outlive the call.
             self._decoder.release()
             raise EngineError(f"{self.name}: {error}") from error
         except (RuntimeError, MemoryError) as error:
@@ -172,27 +173,27 @@ class LocalEngine:
             return EngineError(f"{self.name}: request {i}: {what}")
 
         if not request.prompt_ids:
-            raise refuse("prompt_ids is empty, at least one token is needed")
+            raise refuse("prompt_ids is empty; at least one token is needed")
         low, high = min(request.prompt_ids), max(request.prompt_ids)
         if low < 0 or high >= self._n_vocab:
             raise refuse(f"token id {low if low < 0 else high} is not in 0..{self._n_vocab - 1}")
         if request.max_tokens < 1:
-            raise refuse(f"max_tokens is {request.max_tokens}, at least 1 is needed")
+            raise refuse(f"max_tokens is {request.max_tokens}; at least 1 is needed")
         if not (math.isfinite(request.temperature) and request.temperature >= 0):
-            raise refuse(f"temperature is {request.temperature}, accepted are 0 and above")
+            raise refuse(f"temperature is {request.temperature}; it must be finite and at least 0")
         if "" in request.stop or "" in request.end:
             raise refuse("a stop or end string is empty")
 
 
 def _chunks(rows: list[DecodingRow], size: int) -> list[list[DecodingRow]]:
-    """Runs of at most `size` rows, as equal in number as can be."""
+    """Chunks of at most `size` rows, as equal in size as possible."""
     n = math.ceil(len(rows) / size)
     return [rows[len(rows) * i // n : len(rows) * (i + 1) // n] for i in range(n)]
 
 
 @contextmanager
 def _evaluating(policy: Policy) -> Iterator[None]:
-    """Dropout off, and the model's mode restored afterwards."""
+    """Put the model in evaluation mode (no dropout), and restore its mode afterwards."""
     was_training = policy.model.training
     policy.model.train(False)
     try:
@@ -202,25 +203,27 @@ def _evaluating(policy: Policy) -> Iterator[None]:
 
 
 def _max_context(policy: Policy, wanted: int | None) -> int:
-    """The context to use: what the config asks, within what the model can do."""
+    """The context length to use: what the config asks for, within the model's limits."""
     config = policy.model.config.get_text_config()
     limit: int | None = getattr(config, "max_position_embeddings", None)
     context = limit if wanted is None else wanted
     if context is None:
-        raise EngineError(f"{policy.name}: the model states no context length; set max_context")
+        raise EngineError(
+            f"{policy.name}: the model does not state its context length; set max_context"
+        )
     if limit is not None and context > limit:
-        raise EngineError(f"{policy.name}: max_context is {context}, the model's limit is {limit}")
+        raise EngineError(f"{policy.name}: max_context {context} exceeds the model's limit {limit}")
     window = _window(config)
     if window is not None and window < context:
         raise EngineError(
-            f"{policy.name}: its attention looks back {window} tokens, max_context is {context}; "
-            f"set max_context to {window} or less"
+            f"{policy.name}: its attention window is {window} tokens, shorter than the context "
+            f"of {context}; set max_context to {window} or less"
         )
     return context
 
 
 def _window(config: object) -> int | None:
-    """How far back the model's attention looks, None where it sees everything."""
+    """The model's attention window in tokens, or None if it is unlimited."""
     if not getattr(config, "use_sliding_window", True):
         return None
     windows = (getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size"))
@@ -228,8 +231,8 @@ def _window(config: object) -> int | None:
 
 
 def _eos_ids(policy: Policy) -> set[int]:
-    """What ends a text for this model: its generation config's ids and the tokenizer's."""
+    """The model's EOS token ids: those of its generation config and its tokenizer."""
     generation = getattr(policy.model, "generation_config", None)
-    found = getattr(generation, "eos_token_id", None)
-    ids = {found} if isinstance(found, int) else set(found or ())
+    eos = getattr(generation, "eos_token_id", None)
+    ids = {eos} if isinstance(eos, int) else set(eos or ())
     return ids | {i for i in (policy.tokenizer.eos_token_id,) if isinstance(i, int)}

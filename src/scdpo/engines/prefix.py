@@ -1,4 +1,4 @@
-"""A radix tree over token ids that keeps the keys and values of sequences seen before."""
+"""A radix tree over token ids that caches the keys and values of earlier sequences."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class _Node:
 class PrefixCache:
     """Keys and values by token-id prefix, each token of a shared prefix stored once.
 
-    Every node holds the ids of a segment and its tensor, [2 * layers, heads, tokens, dim]. When
-    more than `budget` bytes are held, the leaves unused for longest go first. What is kept
-    depends only on the sequence of calls.
+    Every node holds the ids of a segment and its tensor, [2 * layers, heads, tokens, dim]. Above
+    `budget` bytes, the least recently used leaves are evicted first. What is kept depends only
+    on the sequence of calls.
     """
 
     def __init__(self, budget: int):
@@ -35,7 +35,7 @@ class PrefixCache:
         self._root = _Node((), None, None)
 
     def match(self, ids: Sequence[int]) -> list[torch.Tensor]:
-        """Segments, in order, of the longest kept prefix of `ids`; their tokens add up to it."""
+        """The tensors, in order, of the segments of the longest cached prefix of `ids`."""
         self._clock += 1
         segments = []
         for node, shared in self._walk(tuple(ids)):
@@ -45,9 +45,9 @@ class PrefixCache:
         return segments
 
     def insert(self, ids: Sequence[int], kv: torch.Tensor) -> None:
-        """Keep the keys and values of `ids`; of `kv` only what is new is copied.
+        """Cache the keys and values of `ids`; only the new part of `kv` is copied.
 
-        `kv` is [2 * layers, heads, at least len(ids), dim]. A budget of 0 keeps nothing.
+        `kv` is [2 * layers, heads, at least len(ids), dim]. A budget of 0 caches nothing.
         """
         ids = tuple(ids)
         if self.budget <= 0 or not ids:
@@ -68,12 +68,12 @@ class PrefixCache:
         self._evict()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Discard everything."""
         self._root = _Node((), None, None)
         self.held = 0
 
     def _walk(self, ids: tuple[int, ...]) -> Iterator[tuple[_Node, int]]:
-        """Nodes along `ids`, each with how many of its tokens agree: all, but in the last."""
+        """Nodes along `ids`, each with how many of its tokens match (all, except in the last)."""
         node, depth = self._root, 0
         while depth < len(ids) and (child := node.children.get(ids[depth])) is not None:
             shared = _shared(child.ids, ids, depth)
@@ -85,7 +85,7 @@ class PrefixCache:
     def _split(self, node: _Node, at: int) -> _Node:
         """Cut `node` after `at` tokens and return the upper part.
 
-        Both parts own their memory, so that evicting one of them frees it.
+        Each part owns its memory, so that evicting it frees the memory.
         """
         assert node.kv is not None
         assert node.parent is not None
@@ -125,7 +125,7 @@ class PrefixCache:
 
 
 def _shared(segment: tuple[int, ...], ids: tuple[int, ...], start: int) -> int:
-    """How many tokens of `segment` agree with `ids` from `start` on."""
+    """How many leading tokens of `segment` match `ids` from `start` on."""
     part = ids[start : start + len(segment)]
     if part == segment:
         return len(segment)

@@ -1,7 +1,7 @@
-"""Engines by name, so that a recipe can choose one: `engine: {name: local, max_rows: 64}`.
+"""Engines by name, as recipes choose them: `engine: {name: local, max_rows: 64}`.
 
-Another package adds an engine with an entry point of the group `scdpo.engines`, whose name is the
-engine's and whose object is an `EngineKind`:
+Another package adds an engine with an entry point in the group `scdpo.engines`. The entry point's
+name is that of the engine, and its object an `EngineKind`:
 
     [project.entry-points."scdpo.engines"]
     mine = "my_package.engine:KIND"
@@ -26,7 +26,7 @@ ENTRY_POINTS = "scdpo.engines"
 @dataclass(frozen=True, slots=True)
 class EngineKind:
     """A kind of engine: the class of its settings, and a function that opens it for a policy (a
-    folder, a hub name, or what the engine takes for one)."""
+    folder, a hub name, or whatever the engine accepts)."""
 
     config: type[EngineConfig]
     open: Callable[[str, Any], EngineProtocol]
@@ -36,18 +36,18 @@ _KINDS: dict[str, EngineKind] = {"local": EngineKind(LocalEngineConfig, LocalEng
 
 
 def register_engine(name: str, kind: EngineKind) -> None:
-    """Add a kind of engine in this process; a package uses an entry point in its place."""
+    """Add a kind of engine in this process; packages should use an entry point instead."""
     _KINDS[name] = kind
 
 
 def engine_kind(name: str) -> EngineKind:
-    """The kind of engine of this name. Raises InputError for an unknown name, EngineError for an
-    entry point that cannot be loaded."""
+    """The kind of engine with this name. Raises InputError for an unknown name and EngineError for
+    an entry point that cannot be loaded."""
     if name in _KINDS:
         return _KINDS[name]
     plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if name not in plugins:
-        raise InputError(f"engine {name!r}: known are {', '.join([*_KINDS, *plugins])}")
+        raise InputError(f"unknown engine {name!r}; known: {', '.join([*_KINDS, *plugins])}")
     try:
         kind = plugins[name].load()
     except Exception as error:  # whatever another package raises
@@ -59,9 +59,10 @@ def engine_kind(name: str) -> EngineKind:
 
 
 def engine_config(settings: EngineConfig | Mapping[str, Any]) -> EngineConfig:
-    """Settings of the engine that they name (`local` if none), validated by its own class.
+    """Validate settings with the class of the engine they name (`local` by default).
 
-    Raises InputError for an unknown name, and pydantic's ValidationError.
+    Raises InputError for an unknown name, EngineError for an entry point that cannot be loaded,
+    and pydantic's ValidationError.
     """
     if isinstance(settings, EngineConfig):
         return settings
@@ -70,7 +71,7 @@ def engine_config(settings: EngineConfig | Mapping[str, Any]) -> EngineConfig:
 
 
 def open_engine(policy: str, config: EngineConfig | None = None) -> EngineProtocol:
-    """An engine for a policy; without settings the one in this process.
+    """Open an engine for a policy; without `config`, the in-process engine.
 
     Raises PolicyError, EngineError and InputError.
     """

@@ -8,10 +8,10 @@ import torch
 def draw_tokens(
     logits_BV: torch.Tensor, temperature_B: torch.Tensor, uniform_B: torch.Tensor
 ) -> torch.Tensor:
-    """Token ids, shape [B]: the largest logit where the temperature is 0, else a sample.
+    """Token ids, shape [B]: the argmax where the temperature is 0, otherwise a sample.
 
-    Sampling inverts the distribution function of softmax(logits / temperature) at `uniform_B`
-    (float64, in (0, 1)), so that a row's token depends on its own logits and uniform alone.
+    Sampling inverts the CDF of softmax(logits / temperature) at `uniform_B` (float64, in (0, 1)),
+    so that a row's token depends only on its own logits and uniform.
     """
     greedy_B = logits_BV.argmax(-1)
     warm_B = temperature_B > 0

@@ -1,4 +1,4 @@
-"""An engine that says what it is told: for tests, and for replaying recorded solutions."""
+"""An engine that follows a script: for tests, and for replaying recorded solutions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scdpo.engines.draws import seed_words, uniforms
 from scdpo.errors import EngineError
 
 Alternatives = Sequence[Sequence[str]]
-"""Ways to answer one question, each the texts of its steps in order, host texts left out."""
+"""Alternative answers to one question, each as its step texts in order, without host texts."""
 Script = Mapping[str, Alternatives] | Callable[[Request], str]
 
 _FIRST_SPECIAL = 0x110000
@@ -19,10 +19,10 @@ _FIRST_SPECIAL = 0x110000
 
 
 class CodePoints:
-    """A reversible tokenizer: a character's id is its code point, each marker is one token."""
+    """A reversible tokenizer: a character's id is its code point, and each marker is one token."""
 
     def __init__(self, special_tokens: Iterable[str] = ()):
-        # Longer markers first, so that one which begins another does not hide it.
+        # Longer markers first, so that a marker is not hidden by a prefix of it.
         self._ids = {text: _FIRST_SPECIAL + i for i, text in enumerate(special_tokens)}
         self._texts = {i: text for text, i in self._ids.items()}
         self._markers = sorted(self._ids, key=len, reverse=True)
@@ -37,7 +37,7 @@ class CodePoints:
         return tuple(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`. Raises EngineError for an id that is none."""
+        """The text of `ids`. Raises EngineError for an invalid id."""
         try:
             return "".join(self._texts.get(i) or chr(i) for i in ids)
         except (ValueError, OverflowError) as error:
@@ -47,16 +47,16 @@ class CodePoints:
 class ScriptedEngine:
     """Completions from a script.
 
-    `script` is either a function from a request to the text the policy would write from there
-    on (`decode` gives the prompt's text), or alternatives by question: of the keys that occur in
-    a prompt the longest is taken, and of its alternatives those that agree with most of the
-    steps already in the prompt; the request's seed chooses among them, temperature 0 takes the
-    first. A step is found in the prompt by its text, so whatever the host appended in between
-    does not matter.
+    `script` is either a function from a request to the text that the policy would write next
+    (`decode` gives the prompt's text), or a mapping from questions to alternative answers. In the
+    mapping, the longest key that occurs in the prompt is used. Among its alternatives, those that
+    match the most steps already in the prompt are candidates; the request's seed chooses one, or
+    the first at temperature 0. Steps are found in the prompt by their text, so whatever the host
+    appended in between does not matter.
 
     The text is cut as a policy's would be: after the first stop or end string, at `max_tokens`,
-    or at the context's end. A text that runs out ends the solution (`end`). Every token has
-    `logp` as its log-prob.
+    or at the end of the context. A text that runs out ends the solution (`end`). Every token's
+    log-prob is `logp`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ScriptedEngine:
         self._logp = logp
 
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
-        """Token ids of `text`; `start` changes nothing, as no token begins a text."""
+        """Token ids of `text`; `start` has no effect, because there is no BOS token."""
         return self._tokens.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -83,14 +83,14 @@ class ScriptedEngine:
         return self._tokens.decode(ids)
 
     async def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Complete every request, in order. EngineError for a question that has no script."""
+        """Complete every request, in order. Raises EngineError for a question without a script."""
         return [self._complete(request) for request in requests]
 
     def clear(self) -> None:
-        """Nothing is kept between calls."""
+        """Do nothing: nothing is kept between calls."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the engine holds no resources."""
 
     def _complete(self, request: Request) -> Completion:
         limit = min(request.max_tokens, self.max_context - len(request.prompt_ids))
@@ -118,13 +118,13 @@ class ScriptedEngine:
 
 
 def _steps_done(steps: Sequence[str], text: str) -> int:
-    """How many of the first steps occur in `text`, one after the other."""
+    """How many of the first steps occur in `text`, in order."""
     at = 0
     for n, step in enumerate(steps):
-        found = text.find(step, at)
-        if found < 0:
+        start = text.find(step, at)
+        if start < 0:
             return n
-        at = found + len(step)
+        at = start + len(step)
     return len(steps)
 
 
@@ -136,19 +136,19 @@ def _choice(request: Request, n: int) -> int:
 
 
 def _cut(text: str, request: Request) -> tuple[str, CompletionFinish]:
-    """The text up to its first stop or end string, which stays."""
+    """The text through its first stop or end string, and why it ends there."""
     groups: tuple[tuple[tuple[str, ...], CompletionFinish], ...] = (
         (request.end, "end"),
         (request.stop, "stop"),
     )
-    found = [
+    cuts = [
         (at + len(string), finish)
         for strings, finish in groups
         for string in strings
         if (at := text.find(string)) >= 0
     ]
-    # The sort is stable: where an end and a stop string end together, it is the end.
-    found.sort(key=lambda cut: cut[0])
-    if not found:
+    # The sort is stable: if an end and a stop string end at the same place, the end string wins.
+    cuts.sort(key=lambda cut: cut[0])
+    if not cuts:
         return text, "end"
-    return text[: found[0][0]], found[0][1]
+    return text[: cuts[0][0]], cuts[0][1]

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _UNDECODABLE = "\ufffd"
-"""What a token decodes to that holds only a part of a character."""
+"""What a token that holds only part of a character decodes to."""
 
 
 class StopWatch:
     """Tells whether the last sampled token ended a step, for one set of stop and end strings.
 
     A string that is one added token of the tokenizer (a marker such as `<|endofblock|>`) is
-    looked for by its id, so ordinary tokens that happen to spell it do not count. Any other
-    string is looked for in the decoded text, and only after a token in which it can end. Where
-    a token reaches beyond the string, so does the completion's text.
+    matched by its id, so ordinary tokens that happen to spell it do not count. Any other string
+    is searched for in the decoded text, and only after a token in which it can end. If that token
+    extends beyond the string, so does the completion's text.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class StopWatch:
         self._tokenizer = tokenizer
         self._by_id: dict[int, CompletionFinish] = dict.fromkeys(eos_ids, "end")
         self._by_text: list[tuple[str, CompletionFinish]] = []
-        # Later entries win: an end string over a stop string over the model's own EOS.
+        # Later entries win: an end string over a stop string, and both over the model's own EOS.
         groups: tuple[tuple[tuple[str, ...], CompletionFinish], ...] = (
             (stop, "stop"),
             (end, "end"),
@@ -51,15 +51,15 @@ class StopWatch:
             token for string, _ in self._by_text for token in _can_end_in(string, vocabulary)
         )
         self.may_end = self._in_text.union(self._by_id)
-        """The tokens after which `finish` has to be asked."""
+        """The tokens after which `finish` must be called."""
 
     def finish(self, ids: Sequence[int]) -> CompletionFinish | None:
-        """Why the sampled `ids` (not empty) are complete, or None where they are not."""
-        found = self._by_id.get(ids[-1])
-        if found is None and ids[-1] in self._in_text:
+        """Why the sampled `ids` (not empty) are complete, or None if they are not."""
+        reason = self._by_id.get(ids[-1])
+        if reason is None and ids[-1] in self._in_text:
             text = decode_ids(self._tokenizer, ids)
-            found = next((finish for string, finish in self._by_text if string in text), None)
-        return found
+            reason = next((finish for string, finish in self._by_text if string in text), None)
+        return reason
 
 
 class StopWatches:
@@ -73,7 +73,7 @@ class StopWatches:
         self._watches: dict[tuple[tuple[str, ...], tuple[str, ...]], StopWatch] = {}
 
     def of(self, stop: tuple[str, ...], end: tuple[str, ...]) -> StopWatch:
-        """The watch for these strings; all watches share the vocabulary's decoded texts."""
+        """The watch for these strings; all watches share the decoded vocabulary."""
         if not self._vocabulary:
             self._vocabulary = [decode_ids(self._tokenizer, (i,)) for i in range(self._n_vocab)]
         key = (stop, end)
@@ -85,7 +85,7 @@ class StopWatches:
 
 
 def _added_token(tokenizer: PreTrainedTokenizerBase, string: str) -> int | None:
-    """The id of `string` where it is one added token, which text never produces piecemeal."""
+    """The id of `string` if it is a single added token, else None."""
     ids = encode_text(tokenizer, string)
     if len(ids) == 1 and ids[0] in tokenizer.added_tokens_decoder:
         return ids[0]
@@ -95,14 +95,14 @@ def _added_token(tokenizer: PreTrainedTokenizerBase, string: str) -> int | None:
 def _can_end_in(string: str, vocabulary: Sequence[str]) -> list[int]:
     """The tokens inside which an occurrence of `string` can end.
 
-    Tokens that hold a part of a character count; a leading space may be missing in a token's
-    own decoding, as with SentencePiece, so both forms are tried.
+    Tokens that hold only part of a character are included. A token decoded alone may lose its
+    leading space, as with SentencePiece, so both variants are tried.
     """
     tails = tuple(string[i:] for i in range(len(string)))
 
     def ends(text: str) -> bool:
         return _UNDECODABLE in text or any(
-            string in form or form.startswith(tails) for form in (text, f" {text}")
+            string in variant or variant.startswith(tails) for variant in (text, f" {text}")
         )
 
     return [token for token, text in enumerate(vocabulary) if ends(text)]

@@ -1,4 +1,4 @@
-"""Accuracy of policies with intervals, and paired comparisons on the same questions."""
+"""Accuracy of policies, with intervals, and paired comparisons on the same questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy of a policy, its break-downs, and the comparison of two policies."""
+"""Accuracy of a policy, breakdowns of it, and the comparison of two policies."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ QuestionKey = tuple[str, str]
 
 
 class Accuracy(Record):
-    """How a policy did on `n` questions; n = correct + wrong + undecided + unfinished.
+    """A policy's results on `n` questions; n = correct + wrong + undecided + unfinished.
 
-    `accuracy` is correct / n, and `low`, `high` its 95 % Wilson interval; all as fractions
-    of 1.
+    `accuracy` is correct / n, and `low`, `high` its 95 % Wilson interval, all as fractions of 1.
     """
 
     n: int
@@ -40,8 +39,8 @@ class Comparison(Record):
     """Two policies on the same `n` questions; accuracies and differences are fractions of 1.
 
     `difference` is a − b with its 95 % bootstrap interval `low`, `high`. `only_a` and `only_b`
-    count the questions that one of them alone answered right; `p` is the two-sided exact
-    McNemar p-value on those.
+    count the questions that only that policy answered correctly; `p` is the two-sided exact
+    McNemar p-value of these counts.
     """
 
     n: int
@@ -58,17 +57,17 @@ class Comparison(Record):
 def status(row: Evaluation) -> AnswerStatus:
     """What became of one question.
 
-    A rollout that a limit cut off is `unfinished` whatever answer it left behind: a policy that
-    does not stop has not solved the question.
+    A rollout cut by a limit is `unfinished`, whatever answer it contains: a policy that does not
+    stop has not solved the question.
     """
     return row.verdict.name if row.finish == "finished" else "unfinished"
 
 
 def summarise(rows: Sequence[Evaluation]) -> Accuracy:
-    """Accuracy of one policy with its interval.
+    """Accuracy of one policy, with its interval.
 
-    Undecided and unfinished questions count as not correct. Raises InputError when there are
-    no rows or a question occurs twice.
+    Undecided and unfinished questions count as not correct. Raises InputError if there are no
+    rows, or if a question occurs twice.
     """
     if not rows:
         raise InputError("no evaluated questions to summarise")
@@ -90,8 +89,8 @@ def summarise(rows: Sequence[Evaluation]) -> Accuracy:
 def by(rows: Sequence[Evaluation], key: GroupBy) -> dict[str, Accuracy]:
     """Accuracy per level, subject or data set, in natural order (Level 2 before Level 10).
 
-    Questions for which the data names no such group are left out, so the result is empty where
-    the data has none. Raises InputError as `summarise` does.
+    Questions without such a group are left out; the result is empty if no question has one.
+    Raises InputError if a question occurs twice in a group.
     """
     groups: dict[str, list[Evaluation]] = {}
     for row in rows:
@@ -108,10 +107,10 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two policies question by question; `resamples` and `seed` are the bootstrap's.
+    """Compare two policies question by question; `resamples` and `seed` are for the bootstrap.
 
-    Raises InputError when the two did not answer the same questions with the same gold
-    answers, or when a question occurs twice on one side.
+    Raises InputError if the two did not answer the same questions with the same gold answers, or
+    if a question occurs twice on one side.
     """
     a_of, b_of = _by_question(a_rows), _by_question(b_rows)
     _same_questions(a_of, b_of)
@@ -133,15 +132,15 @@ def compare(
 
 
 def _by_question(rows: Sequence[Evaluation]) -> dict[QuestionKey, Evaluation]:
-    found: dict[QuestionKey, Evaluation] = {}
+    by_key: dict[QuestionKey, Evaluation] = {}
     for row in rows:
         key = (row.dataset, row.problem_id)
-        if key in found:
+        if key in by_key:
             raise InputError(
                 f"question {row.problem_id} of {row.dataset} was evaluated more than once"
             )
-        found[key] = row
-    return found
+        by_key[key] = row
+    return by_key
 
 
 def _same_questions(a: dict[QuestionKey, Evaluation], b: dict[QuestionKey, Evaluation]) -> None:

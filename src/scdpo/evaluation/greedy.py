@@ -1,4 +1,4 @@
-"""Greedy evaluation: one solution a question at temperature 0, graded."""
+"""Greedy evaluation: one graded solution per question, at temperature 0."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EvaluateConfig(BaseModel):
 
 
 class EvaluationReport(Record):
-    """How a policy did: its accuracy with a 95 % interval, and a row for every question."""
+    """A policy's accuracy with a 95 % interval, and a row for every question."""
 
     accuracy: Accuracy
     rows: tuple[Evaluation, ...]
@@ -73,9 +73,9 @@ def evaluate(
     """Answer every problem once at temperature 0, and grade the answers.
 
     `engine` is the policy, `format` how it writes solutions, and `sandbox` runs the programs in
-    them. `settings` are fields of `EvaluateConfig`, which replace those of `config`. Two policies
-    are compared on the same questions by `scdpo.evaluation.compare(a.rows, b.rows)`. Works with
-    and without a running event loop. Raises InputError, EngineError, SandboxError and
+    them. `settings` are fields of `EvaluateConfig`, which override those of `config`. To compare
+    two policies on the same questions, call `scdpo.evaluation.compare(a.rows, b.rows)`. Works
+    with and without a running event loop. Raises InputError, EngineError, SandboxError and
     GradingError.
     """
     return run(
@@ -102,8 +102,8 @@ async def evaluate_greedy(
 ) -> AsyncIterator[list[Evaluation]]:
     """Yield the answers to all problems, `config.rows` at a time.
 
-    A batch whose problem ids are all `existing` is skipped; any other is answered anew as a
-    whole. `progress` is told how many questions are answered.
+    A batch whose problem ids are all in `existing` is skipped; any other is answered again as a
+    whole. `progress` receives the number of questions answered.
     """
     encode, format = sampler.engine.encode, sampler.format
     for start in range(0, len(problems), config.rows):
@@ -128,7 +128,7 @@ async def evaluate_greedy(
 
 
 def count_evaluations(rows: Iterable[Evaluation]) -> dict[str, int | float]:
-    """Questions by verdict, and by the limit that cut their solution."""
+    """Counts of questions by verdict, and by the limit that cut their solution."""
     counts: dict[str, int | float] = {}
     for row in rows:
         counts[row.verdict.name] = counts.get(row.verdict.name, 0) + 1

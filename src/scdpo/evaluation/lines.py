@@ -1,4 +1,4 @@
-"""The lines of tables, from the rows of evaluations.
+"""The lines of tables, computed from evaluation rows.
 
 All shares are fractions of 1; tables print per cent.
 """
@@ -16,9 +16,9 @@ from scdpo.evaluation.answered import Compared
 from scdpo.records import Evaluation, Record
 
 SFT = "sft"
-"""The initial policy's name in a run."""
+"""Name of the initial policy in a run."""
 DATA_EQUAL = "dpo_equal"
-"""The control that SCDPO is compared with: as many pairs, all of them naive."""
+"""The control for SCDPO: trained on the same number of pairs, all naive."""
 
 Evaluations = Mapping[str, Sequence[Evaluation]]
 """The rows of each evaluated policy, on the same questions."""
@@ -29,8 +29,8 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Difference(Record):
-    """A policy's accuracy minus another's on the same questions, with its 95 % interval and
-    the two-sided p-value of the paired test."""
+    """A policy's accuracy minus another's on the same questions, with the 95 % interval of the
+    difference and the two-sided p-value of the paired test."""
 
     difference: Gap
     low: Gap
@@ -59,9 +59,9 @@ class MeasuredLine(Record):
 class PolicyLine(MeasuredLine):
     """One policy's result on the whole evaluation.
 
-    `undecided` and `unfinished` questions are part of `n` and count as not correct. A
-    comparison is None where there is nothing to compare with, as for the reference itself;
-    `pairs` is None for a policy that was not trained on pairs.
+    `undecided` and `unfinished` questions are part of `n` and count as not correct. A comparison
+    is None if there is nothing to compare with, as for the reference itself. `pairs` is None for
+    a policy that was not trained on pairs.
     """
 
     vs_sft: Difference | None = None
@@ -72,7 +72,7 @@ class PolicyLine(MeasuredLine):
 
 
 class BenchmarkLine(MeasuredLine):
-    """A policy's result on one benchmark: n = correct + wrong + undecided + unfinished.
+    """A policy's result on one benchmark; n = correct + wrong + undecided + unfinished.
 
     `reasons` counts why questions are undecided or unfinished.
     """
@@ -85,8 +85,8 @@ class BenchmarkLine(MeasuredLine):
 
 
 class ComparisonLine(Record):
-    """Two policies, a and b, on the same `n` questions: their accuracies, a minus b with its
-    95 % interval, the questions that one alone got right, and the p-value of the paired test."""
+    """Two policies, a and b, on the same `n` questions: their accuracies, a minus b with its 95 %
+    interval, how many questions only one answered correctly, and the paired test's p-value."""
 
     benchmark: str
     n: Annotated[int, Field(ge=1)]
@@ -109,7 +109,7 @@ class BreakdownLine(MeasuredLine):
 def policy_lines(rows: Evaluations, pairs: Mapping[str, int]) -> list[PolicyLine]:
     """One line for every policy, compared with SFT and with data-equal DPO.
 
-    `pairs` has the number of pairs of every policy that was trained on some.
+    `pairs` gives the number of training pairs of each policy that was trained on pairs.
     """
     lines = []
     for name in rows:
@@ -131,22 +131,22 @@ def policy_lines(rows: Evaluations, pairs: Mapping[str, int]) -> list[PolicyLine
 
 
 def breakdown_lines(rows: Evaluations, key: GroupBy) -> list[BreakdownLine]:
-    """One line for every group (level, subject or data set) and policy; none where the data has
-    no such groups."""
+    """One line for every group (level, subject or data set) and policy; empty if the data has no
+    such groups."""
     groups = {name: by(rows[name], key) for name in rows}
-    names = dict.fromkeys(group for found in groups.values() for group in found)
+    names = dict.fromkeys(group for by_group in groups.values() for group in by_group)
     return [
         BreakdownLine(
             policy=policy,
             group=group,
-            n=found[group].n,
-            accuracy=found[group].accuracy,
-            low=found[group].low,
-            high=found[group].high,
+            n=by_group[group].n,
+            accuracy=by_group[group].accuracy,
+            low=by_group[group].low,
+            high=by_group[group].high,
         )
         for group in names
-        for policy, found in groups.items()
-        if group in found
+        for policy, by_group in groups.items()
+        if group in by_group
     ]
 
 
@@ -175,12 +175,13 @@ def _benchmark_line(policy: str, name: str, rows: Sequence[Evaluation]) -> Bench
 def comparison_lines(compared: Sequence[Compared]) -> list[ComparisonLine]:
     """One line for every benchmark on which two policies were compared."""
     return [
-        ComparisonLine(benchmark=one.benchmark, **one.comparison.model_dump()) for one in compared
+        ComparisonLine(benchmark=pair.benchmark, **pair.comparison.model_dump())
+        for pair in compared
     ]
 
 
-def _difference(name: str, other: str, rows: Evaluations) -> Difference | None:
-    if name == other or other not in rows:
+def _difference(name: str, reference: str, rows: Evaluations) -> Difference | None:
+    if name == reference or reference not in rows:
         return None
-    comparison = compare(rows[name], rows[other])
+    comparison = compare(rows[name], rows[reference])
     return Difference(**comparison.model_dump(include={"difference", "low", "high", "p"}))

@@ -1,7 +1,7 @@
 """Intervals and paired tests for accuracies measured on a fixed set of questions.
 
-Greedy decoding leaves one source of chance: which questions were asked. Two policies that
-answered the same questions are compared on those questions, never as two independent samples.
+With greedy decoding, the only source of chance is which questions were asked. Two policies that
+answered the same questions are compared question by question, never as independent samples.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Confide
     """Score interval of a binomial proportion (Wilson 1927, JASA 22:209-212, no continuity
     correction).
 
-    Inverts the test |p̂ − p| <= z · sqrt(p (1 − p) / n), so that it stays inside [0, 1] and is
-    honest near 0 and 1, where p̂ ± z · sqrt(p̂ (1 − p̂) / n) is not. Raises InputError when
-    `n` is not positive, `successes` is outside 0..n or `confidence` outside (0, 1).
+    It inverts the test |p̂ − p| <= z · sqrt(p (1 − p) / n), so it stays inside [0, 1] and keeps
+    its coverage near 0 and 1, where p̂ ± z · sqrt(p̂ (1 − p̂) / n) does not. Raises InputError if
+    `n` is not positive, `successes` is outside 0..n or `confidence` is outside (0, 1).
     """
     if n < 1:
         raise InputError(f"an interval needs at least one question, found n = {n}")
@@ -52,7 +52,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Confide
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    # At 0 and n one limit is exactly 0 or 1; rounding must not put it beside.
+    # At 0 and n successes one limit is exactly 0 or 1; rounding must not shift it.
     low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
     high = 1.0 if successes == n else min(1.0, (centre + half) / scale)
     return ConfidenceInterval(low, high)
@@ -61,11 +61,11 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Confide
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Two-sided p-value of the exact McNemar test (McNemar 1947, Psychometrika 12:153-157).
 
-    `only_a` and `only_b` count the questions that one policy alone answered right. If neither
-    is better, each such question falls to either side like a fair coin, so the p-value is
-    twice the smaller tail of Binomial(only_a + only_b, 1/2), at most 1; it is 1 when no
-    question tells the policies apart. Exact integer arithmetic. Raises InputError for a
-    negative count.
+    `only_a` and `only_b` count the questions that only that policy answered correctly. If neither
+    policy is better, each such question falls to either side like a fair coin. The p-value is
+    therefore twice the smaller tail of Binomial(only_a + only_b, 1/2), at most 1; it is 1 if no
+    question tells the policies apart. The tail is computed in exact integer arithmetic. Raises
+    InputError for a negative count.
     """
     if only_a < 0 or only_b < 0:
         raise InputError(f"counts cannot be negative, found {only_a} and {only_b}")
@@ -89,13 +89,14 @@ def paired_bootstrap(
     7:1-26; Efron & Tibshirani 1993, ch. 13).
 
     `a` and `b`, both of shape (questions,), say whether each policy answered each question
-    right. Questions are resampled with replacement, both answers of a question together. As a
-    resample's difference depends only on how many of its questions fell into each of the cells
-    *only a right*, *only b right* and *both or neither*, and these counts are multinomial, they
-    are drawn directly: the same distribution at a cost that does not grow with the questions.
+    correctly. Questions are resampled with replacement, keeping both answers of a question
+    together. A resample's difference depends only on how many of its questions are in each of
+    the cells *only a correct*, *only b correct* and *both or neither*. These counts are
+    multinomial and are drawn directly, which gives the same distribution at a cost that does not
+    grow with the number of questions.
 
-    Raises InputError when the arrays are not one-dimensional booleans over the same non-empty
-    set of questions, or when `resamples` or `confidence` cannot be used.
+    Raises InputError if the arrays are not one-dimensional booleans over the same non-empty set
+    of questions, or if `resamples` or `confidence` is out of range.
     """
     right_a, right_b = _outcomes("a", a), _outcomes("b", b)
     if right_a.size != right_b.size:

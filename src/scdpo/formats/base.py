@@ -1,4 +1,4 @@
-"""What a solution format knows: how text becomes steps and steps become text."""
+"""The interface of a solution format: how text becomes steps and steps become text."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from scdpo.records import Step
 
 
 class Format(Protocol):
-    """A way to write solutions. Formats are stateless but for their system prompt."""
+    """A way to write solutions. Apart from its options, a format holds no state."""
 
     name: str
     stop: tuple[str, ...]
-    """Strings that end a step; the string belongs to the step's text."""
+    """Strings that end a step; they are part of the step's text."""
     end: tuple[str, ...]
-    """Strings that end the solution; the string belongs to the last step's text."""
+    """Strings that end the solution; they are part of the last step's text."""
     special_tokens: tuple[str, ...]
-    """Markers that a tokenizer should hold as single tokens, in a fixed order."""
+    """Markers that a tokenizer should encode as single tokens, in a fixed order."""
 
     def prompt(self, question: str) -> str:
-        """Everything up to where the policy starts to write."""
+        """The text up to where the policy starts to write."""
         ...
 
     def code(self, text: str) -> str | None:
-        """The program in a step's text that the host has to execute, or None."""
+        """The program in a step's text that the host must execute, or None."""
         ...
 
     def host_text(self, text: str, output: str) -> str:
-        """What the host appends after a code step's text, given what its execution printed."""
+        """What the host appends after a code step's text, given its execution output."""
         ...
 
     def parse(self, text: str) -> tuple[Step, ...]:
@@ -39,9 +39,9 @@ class Format(Protocol):
         ...
 
     def plain(self, text: str) -> str:
-        """A text without the format's markers, for answer extraction and for showing."""
+        """A text without the format's markers, for answer extraction and display."""
         ...
 
     def finished(self, text: str) -> bool:
-        """Whether a solution's text ends as a whole solution does."""
+        """Whether a text ends as a complete solution does."""
         ...

@@ -1,11 +1,11 @@
-"""The code-integrated format with special tokens that the paper's models write.
+"""The code-integrated format with special tokens, as the paper's models write it.
 
     <|system|><|text|>SYSTEM<|endofblock|><|endofmessage|>
     <|user|><|text|>QUESTION<|endofblock|><|endofmessage|><|assistant|>
     <|text|>…<|endofblock|><|code|>…<|endofblock|><|execution|>…<|endofblock|> … <|endofmessage|>
 
-(without the line breaks; arXiv 2407.00782 and the code released with it). A text block is a
-step; a code block and its execution block are one step together.
+(without the line breaks; arXiv 2407.00782 and the code released with it). A text block is one
+step; a code block and its execution block together are one step.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ CODE = "<|code|>"
 EXECUTION = "<|execution|>"
 END_OF_BLOCK = "<|endofblock|>"
 EMPTY_EXECUTION = "<empty_execution>"
-"""What the execution block of a program without output reads."""
+"""The content of the execution block of a program without output."""
 
 MARKERS = ("<|system|>", "<|user|>", "<|assistant|>", TEXT, CODE, EXECUTION, END_OF_BLOCK, END)
-"""All markers of the wire format, in the order a tokenizer should hold them."""
+"""All markers of the format, in the order in which a tokenizer should add them."""
 
 SYSTEM = "Below is a math problem. Please solve it step by step."
 """The system prompt of the recorded solutions of the paper's models."""
@@ -35,8 +35,8 @@ _MARKER = re.compile("(" + "|".join(re.escape(marker) for marker in MARKERS) + "
 class Blocks:
     """The `blocks` format.
 
-    `system` None takes the paper's system prompt, and an empty one leaves the system turn out.
-    The end marker belongs to the text step before it; after a code step it is a step of its own.
+    `system` None means the paper's system prompt, and an empty string omits the system turn. The
+    end marker belongs to the text step before it; after a code step it is its own step.
     """
 
     def __init__(self, *, system: str | None = None, end: Sequence[str] = (END,)):
@@ -47,14 +47,14 @@ class Blocks:
         self.special_tokens = MARKERS + tuple(e for e in self.end if e not in MARKERS)
 
     def prompt(self, question: str) -> str:
-        """The turns of system and user, and the header of the assistant's."""
+        """The system and user turns, and the header of the assistant's turn."""
         turns = [("<|system|>", self.system)] if self.system else []
         turns.append(("<|user|>", question))
         text = "".join(f"{role}{TEXT}{content}{END_OF_BLOCK}{END}" for role, content in turns)
         return f"{text}<|assistant|>"
 
     def code(self, text: str) -> str | None:
-        """The program of a whole code block; None for anything else, a cut block too."""
+        """The program of a complete code block; None for anything else, including a cut block."""
         if not text.startswith(CODE):
             return None
         stop, mark = cut_after(text, len(CODE), (*self.stop, *self.end))
@@ -63,12 +63,12 @@ class Blocks:
         return text[len(CODE) : -len(mark)]
 
     def host_text(self, text: str, output: str) -> str:
-        """The execution block: `output` without its last line breaks, markers in it defused."""
+        """The execution block: `output` without trailing line breaks, its markers defused."""
         shown = defused(output.rstrip("\n"), self.special_tokens) or EMPTY_EXECUTION
         return f"{EXECUTION}{shown}{END_OF_BLOCK}"
 
     def parse(self, text: str) -> tuple[Step, ...]:
-        """Steps of a solution; text outside of blocks belongs to the step it is written in."""
+        """Steps of a solution; text outside blocks belongs to the step it appears in."""
         steps: list[Step] = []
         at = 0
         while at < len(text):
@@ -85,13 +85,13 @@ class Blocks:
         return tuple(steps)
 
     def render(self, steps: tuple[Step, ...]) -> str:
-        """The steps' texts and executions, one after the other."""
+        """The steps' texts and execution blocks, concatenated."""
         return "".join(step.text + step.host_text for step in steps)
 
     def plain(self, text: str) -> str:
-        """What is written in text blocks, a line break between blocks.
+        """The contents of the text blocks, separated by line breaks.
 
-        Programs and their outputs are left out, so that an answer is only found where the
+        Programs and their outputs are left out, so that an answer is found only where the
         solution states it.
         """
         kept, role = [], TEXT
@@ -103,7 +103,7 @@ class Blocks:
         return "\n".join(piece for piece in kept if piece)
 
     def finished(self, text: str) -> bool:
-        """Whether the text ends with an end marker (without any: with a text step)."""
+        """Whether the text ends with an end marker or, if there are none, with a text step."""
         if self.end:
             return text.endswith(self.end)
         steps = self.parse(text)
@@ -111,7 +111,7 @@ class Blocks:
 
 
 def _execution_stop(text: str, at: int) -> int:
-    """The index behind the execution block that starts at `at`; `at` where there is none."""
+    """The index after the execution block that starts at `at`; `at` if there is none."""
     if not text.startswith(EXECUTION, at):
         return at
     return cut_after(text, at, (END_OF_BLOCK,))[0]

@@ -19,37 +19,37 @@ _SAID: tuple[str, None, None] = ("text", None, None)
 def compose(steps: Sequence[WorkedStep], format: Format) -> tuple[Step, ...]:
     """The steps of a worked solution as a policy would write them in `format`.
 
-    The end marker stands at the end of the last step. In `plain` a computed step is one line
-    with its value in place of the program. Raises InputError for a format that cannot be
-    composed, when a program's output is not given, and when the format would read the solution
-    in another way (because a step holds a marker, or in `plain` a step boundary).
+    The end marker comes last. In `plain`, a computed step is one line with its value in place of
+    the program. Raises InputError if the format is not `blocks`, `fenced` or `plain`, if a
+    program has no output, or if the format would parse the result differently (because a step
+    contains a marker or, in `plain`, a step boundary).
     """
     end = format.end[0] if format.end else ""
     if format.name == "blocks":
         text, expected = "".join(_blocks(step, format) for step in steps), _shape(steps)
     elif format.name == "fenced":
-        text, expected = _fenced(steps, format), _shape(steps, joined=True)
+        text, expected = _fenced(steps, format), _shape(steps, merge_text=True)
     elif format.name == "plain":
         text, expected = format.stop[0].join(map(_plain, steps)), [_SAID] * len(steps)
     else:
-        raise InputError(f"format {format.name!r}: worked solutions cannot be written in it")
+        raise InputError(f"format {format.name!r}: cannot write worked solutions in it")
     if end and expected[-1:] != [_SAID]:
         expected.append(_SAID)
     composed = format.parse(text + end)
     if [(step.kind, format.code(step.text), step.output) for step in composed] != expected:
         raise InputError(
-            f"worked solution {text[:40]!r}…: holds what format {format.name!r} reads as a marker"
-            " or as the end of a step"
+            f"worked solution {text[:40]!r}…: contains what format {format.name!r} reads as a "
+            "marker or as the end of a step"
         )
     return composed
 
 
-def _shape(steps: Sequence[WorkedStep], *, joined: bool = False) -> _Shape:
-    """What the format has to read; `joined`: sentences belong to the program after them."""
+def _shape(steps: Sequence[WorkedStep], *, merge_text: bool = False) -> _Shape:
+    """What the format should parse; with `merge_text`, text joins the program after it."""
     shape: _Shape = []
     for index, step in enumerate(steps):
         last_word = index == len(steps) - 1 and step.code is None
-        if last_word or (step.text and not joined):
+        if last_word or (step.text and not merge_text):
             shape.append(_SAID)
         if step.code is not None:
             shape.append(("code", step.code, _output(step)))

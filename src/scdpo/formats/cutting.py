@@ -1,4 +1,4 @@
-"""Where a text is cut into steps, and prompts that the plain-text formats share."""
+"""Cutting a text into steps, and the prompts that the plain-text formats share."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from scdpo.errors import InputError
 
 END = "<|endofmessage|>"
-"""Ends a solution unless a format is told otherwise."""
+"""The default end string of a solution."""
 
 TEMPLATE = "Question: {question}\n\nSolution:\n"
-"""The prompt of the plain-text formats unless they are given another."""
+"""The default prompt of the plain-text formats."""
 
 
 def cut_after(text: str, start: int, marks: Sequence[str]) -> tuple[int, str]:
-    """The first of `marks` at or after `start`: the index behind it, and the mark.
+    """The first of `marks` at or after `start`: the index after it, and the mark.
 
-    Without any, the end of the text and an empty mark. Of two marks at one place the longer
-    one counts.
+    If there is none: the length of the text and an empty mark. If two marks start at the same
+    place, the longer one counts.
     """
-    found = [(text.find(mark, start), -len(mark), mark) for mark in marks if mark]
-    found = [hit for hit in found if hit[0] >= 0]
-    if not found:
+    hits = [(text.find(mark, start), -len(mark), mark) for mark in marks if mark]
+    hits = [hit for hit in hits if hit[0] >= 0]
+    if not hits:
         return len(text), ""
-    at, _, mark = min(found)
+    at, _, mark = min(hits)
     return at + len(mark), mark
 
 
 def skip_marks(text: str, start: int, marks: Sequence[str]) -> int:
-    """The index behind all of `marks` that stand directly at `start`, one after another."""
+    """The index after the uninterrupted run of `marks` that begins at `start`."""
     while mark := next((m for m in marks if m and text.startswith(m, start)), ""):
         start += len(mark)
     return start
 
 
 def without(text: str, marks: Sequence[str]) -> str:
-    """The text with `marks` taken out."""
+    """The text with `marks` removed."""
     for mark in marks:
         text = text.replace(mark, "")
     return text
@@ -44,7 +44,7 @@ def without(text: str, marks: Sequence[str]) -> str:
 def defused(text: str, marks: Sequence[str]) -> str:
     """The text with a space after the first character of every mark.
 
-    Program output must not hold a marker: a tokenizer would make a control token of it.
+    Program output must not contain a marker: a tokenizer would turn it into a control token.
     """
     for mark in sorted(marks, key=len, reverse=True):
         text = text.replace(mark, f"{mark[0]} {mark[1:]}")
@@ -52,20 +52,20 @@ def defused(text: str, marks: Sequence[str]) -> str:
 
 
 def checked_template(template: str) -> str:
-    """The template itself; InputError unless it holds `{question}` exactly once."""
+    """The template itself. Raises InputError unless it contains `{question}` exactly once."""
     if template.count("{question}") != 1:
-        raise InputError("prompt template: must hold {question} exactly once")
+        raise InputError("prompt template: must contain {question} exactly once")
     return template
 
 
 def checked_end(end: Sequence[str]) -> tuple[str, ...]:
-    """The end strings as a tuple; InputError for an empty one (it would end every text)."""
+    """The end strings as a tuple. Raises InputError for an empty string (it would end any text)."""
     if isinstance(end, str) or not all(end):
-        raise InputError("end strings: a list of strings, none of them empty")
+        raise InputError("end strings: a list of non-empty strings is expected")
     return tuple(end)
 
 
 def filled(template: str, system: str | None, question: str) -> str:
-    """A prompt: the system text, if any, an empty line, and the template with its question."""
+    """A prompt: the system text (if any) and an empty line, then the template, filled in."""
     prompt = template.replace("{question}", question)
     return f"{system}\n\n{prompt}" if system else prompt

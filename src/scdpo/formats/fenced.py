@@ -9,9 +9,9 @@
     ```
     Natural language with the answer
 
-One step is natural language and one program, up to the opening of the output fence, which is
-where the policy is stopped; the host writes the rest of that fence. What follows the last
-output is the last step.
+A step is natural language and one program, up to the opening of the output fence. There the
+policy is stopped, and the host writes the rest of the fence. What follows the last output is the
+last step.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _FENCES = re.compile(
 class Fenced:
     """The `fenced` format.
 
-    `template` is the prompt around `{question}`; `system`, if any, is put before it. With no
-    `end` strings only the model's own end token ends a solution.
+    `template` is the prompt around `{question}`, preceded by `system` if given. Without `end`
+    strings, only the model's own end token ends a solution.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Fenced:
         self.special_tokens = self.end
 
     def prompt(self, question: str) -> str:
-        """System text and template, filled with the question."""
+        """The system text and the template, filled with the question."""
         return filled(self.template, self.system, question)
 
     def code(self, text: str) -> str | None:
-        """The last program before the output fence; None where there is none to run.
+        """The last program before the output fence, or None.
 
-        Of several programs in one step only the last runs, as in ToRA's own loop.
+        If a step has several programs, only the last one runs, as in ToRA's own loop.
         """
         head, opened, _ = text.partition(OUTPUT)
         _, fence, body = head.rpartition(PYTHON)
@@ -83,16 +83,16 @@ class Fenced:
     def host_text(self, text: str, output: str) -> str:
         """The rest of the output fence, however far the policy wrote past its opening.
 
-        `output` comes without its last line breaks; fences and end strings in it are defused.
+        Trailing line breaks of `output` are removed; its fences and end strings are defused.
         """
         shown = defused(output.rstrip("\n"), self.end).replace("```", "'''")
         line_break = "" if text.endswith("\n") else "\n"
         return f"{line_break}{shown}\n```\n"
 
     def parse(self, text: str) -> tuple[Step, ...]:
-        """Steps of a solution; a code step's text ends right behind "```output".
+        """Steps of a solution; a code step's text ends right after "```output".
 
-        An output fence without a program before it is the policy's own writing: a text step.
+        An output fence without a program before it was made up by the policy: a text step.
         """
         steps: list[Step] = []
         at = 0
@@ -110,16 +110,16 @@ class Fenced:
         return tuple(steps)
 
     def render(self, steps: tuple[Step, ...]) -> str:
-        """The steps' texts and outputs, one after the other."""
+        """The steps' texts and outputs, concatenated."""
         return "".join(step.text + step.host_text for step in steps)
 
     def plain(self, text: str) -> str:
-        """The natural language alone: programs, outputs and end strings are left out."""
+        """The natural language alone, without programs, outputs and end strings."""
         pieces = (piece.strip() for piece in _FENCES.split(without(text, self.end)))
         return "\n".join(piece for piece in pieces if piece)
 
     def finished(self, text: str) -> bool:
-        """Whether the text ends with an end string (without any: with natural language)."""
+        """Whether the text ends with an end string or, if there are none, in natural language."""
         if self.end:
             return text.endswith(self.end)
         steps = self.parse(text)

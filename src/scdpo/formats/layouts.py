@@ -1,9 +1,9 @@
-"""Solutions recorded by other projects, read as the steps of our formats.
+"""Solutions recorded by other projects, read as steps of our formats.
 
-Layout `mathcoder` (github.com/mathllm/MathCoder, folder `outs/`): `debug_result` lists blocks of
-role system, user, text, code and execution; in a solution that came to its end the last block
-repeats the answer that was extracted. Layout `tora` (github.com/microsoft/ToRA): `code` holds
-fenced solutions with their outputs, `gt` the gold answer, `pred` the extracted ones.
+Layout `mathcoder` (github.com/mathllm/MathCoder, folder `outs/`): `debug_result` lists blocks with
+the roles system, user, text, code and execution; in a finished solution, the last block repeats
+the extracted answer. Layout `tora` (github.com/microsoft/ToRA): `code` holds fenced solutions with
+their outputs, `gt` the gold answer, and `pred` the extracted answers.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ROLES = ("text", "code", "execution")
 class RecordedSolution(Record):
     """One recorded solution.
 
-    `id` is the row's own id, or else its line number; it does not tell questions apart across
-    files. `gold` and `gold_solution` are the row's gold answer and worked solution.
-    `recorded_answer` is what its authors took as the answer (for an unfinished one that may be
-    a whole block). `finished` is false where a limit cut the solution. `oddities` name what is
-    unusual in it: `cut`, `text after text`, `code after execution`, `code without execution`,
-    `execution without code`, `empty execution`, `empty block`, `marker in a block`.
+    `id` is the row's own id, or else its line number; it is not unique across files. `gold` and
+    `gold_solution` are the row's gold answer and worked solution. `recorded_answer` is what the
+    row's authors extracted (for an unfinished solution, possibly a whole block). `finished` is
+    false if a limit cut the solution. `oddities` name what is unusual about it: `cut`, `text after
+    text`, `code after execution`, `code without execution`, `execution without code`, `empty
+    execution`, `empty block`, `marker in a block`.
     """
 
     id: str
@@ -52,14 +52,14 @@ class RecordedSolution(Record):
 
 
 def read_recorded(path: Path | str, layout: str, *, end: str = END) -> Iterator[RecordedSolution]:
-    """The solutions of a file of `layout`, in order, with every character of theirs.
+    """The solutions of a file in `layout`, in order, with every character preserved.
 
-    `end` is put behind finished solutions, which were recorded without their end marker; an
-    empty one leaves them as they are. Raises InputError for an unknown layout, and DataError
-    with the line number for a row that is not of the layout.
+    `end` is appended to finished solutions, which were recorded without their end marker; an
+    empty string leaves them as they are. Raises InputError for an unknown layout, and DataError
+    with the line number for a row that does not match the layout.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout {layout!r}: known layouts are {', '.join(LAYOUTS)}")
+        raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     read = LAYOUTS[layout]
     for line, row in _json_lines(Path(path)):
         try:
@@ -67,7 +67,7 @@ def read_recorded(path: Path | str, layout: str, *, end: str = END) -> Iterator[
         except KeyError as error:
             raise DataError(f"layout {layout!r}: no {error.args[0]!r}", path, line) from error
         except (ValueError, TypeError, IndexError, AttributeError) as error:
-            raise DataError(f"not of layout {layout!r}: {error}", path, line) from error
+            raise DataError(f"not in layout {layout!r}: {error}", path, line) from error
         yield from solutions
 
 
@@ -84,7 +84,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
         except ValueError as error:
             raise DataError(f"malformed JSON: {error}", path, number) from error
         if not isinstance(row, dict):
-            raise DataError(f"a JSON object is expected, found {_kind(row)}", path, number)
+            raise DataError(f"expected a JSON object, found {_kind(row)}", path, number)
         yield number, row
 
 
@@ -98,7 +98,7 @@ def _mathcoder(row: Row, line: int, end: str) -> list[RecordedSolution]:
         raise ValueError("debug_result must start with the system prompt and the question")
     for role, _ in body:
         if role not in ROLES:
-            raise ValueError(f"block of role {role!r}, accepted are {', '.join(ROLES)}")
+            raise ValueError(f"block with role {role!r}; known roles are {', '.join(ROLES)}")
     finished = _repeats_answer(body)
     solution = body[:-1] if finished else body
     cut = not finished and bool(solution) and solution[-1][0] == "text"
@@ -126,8 +126,8 @@ def _mathcoder(row: Row, line: int, end: str) -> list[RecordedSolution]:
 def _repeats_answer(body: list[Block]) -> bool:
     """Whether the last block only repeats the answer found in the block before it.
 
-    It is a block of the solution itself where a limit cut the solution before an answer: then
-    the block before it has no box and does not contain it.
+    If a limit cut the solution before its answer, the last block is part of the solution: the
+    block before it has no box and does not contain it.
     """
     if len(body) < 2 or body[-1][0] != "text":
         return False
@@ -138,7 +138,7 @@ def _repeats_answer(body: list[Block]) -> bool:
 def _oddities(blocks: list[Block], finished: bool) -> tuple[str, ...]:
     roles = ["", *(role for role, _ in blocks), ""]
     pairs = set(pairwise(roles))
-    found = {
+    oddities = {
         "cut": not finished,
         "text after text": ("text", "text") in pairs,
         "code after execution": ("execution", "code") in pairs,
@@ -148,7 +148,7 @@ def _oddities(blocks: list[Block], finished: bool) -> tuple[str, ...]:
         "empty block": any(not content.strip() for _, content in blocks),
         "marker in a block": any(m in content for _, content in blocks for m in MARKERS),
     }
-    return tuple(name for name, present in found.items() if present)
+    return tuple(name for name, present in oddities.items() if present)
 
 
 def _tora(row: Row, line: int, end: str) -> list[RecordedSolution]:
@@ -156,7 +156,7 @@ def _tora(row: Row, line: int, end: str) -> list[RecordedSolution]:
     if not isinstance(solutions, list) or not isinstance(answers, list):
         raise ValueError("code and pred must be lists")
     if len(solutions) != len(answers):
-        raise ValueError(f"{len(solutions)} solutions in code, {len(answers)} answers in pred")
+        raise ValueError(f"{len(solutions)} solutions in code, but {len(answers)} answers in pred")
     row_id = str(row.get("idx", line))
     return [
         _tora_solution(
@@ -195,12 +195,12 @@ def _tora_solution(
 
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{what} must be a text, found {_kind(value)}")
+        raise ValueError(f"{what} must be a string, found {_kind(value)}")
     return value
 
 
 def _answer(value: object) -> str:
-    """A gold answer as text; 51.0 is written 51."""
+    """A gold answer as text; 51.0 becomes 51."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
@@ -209,8 +209,8 @@ def _answer(value: object) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", type(None): "null", bool: "a truth value"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else "a text")
+    names = {dict: "an object", list: "a list", type(None): "null", bool: "a boolean"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else "a string")
 
 
 LAYOUTS: dict[str, Callable[[Row, int, str], list[RecordedSolution]]] = {

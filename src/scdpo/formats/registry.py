@@ -16,7 +16,7 @@ FORMATS: dict[str, tuple[Callable[..., Format], tuple[str, ...]]] = {
     "fenced": (Fenced, ("end", "template")),
     "plain": (Plain, ("end", "template", "boundary")),
 }
-"""Every format by name, with the options it takes besides `system`."""
+"""Every format by name, with the options it accepts besides `system`."""
 
 
 def get_format(
@@ -29,16 +29,18 @@ def get_format(
 ) -> Format:
     """A format by name.
 
-    `system` None is the format's default (`blocks`: the paper's; the others: none), and an
-    empty one leaves it out. `end`, `template` and `boundary` are the formats' options of these
-    names, None being their default. Raises InputError for an unknown name and for an option
-    that the format does not have.
+    `system` None means the format's default system prompt (the paper's for `blocks`, none for the
+    others), and an empty string omits it. `end`, `template` and `boundary` are the options with
+    these names; None means the default. Raises InputError for an unknown name, an option that
+    the format does not have, or an invalid value.
     """
     if name not in FORMATS:
-        raise InputError(f"format {name!r}: known formats are {', '.join(FORMATS)}")
+        raise InputError(f"unknown format {name!r}; known: {', '.join(FORMATS)}")
     make, known = FORMATS[name]
     given: dict[str, Any] = {"end": end, "template": template, "boundary": boundary}
     options = {key: value for key, value in given.items() if value is not None}
     for key in options.keys() - set(known):
-        raise InputError(f"format {name!r} has no option {key!r}; it takes {', '.join(known)}")
+        raise InputError(
+            f"format {name!r} has no option {key!r}; its options are {', '.join(known)}"
+        )
     return make(system=system, **options)

@@ -1,4 +1,4 @@
-"""From solutions to training pairs in one call, for code that keeps nothing on disk."""
+"""From solutions to training pairs in one call, without anything on disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def pair(
 ) -> list[Pair]:
     """The mixture of naive and step-controlled pairs (arXiv 2407.00782, Eq. 1, 2 and 5).
 
-    Without `branches`, naive pairs alone. Pairs of a question that is held out have the split
+    Without `branches`, only naive pairs are made. Pairs of held-out questions have the split
     `heldout`, and `scdpo.train` does not train on them. `settings` are fields of `PairConfig`,
-    such as `heldout_share=0`, which replace those of `config`. Raises InputError for an unknown
+    such as `heldout_share=0`, which override those of `config`. Raises InputError for an unknown
     setting.
     """
     config = settings_from_keywords(PairConfig, config, settings)

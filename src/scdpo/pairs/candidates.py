@@ -1,4 +1,4 @@
-"""What the kinds of pairs share: groups of solutions, duplicates, and the pair itself."""
+"""What all kinds of pairs share: grouping of solutions, duplicates, and the pair itself."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from scdpo.pairs.config import PairConfig, is_heldout
 from scdpo.records import Pair, PairKind, Solution, Step
 
 _NEAR = 500
-"""Characters within which the released code takes two solutions for equal."""
+"""Difference in characters up to which the released code treats two solutions as equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """Pairs, and how many solutions, questions and pairs met which fate."""
+    """Pairs, with counts of what became of the solutions and questions."""
 
     pairs: tuple[Pair, ...]
     counts: dict[str, int]
 
 
 def in_order(solutions: Iterable[Solution]) -> list[Solution]:
-    """Each solution once, by problem, attempt and id."""
+    """Each solution once, ordered by problem, attempt and id."""
     unique = {solution.id: solution for solution in solutions}
     return sorted(unique.values(), key=lambda s: (s.problem_id, s.attempt, s.id))
 
 
 def by_problem(solutions: Iterable[Solution]) -> dict[str, list[Solution]]:
-    """Solutions of each problem, problems and solutions in a fixed order."""
+    """The solutions of each problem; problems and solutions are in a fixed order."""
     groups: defaultdict[str, list[Solution]] = defaultdict(list)
     for solution in in_order(solutions):
         groups[solution.problem_id].append(solution)
@@ -36,7 +36,7 @@ def by_problem(solutions: Iterable[Solution]) -> dict[str, list[Solution]]:
 
 
 def distinct(solutions: Iterable[Solution], config: PairConfig) -> list[Solution]:
-    """The solutions that equal none before them, as `config.duplicates` says."""
+    """The solutions without duplicates of earlier ones, as defined by `config.duplicates`."""
     if config.duplicates == "exact":
         first: dict[str, Solution] = {}
         for solution in solutions:
@@ -51,20 +51,19 @@ def distinct(solutions: Iterable[Solution], config: PairConfig) -> list[Solution
     return [solution for _, _, solution in kept]
 
 
-def same_prefix(one: Solution, other: Solution, k: int = 0) -> bool:
-    """Whether two solutions share prompt and first k steps, in text and in token ids."""
+def same_prefix(a: Solution, b: Solution, k: int = 0) -> bool:
+    """Whether two solutions share their prompt and first k steps, in text and token ids."""
     return (
-        (one.format, one.prompt, one.prompt_ids) == (other.format, other.prompt, other.prompt_ids)
-        and len(one.steps) >= k <= len(other.steps)
-        and [_written(step) for step in one.steps[:k]]
-        == [_written(step) for step in other.steps[:k]]
+        (a.format, a.prompt, a.prompt_ids) == (b.format, b.prompt, b.prompt_ids)
+        and len(a.steps) >= k <= len(b.steps)
+        and [_written(step) for step in a.steps[:k]] == [_written(step) for step in b.steps[:k]]
     )
 
 
 def make_pair(
     kind: PairKind, chosen: Solution, rejected: Solution, config: PairConfig, k: int = 0
 ) -> Pair:
-    """The pair of two solutions that share their first k steps."""
+    """The pair made of two solutions that share their first k steps."""
     return Pair(
         id=f"{chosen.id}|{rejected.id}",
         problem_id=chosen.problem_id,
@@ -85,7 +84,7 @@ def make_pair(
 
 
 def result(pairs: Sequence[Pair], counts: Counter[str]) -> PairResult:
-    """Pairs with their number and the number held out added to the counts."""
+    """Pairs and counts, with the numbers of pairs and held-out pairs added to the counts."""
     counts["pairs"] = len(pairs)
     counts["heldout_pairs"] = sum(pair.split == "heldout" for pair in pairs)
     return PairResult(tuple(pairs), dict(sorted(counts.items())))

@@ -1,4 +1,4 @@
-"""How many pairs a question gives, which solutions count as equal, and what is held out."""
+"""How many pairs a question yields, which solutions are duplicates, and what is held out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scdpo.seeds import uniform
 PerDataset = dict[str, PositiveInt]
 
 STEP_CONTROLLED_LIMITS = {"default": 2, "gsm8k": 2, "math": 3, "ape210k": 1}
-"""What the released code meant to keep per question (it kept more: a counter is never reset)."""
+"""What the released code meant to keep per question (it keeps more: a counter is never reset)."""
 
 
 class PairConfig(BaseModel):
-    """What becomes a pair."""
+    """Settings for making pairs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    naive_per_question: PositiveInt = Field(1, description="Most naive pairs of a question.")
+    naive_per_question: PositiveInt = Field(1, description="Maximum naive pairs per question.")
     step_controlled_per_question: PositiveInt | PerDataset = Field(
         default_factory=lambda: dict(STEP_CONTROLLED_LIMITS),
-        description="Most step-controlled pairs of a question: a number, or one for each data set "
+        description="Maximum step-controlled pairs per question: a number, or one per data set "
         "with `default` for the others.",
     )
     heldout_share: float = Field(
@@ -30,30 +30,30 @@ class PairConfig(BaseModel):
     )
     duplicates: Literal["exact", "released-code"] = Field(
         "exact",
-        description="When two dispreferred solutions of a question are the same: equal texts "
-        "(`exact`), or equally many blocks and lengths within 500 characters (`released-code`).",
+        description="When solutions of a question on the same side are duplicates: equal texts "
+        "(`exact`), or as many blocks and lengths within 500 characters (`released-code`).",
     )
     truncated_is_wrong: bool = Field(
-        False, description="Let truncated and unanswered solutions be dispreferred."
+        False, description="Count truncated and unanswered solutions as wrong."
     )
-    seed: int = Field(0, description="Seed; the recipe's own by default.")
+    seed: int = Field(0, description="Seed; the recipe's `seed` by default.")
 
     @field_validator("step_controlled_per_question")
     @classmethod
     def _has_default(cls, value: int | PerDataset) -> int | PerDataset:
         if isinstance(value, dict) and "default" not in value:
-            raise ValueError("a limit per dataset needs a 'default' for the other datasets")
+            raise ValueError("a limit per data set needs a 'default' for the other data sets")
         return value
 
     def step_controlled_limit(self, dataset: str) -> int:
-        """The most step-controlled pairs that a question of `dataset` gives."""
+        """The maximum number of step-controlled pairs per question of `dataset`."""
         limits = self.step_controlled_per_question
         return limits if isinstance(limits, int) else limits.get(dataset, limits["default"])
 
 
 def is_heldout(problem_id: str, config: PairConfig) -> bool:
-    """Whether a question is held out: a fixed share of questions, the same for every pair kind.
+    """Whether a question is held out; the answer is the same for every kind of pair.
 
-    Every question is drawn by itself, so a small set may have none.
+    Each question is drawn independently, so a small set may have no held-out questions.
     """
     return uniform(config.seed, "heldout", problem_id) < config.heldout_share

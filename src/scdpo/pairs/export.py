@@ -1,4 +1,4 @@
-"""Pairs in the preference format of TRL's trainers."""
+"""Pairs in TRL's preference format."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from scdpo.records import Pair, Step
 def trl_rows(pairs: Iterable[Pair]) -> Iterator[dict[str, str]]:
     """Rows of `prompt`, `chosen` and `rejected` as rendered strings, for `write_jsonl`.
 
-    The shared steps belong to the prompt (Eq. 4), markers and execution outputs included. They
-    are strings and not messages because a chat template would put a second assistant header
-    between the shared steps and their continuation.
+    The shared steps belong to the prompt (Eq. 4), markers and execution outputs included. The
+    columns are strings rather than messages, because a chat template would insert a second
+    assistant header between the shared steps and their continuation.
     """
     for pair in pairs:
         yield {

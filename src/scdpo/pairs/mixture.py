@@ -9,6 +9,6 @@ from scdpo.seeds import uniform
 
 
 def mixture(naive: Iterable[Pair], step_controlled: Iterable[Pair], seed: int = 0) -> list[Pair]:
-    """The union of both sets in an order drawn from the seed, each pair once."""
+    """The union of both sets, each pair once, in an order drawn from the seed."""
     union = {pair.id: pair for pair in (*naive, *step_controlled)}
     return sorted(union.values(), key=lambda pair: (uniform(seed, "mixture", pair.id), pair.id))

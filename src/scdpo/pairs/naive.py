@@ -1,4 +1,4 @@
-"""Naive pairs (Eq. 1) and the data-equal control grown from the same solutions."""
+"""Naive pairs (Eq. 1), and the data-equal control made from the same solutions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from scdpo.seeds import uniform
 
 
 def naive_pairs(solutions: Iterable[Solution], config: PairConfig) -> PairResult:
-    """D_naive: per question the first preferred with the first dispreferred attempt (Eq. 1).
+    """D_naive: per question, the first preferred and the first dispreferred attempt (Eq. 1).
 
-    With `naive_per_question` above 1, further combinations follow, each using other solutions
-    before any is used again. Continuations of other solutions are left out. The counts add up:
-    every solution is in `chosen`, `rejected` or one of the reasons why it is neither.
+    With `naive_per_question` above 1, further combinations follow, which use new solutions before
+    reusing any. Continuations of other solutions are ignored. The counts add up: every solution
+    is in `chosen`, `rejected` or a count that says why it is neither.
     """
     questions, counts = _questions(solutions, config)
     pairs = [
@@ -36,10 +36,10 @@ def naive_pairs(solutions: Iterable[Solution], config: PairConfig) -> PairResult
 
 
 def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> PairResult:
-    """D_naive grown to `size` *training* pairs by further distinct combinations.
+    """D_naive, extended to `size` *training* pairs by further distinct combinations.
 
-    Questions take turns, in an order drawn from the seed; held-out questions give what they
-    give to D_naive. The count `short` says how many pairs the solutions did not yield.
+    Questions take turns, in an order drawn from the seed; held-out questions give the same pairs
+    as in D_naive. The count `short` says how many pairs are missing from `size`.
     """
     questions, counts = _questions(solutions, config)
     heldout = {problem for problem in questions if is_heldout(problem, config)}
@@ -63,7 +63,7 @@ def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> 
 def _questions(
     solutions: Iterable[Solution], config: PairConfig
 ) -> tuple[dict[str, Iterator[Pair]], Counter[str]]:
-    """The possible pairs of every question that has some, best first; and the counts."""
+    """For each question that has any, its possible pairs, best first; and the counts."""
     counts: Counter[str] = Counter()
     questions: dict[str, Iterator[Pair]] = {}
     groups = by_problem(solution for solution in solutions if solution.parent is None)
@@ -83,7 +83,7 @@ def _questions(
 def _sides(
     group: Sequence[Solution], config: PairConfig, counts: Counter[str]
 ) -> tuple[list[Solution], list[Solution]]:
-    """A question's distinct preferred and dispreferred solutions, in order of attempt."""
+    """A question's distinct preferred and dispreferred solutions, by attempt."""
     sides: dict[str, list[Solution]] = {"chosen": [], "rejected": []}
     prompted: Solution | None = None
     for solution in group:
@@ -107,9 +107,9 @@ def _sides(
 def _combinations(
     chosen: Sequence[Solution], rejected: Sequence[Solution], config: PairConfig
 ) -> Iterator[Pair]:
-    """Every combination once: both sides advance together, and shift when they come round."""
+    """Every combination once: both sides advance together and shift after each full cycle."""
     period = math.lcm(len(chosen), len(rejected))
     for turn in range(len(chosen) * len(rejected)):
-        one = chosen[turn % len(chosen)]
-        other = rejected[(turn + turn // period) % len(rejected)]
-        yield make_pair("naive", one, other, config)
+        preferred = chosen[turn % len(chosen)]
+        dispreferred = rejected[(turn + turn // period) % len(rejected)]
+        yield make_pair("naive", preferred, dispreferred, config)

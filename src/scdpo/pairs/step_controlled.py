@@ -1,4 +1,4 @@
-"""Step-controlled pairs (Eq. 2): a preferred solution against its own branches that go wrong."""
+"""Step-controlled pairs (Eq. 2): a preferred solution and its own branches that go wrong."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scdpo.seeds import uniform
 def step_controlled_pairs(
     solutions: Iterable[Solution], branches: Iterable[Solution], config: PairConfig
 ) -> PairResult:
-    """D_SC: what a preferred solution writes after step k against what a branch writes (Eq. 2).
+    """D_SC: pairs of what a preferred solution and a branch write after step k (Eq. 2).
 
-    Every branch names its parent among `solutions` and its branch step k. Questions are limited
-    by `step_controlled_per_question`; their branch steps take turns, in an order drawn from the
-    seed, so that the limit does not favour early ones. The counts add up: every branch is in
-    `pairs` or one of the reasons why it gave none.
+    Every branch names its parent among `solutions` and its branch step k. A question yields at
+    most `step_controlled_per_question` pairs; its branch steps take turns, in an order drawn from
+    the seed, so that the limit does not favour early steps. The counts add up: every branch is in
+    `pairs` or in a count that says why it gave none.
     """
     parents = {solution.id: solution for solution in solutions}
     counts: Counter[str] = Counter()
@@ -47,7 +47,7 @@ def _fits(
 
 
 def _misfit(branch: Solution, parent: Solution | None, config: PairConfig) -> str:
-    """Why a branch gives no pair; empty when it does."""
+    """Why a branch gives no pair; empty if it gives one."""
     taken, reason = branch.placement(truncated_is_wrong=config.truncated_is_wrong)
     if taken != "rejected":
         ended_well = branch.finish == "finished" and branch.verdict.name == "correct"
@@ -64,7 +64,7 @@ def _misfit(branch: Solution, parent: Solution | None, config: PairConfig) -> st
 
 
 def _turns(problem: str, branches: Sequence[Solution], config: PairConfig) -> Iterator[Solution]:
-    """The branches of a question, one of each branch step, then the next of each, and so on."""
+    """The branches of a question: the first of each branch step, then the second, and so on."""
     by_step: defaultdict[int, list[Solution]] = defaultdict(list)
     for branch in branches:
         by_step[branch.branch_step].append(branch)

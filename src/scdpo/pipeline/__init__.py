@@ -1,1 +1,1 @@
-"""A recipe and its stages in order, in a run folder that can be stopped and resumed."""
+"""A recipe and its stages, in a run folder that can be stopped and resumed."""

@@ -1,4 +1,4 @@
-"""Make a small policy from nothing: demonstrations, tokenizer, random weights, SFT.
+"""Make a small policy from scratch: demonstrations, tokenizer, random weights, SFT.
 
 This is how the embedded policy was made (`recipes/embedded-policy.yaml`).
 """
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PACKAGED = ("embedded-policy",)
-"""The settings for this that ship in the package."""
+"""The packaged settings for `make_policy`."""
 CHUNK = 2000
-"""Demonstrations that are tokenised together."""
+"""Number of demonstrations tokenised together."""
 
 
 class MakePolicyConfig(BaseModel):
     """How to make a policy.
 
-    It learns from `demonstrations`, the number of worked solutions drawn, of which one in
-    `plain_every` is written as a chain of thought and the others with code in `format`; or from
-    the correct, finished solutions without a flag in the run folder `solutions`, sampled or
-    imported, which are of `format`. The tokenizer is trained on the first `tokenizer_texts` of
-    them. `weights` is the number format that the policy is stored
-    in: the two short ones make half the file, rounded after the training.
+    The policy learns from one of two sources. `demonstrations` is a number of worked solutions to
+    generate; one in `plain_every` is written as a chain of thought, the others with code in
+    `format`. `solutions` is a run folder, whose correct, finished and unflagged solutions in
+    `format` are used, sampled or imported. The tokenizer is trained on the first
+    `tokenizer_texts` texts. `weights` is the number format of the stored weights; the two 16-bit
+    formats halve the file, by rounding after training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +66,7 @@ class MakePolicyConfig(BaseModel):
 
 
 def load_make_policy(path: Path) -> MakePolicyConfig:
-    """Read the settings from a YAML file, or a recipe of the package. Raises RecipeError."""
+    """Read the settings from a YAML file or from packaged settings. Raises RecipeError."""
     data, where = read_yaml(path, PACKAGED)
     try:
         return MakePolicyConfig.model_validate(data)
@@ -75,10 +75,11 @@ def load_make_policy(path: Path) -> MakePolicyConfig:
 
 
 def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None = None) -> SFTReport:
-    """Make the policy and save it to `out/policy`; a killed training goes on when called again.
+    """Make the policy and save it to `out/policy`; rerun to resume a killed training.
 
-    Raises MissingDependency without the extra `embedded`, StoreError when `out` holds another
-    training.
+    Raises InputError if the run folder has no usable solutions, MissingDependency if
+    demonstrations are asked for without the extra `embedded`, and StoreError if `out` holds
+    another training.
     """
     policy, examples = (
         _from_demonstrations(config, config.demonstrations)
@@ -92,10 +93,10 @@ def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None =
 
 
 def _from_demonstrations(config: MakePolicyConfig, size: int) -> tuple[Policy, list[MaskedIds]]:
-    """A fresh policy and its examples from generated worked solutions."""
+    """A fresh policy, and examples made from generated worked solutions."""
     code = get_format(config.format, system="")
     written = list(_in_formats(_demonstrations(size), code, config.plain_every))
-    sample = ("".join(texts(*one)) for one in written[: config.tokenizer_texts])
+    sample = ("".join(texts(*pair)) for pair in written[: config.tokenizer_texts])
     policy = fresh_policy(sample, code.special_tokens, code.end[0], config.policy)
     examples: list[MaskedIds] = []
     for start in range(0, len(written), CHUNK):
@@ -106,7 +107,7 @@ def _from_demonstrations(config: MakePolicyConfig, size: int) -> tuple[Policy, l
 
 
 def _from_solutions(config: MakePolicyConfig) -> tuple[Policy, list[MaskedIds]]:
-    """A fresh policy and its examples from the solutions of a run."""
+    """A fresh policy, and examples made from the solutions of a run."""
     assert config.solutions is not None
     code = get_format(config.format)
     with RunFolder(config.solutions, write=False) as run:
@@ -115,10 +116,10 @@ def _from_solutions(config: MakePolicyConfig) -> tuple[Policy, list[MaskedIds]]:
         rows = [s for stage in stages if stage.done for s in stage.rows(Solution)]
     solutions = [s for s in rows if s.format == config.format]
     if not solutions:
-        raise InputError(f"{config.solutions}: no solutions in format {config.format!r} there")
+        raise InputError(f"{config.solutions}: no solutions in format {config.format!r}")
     sample = (s.prompt + s.text for s in solutions[: config.tokenizer_texts])
     policy = fresh_policy(sample, code.special_tokens, code.end[0], config.policy)
-    # Ids of another policy's tokenizer mean nothing to this one.
+    # Token ids of another policy mean nothing to this tokenizer.
     texts_only = [_without_ids(s) for s in solutions]
     return policy, examples_from_solutions(
         texts_only, policy.encode, score_output=config.sft.score_output
@@ -132,7 +133,7 @@ def _without_ids(solution: Solution) -> Solution:
 
 
 def _demonstrations(size: int) -> list[Demonstration]:
-    """Demonstrations none of whose questions is among the embedded problems."""
+    """Demonstrations whose questions are not among the embedded problems."""
     shipped: set[str] = set()
     for split in get_args(EmbeddedSplit):
         shipped |= {problem.question for problem in load_embedded(split)}
@@ -149,9 +150,9 @@ def _in_formats(
 
 
 def store_weights(path: Path, weights: Literal["fp16", "bf16"]) -> None:
-    """Write a policy folder's weights again, rounded to a number format.
+    """Rewrite a policy folder's weights, rounded to a number format.
 
-    `load_policy` computes in fp32 whatever format they are stored in.
+    By default, `load_policy` converts them to fp32, whatever format they are stored in.
     """
     import torch
 
@@ -161,7 +162,7 @@ def store_weights(path: Path, weights: Literal["fp16", "bf16"]) -> None:
 
 
 def texts(format: Format, demonstration: Demonstration) -> list[str]:
-    """Prompt and steps of a demonstration, each text that is tokenised on its own."""
+    """The texts of a demonstration that are tokenised separately: its prompt and step parts."""
     steps = compose(demonstration.steps, format)
     parts = [part for step in steps for part in (step.text, step.host_text) if part]
     return [format.prompt(demonstration.problem.question), *parts]
@@ -173,14 +174,14 @@ def tokenise(
     *,
     score_output: bool = False,
 ) -> list[MaskedIds]:
-    """Token ids and loss masks of demonstrations (one call of the tokenizer for all)."""
-    parts = sorted({part for one in demonstrations for part in texts(*one)})
+    """Token ids and loss masks of demonstrations, with a single call of the tokenizer."""
+    parts = sorted({part for pair in demonstrations for part in texts(*pair)})
     encoded = tokenizer(parts, add_special_tokens=False)["input_ids"]
     ids = dict(zip(parts, encoded, strict=True))
 
     def encode(text: str, /, *, start: bool = False) -> list[int]:
-        found: list[int] = ids[text]
-        return found
+        tokens: list[int] = ids[text]
+        return tokens
 
     return [
         solution_tokens(

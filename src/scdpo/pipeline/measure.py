@@ -1,7 +1,7 @@
-"""A policy measured on benchmarks: one stage for each, in a folder of its own.
+"""A policy measured on benchmarks: one stage for each, in a folder for the policy.
 
-OUT/problems/BENCHMARK      the questions as they were read
-OUT/evaluations/BENCHMARK   one row a question, answered greedily
+OUT/problems/BENCHMARK      the questions as read
+OUT/evaluations/BENCHMARK   one row per question, answered greedily
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scdpo.records import Evaluation, Problem
 from scdpo.store import RunFolder, Stage
 
 _NO_PROBLEMS = {"train": {"source": EMBEDDED}, "test": {"source": EMBEDDED}}
-"""A measurement reads none of a recipe's problems."""
+"""Placeholder: a measurement does not read a recipe's problems."""
 
 
 def measuring_recipe(
@@ -34,19 +34,19 @@ def measuring_recipe(
     end: Sequence[str] = (),
     rows: int | None = None,
 ) -> Recipe:
-    """The settings to measure a policy with: those of a recipe (a file, or a name in the
-    package) that bear on evaluation; its problems are not read and may be missing.
+    """The settings for measuring a policy, from a recipe (a file or a packaged name); its problems
+    are not read and may be missing.
 
-    The embedded policy is measured as in its own recipe where none is named. `policy`, `format`
-    (its name), `end` (its end markers) and `rows` (questions side by side) go before
-    the recipe's. Raises RecipeError, and InputError where no policy or no format is named.
+    Without a recipe, the embedded policy is measured with its own. `policy`, `format` (a name),
+    `end` (end strings) and `rows` (questions answered side by side) override the recipe. Raises
+    RecipeError, and InputError if the policy or its format is not given.
     """
     if recipe is None and policy is None:
         raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
     if recipe is None and policy != EMBEDDED and format is None:
         raise InputError(
-            f"policy {policy}: how it writes solutions is not known; name --format (blocks, fenced "
-            "or plain) or a --recipe with a section format"
+            f"policy {policy}: its solution format is not known; give --format (blocks, fenced or "
+            "plain) or a --recipe with a section format"
         )
     name = EMBEDDED if recipe is None and policy == EMBEDDED else recipe
     data: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def measuring_recipe(
 
 
 def _put(data: dict[str, Any], section: str, values: Mapping[str, object]) -> None:
-    """Set the values that are not None in a section of plain settings."""
+    """Set those values that are not None in a section of plain settings."""
     given = {key: value for key, value in values.items() if value is not None}
     if given:
         below = data.get(section)
@@ -70,20 +70,20 @@ def _put(data: dict[str, Any], section: str, values: Mapping[str, object]) -> No
 
 
 def policy_name(policy: str) -> str:
-    """What rows and folders call a policy: the last part of its path or hub name that says
-    something, as `policies/scdpo/policy` is called scdpo."""
+    """The name of a policy in rows and folders: the last distinctive part of its path or hub
+    name, such as scdpo for `policies/scdpo/policy`."""
     parts = [part for part in Path(policy).resolve().parts if part not in ("policy", "/")]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", parts[-1]).strip("._-") if parts else "policy"
 
 
 class Measurement:
-    """One policy, some benchmarks and a folder; a context manager.
+    """The measurement of one policy on some benchmarks, in a folder; a context manager.
 
-    All problems are read on construction, before the folder is made. Called again, it goes on;
-    a folder that was begun with another policy, other settings or other data is refused before
-    anything is generated, and so is `by` where no question has what the results are to be broken
-    down by. `redo` does the named benchmarks again. Raises InputError, DataError,
-    MissingDependency, PolicyError and StoreError.
+    The constructor reads all problems before it makes the folder, and refuses `by` if no question
+    has such a group. `run` resumes an existing folder; a folder started with another policy, other
+    settings or other data is refused before anything is generated. `redo` measures the named
+    benchmarks again. Raises InputError, DataError, MissingDependency, PolicyError and
+    StoreError.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Measurement:
         self._problems = {
             place.name: load_problems(place.name, place.path, limit=limit) for place in benchmarks
         }
-        problems = [problem for found in self._problems.values() for problem in found]
+        problems = [problem for group in self._problems.values() for problem in group]
         if by is not None and all(getattr(problem, by) is None for problem in problems):
             raise InputError(
                 f"--by {by}: the questions of {', '.join(self._problems)} have no {by}"
@@ -125,11 +125,11 @@ class Measurement:
             self.folder.close()
 
     def run(self) -> dict[str, list[Evaluation]]:
-        """Answer what is not answered yet; the rows of each benchmark.
+        """Answer the remaining questions; returns all rows of each benchmark.
 
-        Raises StoreError, EngineError and SandboxError.
+        Raises StoreError, EngineError, SandboxError and GradingError.
         """
-        stages = {name: self._opened(name, found) for name, found in self._problems.items()}
+        stages = {name: self._opened(name, group) for name, group in self._problems.items()}
         todo = {name: stage for name, stage in stages.items() if not stage.done}
         if todo:
             with self._services.sampler(self.recipe.policy, self.policy) as sampler:
@@ -147,7 +147,7 @@ class Measurement:
         return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
 
     def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:
-        """The stage of a benchmark, its problems kept beside it."""
+        """The stage of a benchmark, after storing its problems in their own stage."""
         kept = self._begun(
             f"problems/{name}",
             {"benchmark": name, "limit": self._limit},
@@ -167,7 +167,7 @@ class Measurement:
 
 
 def _content(problems: Sequence[Problem]) -> str:
-    """A hash of problems in their order."""
+    """A hash of the problems, in order."""
     digest = hashlib.sha256()
     for problem in problems:
         digest.update(problem.model_dump_json(exclude_defaults=True).encode() + b"\n")

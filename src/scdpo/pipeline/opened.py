@@ -1,4 +1,4 @@
-"""A run folder opened with its recipe: which of its stages exist, and whether they fit."""
+"""A run folder opened with its recipe: which stages exist, and whether they match the recipe."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class OpenRun:
             shutil.rmtree(self.path, ignore_errors=True)
         if error is not None and not isinstance(error, ScdpoError) and is_full_disk(error):
             raise StorageFull(
-                f"{self.path}: no space left on the disk; what was done is kept, make room and "
-                "run again"
+                f"{self.path}: no space left on the disk; what was done is kept; free some space "
+                "and rerun to resume"
             ) from error
 
     # ---- what the stages have made
@@ -66,7 +66,7 @@ class OpenRun:
     def report(self) -> list[PolicyLine]:
         """One line for every evaluated policy, compared with SFT and with data-equal DPO.
 
-        Written to `report.jsonl` too, unless the run is only read.
+        Also written to `report.jsonl`, unless the run is open for reading only.
         """
         rows = self._evaluations()
         used = {name: self._pairs_used(name) for name in rows if name != SFT}
@@ -76,32 +76,32 @@ class OpenRun:
         return lines
 
     def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
-        """One line for every policy and group of questions; none where the data has no groups."""
+        """One line for every policy and group of questions; empty if the data has no groups."""
         return breakdown_lines(self._evaluations(), key)
 
     def manifests(self) -> list[Manifest]:
-        """The manifests of all stages begun, in the order of a whole run."""
+        """The manifests of all started stages, in the order of a whole run."""
         patterns = ("*/manifest.json", "*/*/manifest.json")
         paths = [path.parent for pattern in patterns for path in self.path.glob(pattern)]
-        found = (self.stage(path.relative_to(self.path).as_posix()).manifest for path in paths)
-        return in_order([manifest for manifest in found if manifest is not None])
+        begun = (self.stage(path.relative_to(self.path).as_posix()).manifest for path in paths)
+        return in_order([manifest for manifest in begun if manifest is not None])
 
     def environments(self) -> list[Environment]:
-        """What the stages ran on, in the order they were worked on."""
+        """The environments of the stages, in the order in which they ran."""
         return environments(self.path)
 
     # ---- stages
 
     def stage(self, name: str) -> Stage:
-        """A stage of this run, begun or not."""
+        """A stage of this run, whether started or not."""
         return self.folder.stage(name)
 
     def begun(self, name: str) -> bool:
-        """Whether a stage has been begun."""
+        """Whether a stage has been started."""
         return self.stage(name).manifest is not None
 
     def finished(self, name: str, command: str) -> Stage:
-        """A stage that has to be done before this one. Raises InputError."""
+        """A stage that must be done first. Raises InputError if it is not."""
         stage = self.stage(name)
         if not stage.done:
             state = "not finished" if self.begun(name) else "missing"
@@ -109,7 +109,7 @@ class OpenRun:
         return stage
 
     def open(self, name: str, inputs: Sequence[str], *, policy: bool = False) -> Stage:
-        """Open a stage under its settings and the hashes of what it reads."""
+        """Open a stage with its settings and the hashes of its inputs."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
         if policy:
@@ -119,7 +119,7 @@ class OpenRun:
         return stage.open(settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:
-        """Keep the recipe in the folder, unless rows there were made under another one."""
+        """Store the recipe. Raises StoreError if existing rows were made with another recipe."""
         path = self.path / "recipe.yaml"
         changed: list[str] = []
         if path.exists():
@@ -136,8 +136,8 @@ class OpenRun:
                     changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
         if changed:
             raise StoreError(
-                f"{self.path} was begun with another recipe: {', '.join(dict.fromkeys(changed))}; "
-                "use another folder"
+                f"{self.path} was started with another recipe: {', '.join(dict.fromkeys(changed))}"
+                "; use another folder"
             )
         write_atomic(path, dump_recipe(self.recipe))
 
@@ -146,7 +146,7 @@ class OpenRun:
         return policy_hash(self.recipe.policy)
 
     def _made_anything(self) -> bool:
-        """Whether a stage has begun other than reading problems, which costs nothing."""
+        """Whether any stage has started, apart from reading problems, which is cheap."""
         return any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
 
     def imports(self) -> list[str]:
@@ -165,7 +165,7 @@ class OpenRun:
 
 
 def manifest_of(stage: Stage) -> Manifest:
-    """The manifest of a stage that was begun. Raises StoreError if it was not."""
+    """The manifest of a started stage. Raises StoreError if it has none."""
     if (manifest := stage.manifest) is None:
         raise StoreError(f"{stage.path}: the stage has no manifest")
     return manifest

@@ -1,4 +1,4 @@
-"""Where the rows of a run come from: which settings shape which stage, and what made them."""
+"""Where the rows of a run come from: the settings and environment of each stage."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "policies": ("train", "threads"),
     "evaluations": ("evaluate", *GENERATES),
 }
-"""The keys of the recipe that shape the rows of each stage, besides what the stage reads. In the
-order in which the stages run."""
+"""The recipe keys that shape the rows of each stage, besides its inputs. Kinds of stages are in
+the order in which they run."""
 ONLY_SPEED = {"sandbox": {"max_sessions", "parallel"}, "grading": {"workers"}}
-"""Settings under these keys that may change while a run is under way."""
+"""Settings that affect only speed and may therefore change during a run."""
 ENVIRONMENTS = "environment.jsonl"
 PARTS = ("train", "test", "naive", "step_controlled", "data_equal", SFT, *METHODS)
-"""The order of stages of one kind."""
+"""The order of stages of the same kind."""
 
 
 class Environment(Record):
-    """What a stage ran on; one row for every time that a process worked on it.
+    """What a stage ran on; one row for each time a process worked on it.
 
-    `sandbox` is what the kernel granted to withhold from model-written code, such as
-    `user+pid+ipc+net+seccomp`, and empty for stages that execute none. `device` and `threads`
-    are torch's.
+    `sandbox` is the isolation obtained for model-written code, such as `user+pid+ipc+net+seccomp`,
+    and empty for stages that execute none. `device` and `threads` are torch's.
     """
 
     stage: str
@@ -58,7 +57,7 @@ class Environment(Record):
 
 
 def environment(stage: str, *, device: str, threads: int, sandbox: str) -> Environment:
-    """The present environment of a stage."""
+    """The current environment, as that of a stage."""
     return Environment(
         stage=stage,
         started=utc_now(),
@@ -72,12 +71,12 @@ def environment(stage: str, *, device: str, threads: int, sandbox: str) -> Envir
 
 
 def keep_environment(folder: Path, now: Environment) -> None:
-    """Add what a stage that begins or goes on now runs on to the folder's list."""
+    """Append the environment of a stage that starts or resumes now to the folder's list."""
     write_jsonl(folder / ENVIRONMENTS, [*environments(folder), now])
 
 
 def environments(folder: Path) -> list[Environment]:
-    """What the stages of a folder ran on, in the order they were worked on."""
+    """The environments of a folder's stages, in the order in which they ran."""
     path = folder / ENVIRONMENTS
     return list(read_jsonl(path, Environment)) if path.exists() else []
 
@@ -92,20 +91,20 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 
 def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
-    """`key old → new` for every setting that a stage was begun with and that differs now."""
+    """`key old → new` for every setting that has changed since a stage was started."""
     now = settings(recipe, manifest.stage)
     return changed_keys({key: manifest.config.get(key) for key in now}, now)
 
 
 def made_anything(stage: Stage) -> bool:
-    """Whether a stage is done or has something that doing it again would lose."""
+    """Whether a stage is done or has output that would be lost by running it again."""
     files = [path for path in stage.path.rglob("*") if path.is_file()]
     made = any(path.name != "manifest.json" and path.stat().st_size for path in files)
     return made or stage.done
 
 
 def in_order(manifests: list[Manifest]) -> list[Manifest]:
-    """Manifests in the order in which a whole run begins their stages."""
+    """Manifests in the order in which a whole run starts their stages."""
 
     def place(manifest: Manifest) -> tuple[int, int, str]:
         kind, _, part = manifest.stage.partition("/")

@@ -1,4 +1,4 @@
-"""A recipe: one YAML file that says everything a run does."""
+"""A recipe: one YAML file that defines everything a run does."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    # What the code released with the paper does where it differs (its Mistral scripts). It also
-    # splits off held-out pairs rather than questions, which no preset brings back.
+    # Where the code released with the paper (its Mistral scripts) differs from the paper. It also
+    # holds out pairs rather than questions, which no preset reproduces.
     "released-code": {
         "sample": {"correct": 4, "wrong": 4, "error_words_in_question": True},
         "branch": {
@@ -46,12 +46,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train": {"score_output": True},
     },
 }
-"""Settings that a recipe starts from; its own keys replace them."""
+"""Settings that a recipe starts from; its own keys override them."""
 SHARED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "seed": (0, ("sample", "branch", "pairs", "train", "sft")),
     "truncated_is_wrong": (False, ("sample", "branch", "pairs")),
 }
-"""Keys of the recipe that go to all of these sections, with their default."""
+"""Recipe keys that apply to all of the listed sections, with their defaults."""
 
 
 class _Section(BaseModel):
@@ -61,17 +61,19 @@ class _Section(BaseModel):
 class ProblemSource(_Section):
     """Where problems come from (see `scdpo.load_problems`)."""
 
-    source: str = Field(EMBEDDED, description="The name of a benchmark, or `embedded`.")
+    source: str = Field(EMBEDDED, description="A benchmark's name, or `embedded`.")
     path: str | None = Field(
         None, description="A file, a folder, or a data set on the Hugging Face hub."
     )
     split: str = Field("test", description="The split to read, such as `train` or `test`.")
-    limit: int | None = Field(None, ge=1, description="Read the first so many problems only.")
+    limit: int | None = Field(None, ge=1, description="Read at most this many problems.")
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
         if self.source != EMBEDDED and self.source not in BENCHMARKS:
-            raise ValueError(f"source {self.source!r}: known are {EMBEDDED}, {_list(BENCHMARKS)}")
+            raise ValueError(
+                f"unknown source {self.source!r}; known: {EMBEDDED}, {_list(BENCHMARKS)}"
+            )
         if self.source == EMBEDDED and self.split not in get_args(EmbeddedSplit):
             raise ValueError(
                 f"split {self.split!r}: {EMBEDDED} has {_list(get_args(EmbeddedSplit))}"
@@ -85,7 +87,7 @@ class ProblemSource(_Section):
 class Problems(_Section):
     """Questions to sample on, and questions to evaluate on."""
 
-    train: ProblemSource = Field(description="Questions to sample solutions of.")
+    train: ProblemSource = Field(description="Questions to sample solutions for.")
     test: ProblemSource = Field(description="Questions to evaluate policies on.")
 
 
@@ -94,13 +96,13 @@ class FormatChoice(_Section):
 
     name: str = Field("blocks", description="`blocks`, `fenced` or `plain`.")
     system: str | None = Field(
-        None, description="System prompt; an empty one leaves the system turn out."
+        None, description="System prompt; an empty one omits the system turn."
     )
     end: tuple[str, ...] | None = Field(
         None, description="Strings that end a solution, such as `<|im_end|>`."
     )
     template: str | None = Field(
-        None, description="Prompt with `{question}` in its place (`fenced`, `plain`)."
+        None, description="Prompt that contains `{question}` (`fenced`, `plain`)."
     )
     boundary: str | None = Field(
         None, description="String that ends a step (`plain`): a line break or an empty line."
@@ -116,14 +118,14 @@ class FormatChoice(_Section):
 
 
 class Recipe(_Section):
-    """A whole run; every stage's settings under its own key."""
+    """A whole run; the settings of each stage are under its own key."""
 
     preset: Literal["paper", "released-code"] = Field(
-        "paper", description="Settings that the recipe starts from; its own keys replace them."
+        "paper", description="Settings that the recipe starts from; its own keys override them."
     )
     policy: str = Field(
         EMBEDDED_POLICY,
-        description="The initial policy, which is the reference policy too: `embedded`, a folder "
+        description="The initial policy, also used as the reference policy: `embedded`, a folder "
         "or a hub name.",
     )
     seed: int = Field(
@@ -132,20 +134,19 @@ class Recipe(_Section):
     threads: int | None = Field(
         None,
         ge=1,
-        description="Threads of torch on the CPU; rows are equal bit for bit only with the same "
-        "number.",
+        description="CPU threads for torch; rows are bit-identical only with the same number.",
     )
     truncated_is_wrong: bool = Field(
         False,
-        description="Count solutions that a limit cut, and those without an answer, as wrong, as "
-        "the released code does, in every stage that does not set its own.",
+        description="Count truncated and unanswered solutions as wrong, as the released code "
+        "does, in every stage that does not set its own.",
     )
     problems: Problems = Field(description="The problems of the run.")
     format: FormatChoice = Field(FormatChoice(), description="How the policy writes solutions.")
     engine: LocalEngineConfig = Field(
         LocalEngineConfig(),
-        description="How completions are computed; `name` chooses the kind of engine, and the "
-        "other keys are that engine's own.",
+        description="How completions are computed; `name` selects the kind of engine, and the "
+        "other keys are its settings.",
     )
     sandbox: SandboxConfig = Field(SandboxConfig(), description="Where programs are executed.")
     grading: GradingConfig = Field(GradingConfig(), description="How answers are compared.")
@@ -170,15 +171,15 @@ class Recipe(_Section):
             if needed > self.sandbox.max_sessions:
                 raise ValueError(
                     f"{key} needs {needed} sandbox sessions at a time, more than"
-                    f" sandbox.max_sessions {self.sandbox.max_sessions}"
+                    f" sandbox.max_sessions ({self.sandbox.max_sessions})"
                 )
         return self
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Read a recipe: a YAML file, or the name of one in the package (`embedded`, `smoke`).
+    """Read a recipe: a YAML file, or a packaged recipe by name (`embedded`, `smoke`).
 
-    Raises RecipeError with the key, what was found and what is accepted.
+    Raises RecipeError, which states the key, what was found and what is accepted.
     """
     data, where = read_yaml(name)
     return make_recipe(data, where)
@@ -187,7 +188,8 @@ def load_recipe(name: str | Path) -> Recipe:
 def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Validate a recipe given as plain data.
 
-    Its preset, and what it sets for all stages, are filled in. Raises RecipeError.
+    Its preset and the keys that apply to several stages are filled in. Raises RecipeError, and
+    EngineError for an engine that cannot be loaded.
     """
     preset = data.get("preset", "paper")
     base = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
@@ -207,25 +209,25 @@ def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
 
 def recipe_with_engine(name: str) -> type[Recipe]:
-    """The recipe with the settings of a registered kind of engine in its section `engine`.
+    """A recipe class whose section `engine` has the settings of a registered kind of engine.
 
-    Raises InputError for an unknown name, EngineError for one that cannot be loaded.
+    Raises InputError for an unknown name and EngineError for a kind that cannot be loaded.
     """
     return create_model("Recipe", __base__=Recipe, engine=(engine_kind(name).config, ...))
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every default written out."""
+    """The resolved recipe as YAML, with every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(
     name: str | Path, packaged: Sequence[str] | None = None
 ) -> tuple[dict[str, Any], str]:
-    """The mapping in a YAML file or in a recipe of the package, and how messages call it.
+    """The mapping in a YAML file or packaged recipe, and its name for messages.
 
-    `packaged` are the names that a message offers, by default those of recipes. Raises RecipeError
-    for a file that cannot be read, is not YAML or is not a mapping.
+    `packaged` are the names that the message for a missing file offers, by default those of
+    recipes. Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
     """
     text, where = _read(name, packaged)
     try:
@@ -234,12 +236,12 @@ def read_yaml(
         raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
-        raise RecipeError(f"{where}: a mapping of keys is expected, found {found}")
+        raise RecipeError(f"{where}: expected a mapping of keys, found {found}")
     return data, where
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """A section that is given twice would lose the first one's settings without a word."""
+    """Rejects repeated keys: YAML would silently drop the first of two equal sections."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -251,7 +253,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The model of a key whose value is a section of further keys."""
+    """The model of a key whose value is a section; None for other keys."""
     field = model.model_fields.get(key)
     inner = getattr(field, "annotation", None)
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
@@ -260,7 +262,7 @@ def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
 def _merged(
     base: Mapping[str, Any], over: Mapping[str, Any], model: type[BaseModel]
 ) -> dict[str, Any]:
-    """`base` with the keys of `over` in their place; sections are merged key by key."""
+    """`base` overridden by the keys of `over`; sections are merged key by key."""
     merged = dict(base)
     for key, value in over.items():
         section, below = _section(model, key), merged.get(key)
@@ -272,10 +274,10 @@ def _merged(
 
 
 def recipe_names() -> list[str]:
-    """The recipes in the package that can be run."""
+    """The packaged recipes that can be run."""
     files = (resources.files("scdpo") / "recipes").iterdir()
     recipes = {f.name.removesuffix(".yaml"): f for f in files if f.name.endswith(".yaml")}
-    # Other settings ship beside them, such as those of `scdpo make-policy`.
+    # Other settings ship alongside, such as those for `scdpo make-policy`.
     return sorted(n for n, f in recipes.items() if "\nproblems:" in f.read_text(encoding="utf-8"))
 
 

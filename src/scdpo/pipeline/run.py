@@ -1,4 +1,4 @@
-"""The whole pipeline: `Run.everything` calls the stages in order, and each can be called alone."""
+"""The whole pipeline: `Run.everything` runs the stages in order; each can also run alone."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from scdpo.training.sft_config import SFTReport
 class Run(OpenRun):
     """A run: its recipe, its folder, and the services that its stages share; a context manager.
 
-    Every stage may be called again: it continues where it stood, and does nothing when it is
-    done. A folder that was begun with another recipe is refused where a setting that has shaped
-    rows differs. `engine` is an engine to use for the initial policy in place of the recipe's, or
-    the name of a registered kind to open every policy with. `redo` names stages (`pairs`,
-    `policies/dpo`) to delete and do again; without `write` the folder is only read, also while
-    another process writes there. A new folder is removed again if the run fails before it has
-    made anything. Raises InputError and StoreError.
+    Calling a stage again resumes it, or does nothing if it is done. A folder started with another
+    recipe is refused if a setting that shaped existing rows differs. `engine` is an engine to use
+    for the initial policy instead of the recipe's, or the name of a registered kind with which to
+    open every policy. `redo` names stages (`pairs`, `policies/dpo`) to delete and run again.
+    Without `write`, the folder is only read, which is safe while another process writes to it. A
+    new folder is removed if the run fails before it has made anything. Raises InputError and
+    StoreError.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Run(OpenRun):
             super().__exit__(kind, error, trace)
 
     def everything(self) -> list[PolicyLine]:
-        """The whole recipe: sample, branch, pair, train and evaluate; lines of the table."""
+        """Run the whole recipe: sample, branch, pair, train and evaluate; returns the report."""
         self.problems("train")
-        self.problems("test")  # read now, so that a fault in it is not found hours later
+        self.problems("test")  # read now, so that an error in them does not surface hours later
         self.sample()
         self.branch()
         self.pair()
@@ -83,7 +83,7 @@ class Run(OpenRun):
     # ---- stages
 
     def problems(self, part: str) -> list[Problem]:
-        """The `train` or `test` problems, kept in the run folder as they were first read."""
+        """The `train` or `test` problems, stored in the run folder when first read."""
         stage = self.stage(f"problems/{part}")
         if not stage.done:
             source: ProblemSource = getattr(self.recipe.problems, part)
@@ -131,7 +131,7 @@ class Run(OpenRun):
             stage.finish(count_branches(stage.rows(Solution)))
 
     def pair(self) -> None:
-        """Naive pairs, step-controlled pairs, and the data-equal control's pairs."""
+        """Make naive pairs, step-controlled pairs, and the pairs of the data-equal control."""
         sources = [self.finished(name, "import") for name in self.imports()]
         if self.begun("solutions"):
             sources.insert(0, self.finished("solutions", "sample"))
@@ -158,15 +158,15 @@ class Run(OpenRun):
                 stage.finish(result.counts)
 
     def pairs_of(self, method: Method) -> list[Pair]:
-        """The pairs a method trains on, held-out ones included."""
+        """The pairs that a method trains on, held-out pairs included."""
         sets = [list(stage.rows(Pair)) for stage in self._pair_stages(method)]
         return sets[0] if len(sets) == 1 else mixture(sets[0], sets[1], self.recipe.pairs.seed)
 
     def train(self, method: Method) -> None:
         """Stage 3: train the initial policy on a method's pairs.
 
-        Of several launched processes only the one that writes opens the stage; the others wait
-        for that and help to train.
+        If several processes are launched, only the one that writes opens the stage; the others
+        wait for it and share the training.
         """
         inputs = [stage.name for stage in self._pair_stages(method)]
         stage = self.stage(f"policies/{method}")
@@ -181,7 +181,7 @@ class Run(OpenRun):
             stage.finish(training_counts(report))
 
     def sft(self, out: Path) -> SFTReport:
-        """Fine-tune the initial policy on the run's own good solutions, into `out`."""
+        """Fine-tune the initial policy on the run's own correct solutions; writes to `out`."""
         from scdpo.training.supervised import sft
 
         stages = [self.stage(name) for name in ("solutions", *self.imports())]
@@ -193,7 +193,7 @@ class Run(OpenRun):
         return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
 
     def evaluate(self, policy: str) -> None:
-        """Greedy accuracy of a policy of the run (`sft` or a method) on the test problems."""
+        """Evaluate a policy of the run (`sft` or a method) greedily on the test problems."""
         problems = self.problems("test")
         inputs, path = ["problems/test"], self.recipe.policy
         if policy != SFT:
@@ -211,12 +211,12 @@ class Run(OpenRun):
             stage.finish(count_evaluations(stage.rows(Evaluation)))
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
-        """Recorded solutions as graded rows of this run, executed again on the way."""
+        """Import recorded solutions as graded rows of this run; their programs are run again."""
         if layout not in LAYOUTS:
-            raise InputError(f"layout {layout!r}: known are {', '.join(LAYOUTS)}")
+            raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
         stage = self.stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
         config = settings(self.recipe, stage.name) | {"layout": layout, "dataset": dataset}
-        # An unfinished import executes everything again, so that its rows are no loss.
+        # An unfinished import starts over: it has to execute everything again anyway.
         stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
         if not stage.done:
             bar = self._watcher.progress(f"import {path.stem}"[:40])
@@ -253,7 +253,7 @@ class Run(OpenRun):
         )
 
     def _record(self, stage: Stage) -> None:
-        """Keep what a stage that begins or goes on now runs on."""
+        """Record the environment of a stage that starts or resumes now."""
         keep_environment(self.path, self._services.environment(stage.name))
 
     def _pair_stages(self, method: Method) -> list[Stage]:

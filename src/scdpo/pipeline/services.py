@@ -20,30 +20,30 @@ from scdpo.waiting import run
 
 
 class Watcher(Protocol):
-    """Is told what a run works with and how far it is."""
+    """Receives what a run works with and its progress."""
 
     def note(self, label: str, text: str) -> None:
-        """Something a user wants to know, such as the isolation that the sandbox obtained."""
+        """Show a fact to the user, such as the isolation that the sandbox obtained."""
         ...
 
     def progress(self, name: str) -> Progress:
-        """The progress of a piece of work that begins now."""
+        """The progress callback for a piece of work that starts now."""
         ...
 
 
 class Silent:
-    """A watcher that says nothing."""
+    """A watcher that shows nothing."""
 
     def note(self, label: str, text: str) -> None:
-        """Say nothing."""
+        """Show nothing."""
 
     def progress(self, name: str) -> Progress:
-        """Say nothing."""
+        """Show nothing."""
         return silent
 
 
 def begun_when_reported(watcher: Watcher, name: str) -> Progress:
-    """The watcher's progress of a piece of work that begins with its first report."""
+    """A progress callback that starts the watcher's progress at its first report."""
     begun: list[Progress] = []
 
     def report(done: int, total: int) -> None:
@@ -55,9 +55,9 @@ def begun_when_reported(watcher: Watcher, name: str) -> Progress:
 
 
 class Services:
-    """The services of a run, each started when first needed; `close` ends them.
+    """The services of a run, each started when first needed; `close` stops them.
 
-    `engine` takes the place of the recipe's engine for the initial policy, and is left open.
+    `engine` replaces the recipe's engine for the initial policy, and is left open.
     """
 
     def __init__(self, recipe: Recipe, watcher: Watcher, engine: EngineProtocol | None = None):
@@ -70,7 +70,7 @@ class Services:
         self._noted = False
 
     def close(self) -> None:
-        """End what was started; closing twice does nothing."""
+        """Stop what was started; closing twice does nothing."""
         self._stack.close()
 
     def sandbox(self) -> ProcessSandbox:
@@ -81,14 +81,14 @@ class Services:
         return self._sandbox
 
     def grader(self) -> Grader:
-        """The judge of answers."""
+        """The grader of answers."""
         if self._grader is None:
             self._grader = self._stack.enter_context(Grader(self._recipe.grading))
         return self._grader
 
     @contextmanager
     def sampler(self, policy: str, name: str) -> Iterator[Sampler]:
-        """A sampler of a policy's solutions; `name` is what rows call the policy.
+        """A sampler for a policy's solutions; `name` is the policy's name in rows.
 
         Raises PolicyError, EngineError and SandboxError.
         """
@@ -105,7 +105,7 @@ class Services:
             engine.close()
 
     def device(self) -> tuple[str, int]:
-        """Set torch's threads as the recipe says; its device and its number of threads."""
+        """Set torch's threads as in the recipe; returns its device and number of threads."""
         import torch
 
         if self._recipe.threads is not None:
@@ -119,7 +119,7 @@ class Services:
         return device, threads
 
     def environment(self, stage: str) -> Environment:
-        """What the stage that begins now runs on."""
+        """The environment of a stage that starts or resumes now."""
         device, threads = self.device()
         trains = stage.startswith("policies/")
         isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
@@ -127,7 +127,7 @@ class Services:
 
 
 def append_all(stage: Stage, chunks: AsyncIterator[Sequence[Record]], *key: str) -> None:
-    """Append rows to a stage as they are made, those that it lacks by `key` (`id` if none)."""
+    """Append rows to a stage as they are made, unless it has their `key` (default `id`)."""
 
     async def append() -> None:
         async for rows in chunks:

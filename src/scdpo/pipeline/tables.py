@@ -1,4 +1,4 @@
-"""Prints the tables of a run, and keeps them in its `report.md`."""
+"""Prints the tables of a run and writes them to its `report.md`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from scdpo.report import Grid
 
 MOST_LEVELS = 10
-"""Levels are listed without being asked for when there are at most this many."""
+"""Levels are listed by default if there are at most this many."""
 
 console = Console()
 
 
 def show(run: Run, by: GroupBy | None = None) -> bool:
-    """Print all tables and keep them in `report.md`; returns whether a policy was evaluated."""
+    """Print all tables and write `report.md`; returns whether any policy was evaluated."""
     from scdpo.report import policy_table, stage_table
 
     tables: list[Grid] = []
@@ -40,16 +40,16 @@ def show(run: Run, by: GroupBy | None = None) -> bool:
 
 
 def show_measured(measured: Measurement, rows: Evaluations, by: GroupBy | None = None) -> None:
-    """Print how a policy did on its benchmarks, broken down where that is usual or asked for,
-    and keep it in the folder's `report.md`."""
+    """Print a policy's results on its benchmarks, with the usual and requested breakdowns, and
+    write them to the folder's `report.md`."""
     from scdpo.evaluation import benchmark_lines, breakdown_lines
     from scdpo.problems import BENCHMARKS
     from scdpo.report import benchmark_table, breakdown_table
 
     tables: list[Grid] = []
-    for name, found in rows.items():
+    for name, answered in rows.items():
         for key in dict.fromkeys((*BENCHMARKS[name].groups, *([by] if by else []))):
-            if lines := breakdown_lines({measured.policy: found}, key):
+            if lines := breakdown_lines({measured.policy: answered}, key):
                 tables.append(breakdown_table(lines, key, name))
     tables.append(benchmark_table(benchmark_lines(measured.policy, rows)))
     _keep(tables, measured.path)
@@ -77,7 +77,7 @@ def _print(tables: Sequence[Grid]) -> None:
 
 
 def breakdown(run: Run, by: GroupBy | None) -> Grid | None:
-    """The table of groups asked for; that of levels where there are a few, if none is."""
+    """The requested breakdown; by default that of levels, if there are a few."""
     from scdpo.report import breakdown_table
 
     lines: list[BreakdownLine] = run.breakdown(by or "level")
@@ -85,12 +85,12 @@ def breakdown(run: Run, by: GroupBy | None) -> Grid | None:
     if by is None and not 1 < n_groups <= MOST_LEVELS:
         return None
     if by is not None and not lines:
-        raise InputError(f"{run.path}: its questions have no {by}, or none is evaluated yet")
+        raise InputError(f"{run.path}: its questions have no {by}, or no policy is evaluated yet")
     return breakdown_table(lines, by or "level")
 
 
 def show_stages(run: Run, name: str) -> None:
-    """Rows, time and counts of a stage, or of all stages of a kind."""
+    """Print rows, time and counts of a stage, or of all stages of a kind."""
     from scdpo.report import stage_table
 
     shown = [m for m in run.manifests() if f"{m.stage}/".startswith(f"{name}/")]

@@ -1,4 +1,4 @@
-"""What a run keeps of a training: a row for its policy, and the counts of its stage."""
+"""What a run records of a training: a row for its policy, and the counts of its stage."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scdpo.training.dpo_config import TrainingReport
 
 
 class TrainedPolicy(Record):
-    """What a training gave: the hash of the trained policy, pairs used, first and last loss
-    (nats)."""
+    """The result of a training: the hash of the trained policy, the pairs used, and the first and
+    final loss (nats)."""
 
     policy: str
     weights: str
@@ -24,7 +24,7 @@ class TrainedPolicy(Record):
 
 
 def trained_policy(method: str, report: TrainingReport, path: Path) -> TrainedPolicy:
-    """The row of a stage that trained, from its report; `path` is the stage's folder."""
+    """The row of a training stage, from its report; `path` is the stage's folder."""
     return TrainedPolicy(
         policy=method,
         weights=policy_hash(path / "policy"),
@@ -38,7 +38,7 @@ def trained_policy(method: str, report: TrainingReport, path: Path) -> TrainedPo
 
 
 def training_counts(report: TrainingReport) -> dict[str, int | float]:
-    """What the manifest of a stage that trained says."""
+    """The counts in the manifest of a training stage."""
     counts: dict[str, int | float] = {
         "pairs": report.n_pairs,
         "steps": report.steps,

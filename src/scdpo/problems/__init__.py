@@ -1,4 +1,4 @@
-"""Problems with gold answers: benchmark files, hub data sets, and the problems in the package."""
+"""Problems with gold answers: benchmark files, hub data sets, and the packaged problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks of the paper (arXiv 2407.00782) and the user's own files, as Problems."""
+"""The paper's benchmarks (arXiv 2407.00782) and the user's own files, as `Problem` records."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from scdpo.records import Problem
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".jsonl", ".json", ".tsv")
 PATTERNS = ("{split}.jsonl", "{split}.json", "*_{split}.jsonl", "*_{split}.json")
-"""Names of files in a folder that belongs to one benchmark alone."""
+"""File names in a folder that holds a single benchmark."""
 
 Group = Literal["level", "subject"]
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """How one data set is read: its rows, its files in a folder, its place on the hub.
+    """How a benchmark is read: its rows, its files, and where it is on the hub.
 
-    `files` are patterns of file names, tried in order; `folder` is one that it shares with other
-    benchmarks. `hub` is a data set known to have it and `configs` the configurations to read
-    there. `groups` are what its results are usually broken down by.
+    `row` converts a row. `files` are file-name patterns, tried in order, and `folder` is the name
+    of a folder that the benchmark shares with others. `hub` is a hub data set that holds it, and
+    `configs` the configurations to read there. `groups` are the usual breakdowns of its results.
     """
 
     row: Callable[[Row], rows.Item]
@@ -90,24 +90,25 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "jsonl": Benchmark(rows.own),
 }
-"""Every benchmark by name; `jsonl` are the user's own rows, named after their file."""
+"""Every benchmark by name; `jsonl` means the user's own rows, named after their file."""
 
 
 def load_problems(
     name: str, path: Path | str | None = None, *, split: str = "test", limit: int | None = None
 ) -> list[Problem]:
-    """The problems of benchmark `name`, in the order of the file, at most `limit`.
+    """The problems of benchmark `name`, in file order, at most `limit` of them.
 
-    `path` is a file, a folder with the file of `split`, or a data set on the Hugging Face hub
-    (`owner/name`; a path that exists is preferred). `embedded` are the problems of the package,
-    which have no path and the splits train, validation and test; `jsonl` are your own rows with
-    `question` and `answer`. Ids are a hash of the question (see `problem_id`), with `-2`, `-3` …
-    behind repeated questions; your own rows may bring theirs. Raises InputError for an unknown
-    name, split or limit, DataError with the line for a row that is malformed or has no question
-    or answer, MissingDependency for the hub without its extra.
+    `path` is a file, a folder that holds the file of `split`, or a data set on the Hugging Face
+    hub (`owner/name`; an existing path takes precedence). `embedded` means the packaged problems,
+    which take no path and have the splits train, validation and test. `jsonl` means your own rows
+    with `question` and `answer`. Ids are a hash of the question (see `problem_id`), with `-2`,
+    `-3` … appended for repeated questions; your own rows may have their own ids. Raises InputError
+    for an unknown name or an invalid split or limit, DataError with the line for a row that is
+    malformed or lacks a question or an answer, and MissingDependency for hub data without the
+    extra `datasets`.
     """
     if name != EMBEDDED and name not in BENCHMARKS:
-        raise InputError(f"benchmark {name!r}: known are {EMBEDDED}, {', '.join(BENCHMARKS)}")
+        raise InputError(f"unknown benchmark {name!r}; known: {EMBEDDED}, {', '.join(BENCHMARKS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: must be at least 1")
     if name == EMBEDDED:
@@ -152,7 +153,7 @@ def _problems(
             problem = problem.model_copy(update={"id": f"{problem.id}-{count}"})
         problems.append(problem)
     if not problems:
-        raise DataError("it holds no problems", source)
+        raise DataError("no problems in it", source)
     return problems
 
 

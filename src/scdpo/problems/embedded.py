@@ -1,8 +1,8 @@
 r"""The embedded problems: GSM-Symbolic questions, which need no download.
 
 `reasoning-gym` (extra `embedded`) generates GSM-Symbolic problems (arXiv 2410.05229): templates
-of GSM8K questions with fresh names and numbers. A few thousand ship with the package; the
-generator itself is only needed to make more, for example to train the embedded policy anew.
+of GSM8K questions with fresh names and numbers. A few thousand ship with the package. The
+generator is needed only to make more, for example to retrain the embedded policy.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ EMBEDDED = "embedded"
 DATASET = "gsm_symbolic"
 EmbeddedSplit = Literal["train", "validation", "test"]
 
-# The generator draws the numbers of item i of seed s from the random stream s + i, so seeds must
-# lie further apart than any split is long, or splits would share questions.
+# The generator draws item i of seed s from the random stream s + i, so seeds must be further apart
+# than any split is long, or splits would share questions.
 SEEDS: dict[str, int] = {
     "test": 1_000_000,
     "validation": 2_000_000,
@@ -33,14 +33,14 @@ SEEDS: dict[str, int] = {
     "demonstrations": 10_000_000,
 }
 DRAWS = 1_000_000
-"""How many items a split may draw; no two splits reach the same random stream."""
+"""Maximum items a split may draw; no two splits then reach the same random stream."""
 _BOILERPLATE = " Give the result as your final answer. Do not include units."
 
 
 def load_embedded(split: EmbeddedSplit | str, limit: int | None = None) -> list[Problem]:
-    """The problems of a split that ship with the package, at most `limit` of them.
+    """The packaged problems of a split, at most `limit` of them.
 
-    Raises InputError for an unknown split or when fewer than `limit` problems ship.
+    Raises InputError for an unknown split, or if the split has fewer than `limit` problems.
     """
     if split not in get_args(EmbeddedSplit):
         known = ", ".join(get_args(EmbeddedSplit))
@@ -48,18 +48,21 @@ def load_embedded(split: EmbeddedSplit | str, limit: int | None = None) -> list[
     packed = resources.files("scdpo") / "embedded" / f"{split}.jsonl.gz"
     lines = gzip.decompress(packed.read_bytes()).decode().splitlines()
     if limit is not None and limit > len(lines):
-        raise InputError(f"embedded problems: {split} has {len(lines)}, {limit} were asked for")
+        raise InputError(
+            f"embedded problems: {split} has only {len(lines)}, fewer than the limit {limit}"
+        )
     return [Problem.model_validate_json(line) for line in lines[:limit]]
 
 
 def generate(
     split: str, size: int, *, skip: Iterable[str] = (), start: int = 0
 ) -> Iterator[Demonstration]:
-    """Generate `size` usable demonstrations of a split's random stream, from draw `start` on.
+    """Generate `size` usable demonstrations from a split's random stream, beginning at `start`.
 
-    Dropped are items whose worked solution has a false or unreadable equation or does not end
-    in the stated answer, and questions in `skip` (or seen before in this call). Raises InputError
-    for an unknown split, MissingDependency without the extra `embedded`.
+    Items are dropped if their worked solution has a false or unreadable equation or does not end
+    in the stated answer, or if their question is in `skip` or was seen before in this call. Raises
+    InputError for an unknown split or if the stream runs out, and MissingDependency without the
+    extra `embedded`.
     """
     if split not in SEEDS:
         raise InputError(f"embedded problems: no stream {split!r} (known: {', '.join(SEEDS)})")
@@ -81,11 +84,11 @@ def generate(
         made += 1
         yield demonstration
     if made < size:
-        raise InputError(f"embedded problems: {split} gave only {made} of {size}")
+        raise InputError(f"embedded problems: {split} yielded only {made} of {size}")
 
 
 def demonstrate(item: dict[str, object], problem_id: str) -> Demonstration | None:
-    """Turn a generated item into a demonstration; None where its worked solution is unusable."""
+    """Turn a generated item into a demonstration; None if its worked solution is unusable."""
     metadata = item["metadata"]
     assert isinstance(metadata, dict)
     answer = str(item["answer"]).replace(",", "")
@@ -111,9 +114,9 @@ def demonstrate(item: dict[str, object], problem_id: str) -> Demonstration | Non
 
 
 def pack_splits(sizes: dict[EmbeddedSplit, int]) -> dict[EmbeddedSplit, bytes]:
-    """The gzipped JSONL of each split as it ships; no question is in two of them.
+    """The gzipped JSONL of each split as it ships; no question is in two splits.
 
-    The same sizes give the same bytes at every call.
+    The same sizes always give the same bytes.
     """
     packed: dict[EmbeddedSplit, bytes] = {}
     taken: set[str] = set()
@@ -136,7 +139,7 @@ def _question(text: str) -> str:
 
 
 def _template(variables: object) -> str:
-    """A short name that items drawn from one template share."""
+    """A short name shared by all items of one template."""
     import hashlib
 
     assert isinstance(variables, dict)
@@ -148,9 +151,9 @@ def _steps(lines: list[Computed]) -> tuple[list[WorkedStep], float | None]:
     names = iter(string.ascii_lowercase)
     values: dict[str, float] = {}
     steps: list[WorkedStep] = []
-    told: list[str] = []
+    sentences: list[str] = []
     for line in lines:
-        told.append(line.sentence)
+        sentences.append(line.sentence)
         if not line.expressions:
             continue
         assigned: list[str] = []
@@ -166,13 +169,14 @@ def _steps(lines: list[Computed]) -> tuple[list[WorkedStep], float | None]:
         shown = ", ".join(assigned)
         output = ", ".join(repr(values[name]) for name in assigned)
         output = f"({output})" if len(assigned) > 1 else output
-        steps.append(WorkedStep(text=" ".join(told), code="\n".join([*code, shown]), output=output))
-        told = []
+        program = "\n".join([*code, shown])
+        steps.append(WorkedStep(text=" ".join(sentences), code=program, output=output))
+        sentences = []
     return steps, values[assigned[-1]] if steps else None
 
 
 def _with_names(expression: str, values: dict[str, float]) -> str:
-    """Put the variable that holds a number in its place, the latest one where several do.
+    """Replace numbers with variables that hold them; the latest variable wins.
 
     Numbers below 13 stay: they are more often months, days or a dozen than an earlier result.
     """

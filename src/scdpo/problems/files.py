@@ -1,4 +1,4 @@
-"""Rows of benchmark files and of data sets on the Hugging Face hub, with where they stand."""
+"""Rows of benchmark files and of data sets on the Hugging Face hub, with their line numbers."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from scdpo.errors import DataError, MissingDependency
 from scdpo.problems.gold import Row
 
 NumberedRow = tuple[int | None, Row]
-"""A row and its 1-based line; None where the file is not read line by line."""
+"""A row with its 1-based line (of a hub data set: row), or None for a row of a JSON array."""
 
 
 def find_file(folder: Path, patterns: Sequence[str], split: str) -> Path:
-    """The file of `split` in a folder: the match of the first pattern that has one.
+    """The file of `split` in a folder: the match of the first pattern that has any.
 
-    Raises DataError where no pattern has a match or one has several.
+    Raises DataError if no pattern matches, or if that pattern matches several files.
     """
     wanted = [pattern.format(split=split) for pattern in patterns]
     for pattern in wanted:
-        found = sorted(folder.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found)
+        matches = sorted(folder.glob(pattern))
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(path.name for path in matches)
             raise DataError(f"several files for split {split!r} ({names}): name one", folder)
     there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise DataError(f"no {' or '.join(wanted)} there (it holds {there})", folder)
+    raise DataError(f"no {' or '.join(wanted)} in it (it holds {there})", folder)
 
 
 def file_rows(path: Path) -> Iterator[NumberedRow]:
-    """Rows of a JSON Lines file, of a JSON array of objects, or of a TSV with two columns.
+    """Rows of a JSON Lines file, a JSON array of objects, or a TSV file with two columns.
 
     TSV files have no header; their rows get the keys `question` and `answer`. Raises DataError
-    with the line for what is malformed.
+    with the line for malformed content.
     """
     try:
         raw = path.read_bytes()
@@ -65,7 +65,7 @@ def _json(text: str, path: Path, line: int) -> Row:
     except ValueError as error:
         raise DataError(f"malformed JSON: {error}", path, line) from error
     if not isinstance(row, dict):
-        raise DataError("a JSON object is expected", path, line)
+        raise DataError("expected a JSON object", path, line)
     return row
 
 
@@ -78,7 +78,7 @@ def _array_rows(raw: bytes, path: Path) -> Iterator[NumberedRow]:
         raise DataError(f"malformed JSON: {error}", path) from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise DataError(f"row {number}: a JSON object is expected", path)
+            raise DataError(f"row {number}: expected a JSON object", path)
         yield None, row
 
 
@@ -86,16 +86,16 @@ def _tsv_rows(raw: bytes, path: Path) -> Iterator[NumberedRow]:
     for line, text in _lines(raw, path):
         columns = text.rstrip("\r").split("\t")
         if len(columns) != 2:
-            raise DataError(f"2 columns are expected, found {len(columns)}", path, line)
+            raise DataError(f"expected 2 columns, found {len(columns)}", path, line)
         yield line, {"question": columns[0], "answer": columns[1]}
 
 
 def hub_rows(name: str, configs: Sequence[str], split: str) -> Iterator[NumberedRow]:
     """Rows of a data set on the Hugging Face hub.
 
-    `configs` are the configurations wanted; a data set that does not have them all is read
-    whole if it has a single one. Raises MissingDependency without the `datasets` extra, and
-    DataError where the data set cannot be had.
+    `configs` are the configurations to read. If the data set lacks any of them but has a single
+    configuration, that is read instead. Raises MissingDependency without the extra `datasets`,
+    and DataError if the data set cannot be read.
     """
     try:
         import datasets
@@ -103,7 +103,7 @@ def hub_rows(name: str, configs: Sequence[str], split: str) -> Iterator[Numbered
         raise MissingDependency("datasets", "datasets") from error
     number = 0
     for config in _chosen_configs(name, configs):
-        # The library raises whatever its many backends raise: all of it means no data.
+        # The library raises whatever its many backends raise; any of it means no data.
         try:
             rows: Any = datasets.load_dataset(name, config, split=split)
         except Exception as error:
@@ -122,13 +122,13 @@ def _chosen_configs(name: str, wanted: Sequence[str]) -> list[str]:
         there: list[str] = datasets.get_dataset_config_names(name)
     except Exception as error:
         raise DataError(
-            f"no such path, and no such data set on the hub: {_first_line(error)}", name
+            f"neither a path nor a data set on the hub: {_first_line(error)}", name
         ) from error
     if wanted and set(wanted) <= set(there):
         return list(wanted)
     if len(there) == 1:
         return there
-    expected = ", ".join(wanted) or "a single one"
+    expected = ", ".join(wanted) or "a single configuration"
     raise DataError(f"has configurations {', '.join(there)}; expected {expected}", name)
 
 

@@ -1,4 +1,4 @@
-"""Question ids, and gold answers out of what the data sets write around them."""
+"""Question ids, and gold answers extracted from what the data sets write around them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _FOR_SEVERAL = re.compile(
 
 
 class RowError(ValueError):
-    """A row without a question or an answer; the loader adds file and line."""
+    """A row lacks a question or an answer; the loader adds file and line."""
 
 
 def problem_id(dataset: str, question: str) -> str:
-    """The id of a question: data set and a hash of its text.
+    """The id of a question: the data set and a hash of the question's text.
 
-    White space and commas do not count, so that the same question read from another project's
-    file, with other line breaks or joints, gets the same id.
+    White space and commas are ignored, so that a question gets the same id from files that break
+    or join its lines differently.
     """
     key = re.sub(r"[\s,，]+", "", unicodedata.normalize("NFKC", question))
     return f"{dataset}/{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def text_of(row: Row, what: str, *keys: str) -> str:
-    """The first of `keys` that holds a text or a number. RowError names `what` is missing."""
+    """The first non-empty text or number under `keys`. Raises RowError: no `what`."""
     for key in keys:
         value = row.get(key)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -49,22 +49,22 @@ def text_of(row: Row, what: str, *keys: str) -> str:
 
 
 def one_of_several(dataset: str, question: str) -> bool:
-    """Whether the gold answer of a question is one of several values that it asks for.
+    """Whether the gold answer of a question is only one of several values that it asks for.
 
     Simuleq has such questions, and some that ask for one value. A question counts as asking for
-    one only where it has a single request with nothing in it that could ask for more: taken for
-    a single value, right solutions of the others would be graded as wrong.
+    one value only if it has a single request in which nothing could ask for more. Otherwise
+    solutions that correctly give the other values would be graded as wrong.
     """
     if dataset != "simuleq":
         return False
     sentences = _SENTENCE.split(question.strip())
     requests = [text for text in sentences if text.endswith("?") or _ASKS.search(text)]
-    found = _ASKS.search(requests[0]) if len(requests) == 1 else None
-    return found is None or _FOR_SEVERAL.search(requests[0], found.start()) is not None
+    asks = _ASKS.search(requests[0]) if len(requests) == 1 else None
+    return asks is None or _FOR_SEVERAL.search(requests[0], asks.start()) is not None
 
 
 def number_text(value: str | int | float) -> str:
-    """A number as people write it: 43.0 is 43. Texts stay."""
+    """A number as people write it (43.0 becomes 43); texts are unchanged."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -76,20 +76,20 @@ def without_thousands(answer: str) -> str:
 
 
 def without_unit(answer: str) -> str:
-    """ASDiv's `9 (apples)` as `9`; with several answers, of each."""
+    """ASDiv's `9 (apples)` as `9`, for each of several answers."""
     return "; ".join(_UNIT.sub("", part).strip() for part in answer.split(";"))
 
 
 def hash_mark_answer(solution: str) -> str:
-    """What follows the last `####` of a GSM8K solution, thousands separators removed."""
+    """What follows the last `####` of a GSM8K solution, without thousands separators."""
     _, mark, answer = solution.rpartition("####")
     if not mark or not answer.strip():
-        raise RowError("no answer (the solution has no '####' followed by one)")
+        raise RowError("no answer (the solution has no '####' followed by an answer)")
     return without_thousands(answer.strip())
 
 
 def boxed_answer(solution: str) -> str:
-    r"""The content of the last `\boxed{…}`, nested braces kept; of `\boxed 2`, the 2."""
+    r"""The content of the last `\boxed{…}`, with nested braces; for `\boxed 2`, the 2."""
     boxes = list(_BOX.finditer(solution))
     if not boxes:
         raise RowError(r"no answer (the solution has no \boxed)")

@@ -1,4 +1,4 @@
-"""Which benchmarks are meant, and where the file of each is in a folder that holds several."""
+"""Resolve benchmark names, and find each benchmark's file in folders that hold several."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ PAPER = (
     *("gsm8k", "math", "ape210k", "cmath", "mgsm_zh"),
     *("svamp", "asdiv", "mawps", "simuleq", "mathematics"),
 )
-"""The benchmarks of the paper (arXiv 2407.00782), which `all` stands for."""
+"""The paper's benchmarks (arXiv 2407.00782), which `all` stands for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A benchmark and where it is read from: a file, a folder, or a data set on the hub."""
+    """A benchmark and its source: a file, a folder, or a data set on the hub."""
 
     name: str
     path: str
 
 
 def places(names: str, data: Sequence[str] = (), split: str = "test") -> list[Place]:
-    """Where the benchmarks in a list such as `gsm8k,math500` are, without repeats.
+    """Where to read the benchmarks in a list such as `gsm8k,math500`, without repeats.
 
-    `all` stands for those of the paper. An item of `data` is a folder that holds a sub-folder or
-    a file for each, or `name=path` for one of them; what is in none is looked for on the Hugging
-    Face hub. Raises InputError for an unknown name, and DataError for a benchmark that is in no
-    place.
+    `all` stands for those of the paper. An item of `data` is either a folder that holds a
+    sub-folder or a file for each benchmark, or `name=path` for a single benchmark. If `data` names
+    no folder, the other benchmarks are read from the Hugging Face hub. Raises InputError for an
+    unknown name or a bad item, and DataError for a benchmark that is not found.
     """
     wanted: dict[str, None] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
         wanted.update(dict.fromkeys(PAPER if name == "all" else [known(name)]))
     if not wanted:
-        raise InputError(f"--benchmarks: none is named; known are {_known()}")
+        raise InputError(f"--benchmarks: no names given; known: {_known()}")
     own: dict[str, str] = {}
     folders: list[Path] = []
     for item in data:
@@ -49,14 +49,14 @@ def places(names: str, data: Sequence[str] = (), split: str = "test") -> list[Pl
             folders.append(_folder(item))
     if unused := [name for name in own if name not in wanted]:
         raise InputError(f"--data {unused[0]}=…: {unused[0]} is not among --benchmarks")
-    return [Place(name, own.get(name) or _found(name, folders, split)) for name in wanted]
+    return [Place(name, own.get(name) or _located(name, folders, split)) for name in wanted]
 
 
 def known(name: str) -> str:
-    """The name of a benchmark. Raises InputError that lists the known ones."""
+    """The name itself. Raises InputError if it is not a known benchmark."""
     if name in BENCHMARKS:
         return name
-    raise InputError(f"benchmark {name!r}: known are {_known()}")
+    raise InputError(f"unknown benchmark {name!r}; known: {_known()}")
 
 
 def _known() -> str:
@@ -67,11 +67,11 @@ def _folder(item: str) -> Path:
     path = Path(item)
     if path.is_dir():
         return path
-    found = "this is a file" if path.exists() else "there is none"
-    raise InputError(f"--data {item}: a folder or NAME=PATH is expected, {found}")
+    found = "a file" if path.exists() else "nothing at this path"
+    raise InputError(f"--data {item}: expected a folder or NAME=PATH, found {found}")
 
 
-def _found(name: str, folders: Sequence[Path], split: str) -> str:
+def _located(name: str, folders: Sequence[Path], split: str) -> str:
     for folder in folders:
         path = _in_folder(name, folder, split)
         if path is not None:
@@ -80,14 +80,14 @@ def _found(name: str, folders: Sequence[Path], split: str) -> str:
     if hub and not folders:
         return hub
     if not folders:
-        raise DataError(f"{name}: its data set is not on the hub; give --data {name}=FILE")
+        raise DataError(f"{name}: no hub data set is known for it; give --data {name}=FILE")
     where, names = " or ".join(map(str, folders)), ", ".join(_names(name, split))
     raise DataError(f"{name}: not in {where} (looked for {names}); give --data {name}=FILE")
 
 
 def _in_folder(name: str, folder: Path, split: str) -> Path | None:
-    """The file of a benchmark in a sub-folder of its name, in one that it shares, or beside
-    others; only its own folder may hold a plain `test.jsonl`."""
+    """The file of a benchmark in the sub-folder of its name, in a shared sub-folder, or directly
+    in `folder`; a plain `test.jsonl` is accepted only in its own sub-folder."""
     benchmark = BENCHMARKS[name]
     own_names = [pattern for pattern in benchmark.files if pattern not in PATTERNS]
     if (folder / name).is_dir():
@@ -106,5 +106,5 @@ def _in_folder(name: str, folder: Path, split: str) -> Path | None:
 def _names(name: str, split: str) -> list[str]:
     shared = BENCHMARKS[name].folder
     own = [f for f in BENCHMARKS[name].files if f not in PATTERNS]
-    found = [f"{name}/", f"{name}.jsonl", *(f"{shared}/{f}" if shared else f for f in own)]
-    return [text.format(split=split) for text in found]
+    names = [f"{name}/", f"{name}.jsonl", *(f"{shared}/{f}" if shared else f for f in own)]
+    return [text.format(split=split) for text in names]

@@ -1,7 +1,7 @@
-"""One function per benchmark: a row as its authors publish it, to question and gold answer.
+"""One function per benchmark, from a row as its authors publish it to question and gold answer.
 
-The functions also take the column names under which the sets stand on the Hugging Face hub.
-They raise RowError for a row without a question or an answer.
+The functions also accept the column names of the data sets on the Hugging Face hub. They raise
+RowError for a row without a question or an answer.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from scdpo.problems.gold import (
 )
 
 EMPTY_BOXES = {"math/c4db0acec9dc": "0", "math/11b329c0bd3e": "0"}
-"""Two questions of MATH's training split were published with an empty box; both ask how many
-primes there are among numbers that their solutions show to be composite, so the answer is 0."""
+"""Gold answers of two questions of MATH's training split that were published with an empty box.
+Both ask how many primes there are among numbers that their solutions show to be composite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a row says. `id` and `dataset` are set where the row has its own."""
+    """The contents of a row. `id` and `dataset` are set only if the row gives them."""
 
     question: str
     answer: str
@@ -66,7 +66,7 @@ def math(row: Row) -> Item:
 
 
 def ape210k(row: Row) -> Item:
-    """The answer as it stands: a number, `1(5/6)`, `25%` or a formula."""
+    """The answer as published: a number, `1(5/6)`, `25%` or a formula."""
     return Item(
         text_of(row, "question", "original_text", "question_chinese"),
         text_of(row, "answer", "ans", "result"),
@@ -84,13 +84,13 @@ def cmath(row: Row) -> Item:
 
 
 def mgsm(row: Row) -> Item:
-    """Question and number; `answer`, where there is one, may be a worked solution."""
+    """Question and number; `answer` is a fallback, as it may be a worked solution."""
     answer = text_of(row, "answer", "answer_number", "answer")
     return Item(text_of(row, "question", "question"), without_thousands(answer))
 
 
 def svamp(row: Row) -> Item:
-    """Body and question joined by a comma, or a space where the body ends its sentence."""
+    """Body and question, joined by a comma, or by a space if the body ends in punctuation."""
     body = text_of(row, "question", "Body")
     question = text_of(row, "question", "Question")
     joint = " " if body.endswith((".", "!", "?", ",")) else ", "
@@ -115,7 +115,7 @@ def asdiv(row: Row) -> Item:
 
 
 def mawps(row: Row) -> Item:
-    """The subject is the part of MAWPS: addsub, multiarith, singleeq or singleop."""
+    """The subject is the subset of MAWPS: addsub, multiarith, singleeq or singleop."""
     return Item(
         text_of(row, "question", "input", "question"),
         text_of(row, "answer", "target", "result"),
@@ -124,7 +124,7 @@ def mawps(row: Row) -> Item:
 
 
 def messages(row: Row) -> Item:
-    """MathCoder's test files: the user's message, and `ground_truth` with one gold answer."""
+    """A row of MathCoder's test files: the user's message, and `ground_truth` with the answer."""
     try:
         (content,) = (turn["content"] for turn in row["messages"] if turn["role"] == "user")
         question = content[0]["content"]
@@ -136,16 +136,16 @@ def messages(row: Row) -> Item:
 
 
 def simuleq(row: Row) -> Item:
-    """A row of `messages`; where the question asks for two values, the gold answer is one."""
+    """As `messages`, with `several` set if the question asks for several values."""
     item = messages(row)
     return replace(item, several=one_of_several("simuleq", item.question))
 
 
 def own(row: Row) -> Item:
-    """The user's own rows: `question` and `answer`; `answer` may list several right ones.
+    """A user's own row: `question` and `answer`, which may be a list of alternative answers.
 
-    Optional: `alternatives` (a list), `several` (true where the question asks for several values
-    and `answer` is one of them), `solution`, `level`, `subject`, `id`, `dataset`.
+    Optional: `alternatives` (a list), `several` (true if the question asks for several values and
+    `answer` is only one of them), `solution`, `level`, `subject`, `id`, `dataset`.
     """
     several = row.get("several") or False
     if not isinstance(several, bool):

@@ -1,9 +1,9 @@
-"""Worked solutions with written arithmetic, made into step-by-step solutions with code.
+"""Worked solutions with written arithmetic, turned into step-by-step solutions with code.
 
-A line such as ``Each row has 12 x 4 = 48 seats.`` holds an equation. Here every equation is
-found, checked, and its value handed over to a program: the sentence keeps the expression, a code
-step computes it, and later code steps use the variable. Lines are only used when every equation
-in them is true, so that a policy trained on them is never taught false arithmetic.
+A line such as ``Each row has 12 x 4 = 48 seats.`` contains an equation. Every equation is found
+and checked, and its value is left to a program: the sentence keeps the expression, a code step
+computes it, and later code steps use the variable. A line is used only if all its equations are
+true, so that a policy trained on it never learns false arithmetic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
-_OPERATION = r"[-+*()]|/(?!\s?[a-zA-Z])"  # the slash of "kilometres/hour" divides nothing
+_OPERATION = r"[-+*()]|/(?!\s?[a-zA-Z])"  # the slash in "kilometres/hour" is no division
 _TOKEN = re.compile(rf"(?P<number>{NUMBER})(?P<percent>\s?%)?|(?P<op>{_OPERATION})|(?P<equal>=)")
 _OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -45,7 +45,7 @@ class _Token:
 def evaluate(expression: str, names: Mapping[str, float] | None = None) -> float:
     """The value of an arithmetic expression over numbers and `names`, as Python computes it.
 
-    Raises ValueError for anything but numbers, names, + - * / and parentheses.
+    Raises ValueError for anything other than numbers, names, + - * / and parentheses.
     """
     try:
         tree = ast.parse(expression, mode="eval").body
@@ -69,7 +69,7 @@ def _evaluate(node: ast.expr, names: Mapping[str, float]) -> float:
 
 
 def plain_signs(line: str) -> str:
-    """The line with one sign for each operation and no bullets, currency or digit grouping."""
+    """The line with plain operator signs and without bullets, currency signs or digit grouping."""
     line = re.sub(r"^\s*(?:[-•*]|\d+[.)])\s+", "", line).strip()
     line = line.replace("÷", "/").replace("−", "-").replace("–", "-")
     line = re.sub(r"(?<=\d),(?=\d{3}\b)", "", line)
@@ -78,7 +78,7 @@ def plain_signs(line: str) -> str:
 
 
 def computed(line: str) -> Computed | None:
-    """Find every equation of a line; None when an equation is false or cannot be read.
+    """Find every equation in a line; None if an equation is false or cannot be read.
 
     A line without an equals sign gives a `Computed` without expressions.
     """
@@ -93,11 +93,11 @@ def computed(line: str) -> Computed | None:
             continue
         if index + 1 >= len(tokens) or not tokens[index + 1].text[0].isdigit():
             return None
-        found = _longest(tokens[left:index], evaluate(tokens[index + 1].text))
-        if found is None:
+        equation = _longest(tokens[left:index], evaluate(tokens[index + 1].text))
+        if equation is None:
             return None
-        expressions.append(found[0])
-        values.append(found[1])
+        expressions.append(equation[0])
+        values.append(equation[1])
         cuts.append((token.start, _value_end(line, tokens[index + 1].end)))
         left = index + 2
     return Computed(_without(line, cuts), tuple(expressions), tuple(values))
@@ -114,7 +114,7 @@ def _python(match: re.Match[str]) -> str:
 
 
 def _longest(tokens: list[_Token], stated: float) -> tuple[str, float] | None:
-    """The longest run of tokens up to the equals sign that computes the stated value."""
+    """The longest run of tokens before the equals sign that computes the stated value."""
     for begin in range(len(tokens)):
         if len(tokens) - begin < 3:
             return None
@@ -129,14 +129,14 @@ def _longest(tokens: list[_Token], stated: float) -> tuple[str, float] | None:
 
 
 def _expression(tokens: list[_Token]) -> str:
-    """The tokens as Python; numbers that only stand beside each other stay apart."""
+    """The tokens as Python; adjacent numbers stay separate."""
     text = " ".join(f"({token.text})" if "/100" in token.text else token.text for token in tokens)
     text = re.sub(r"(?<=\d) \(", "*(", text)
     return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
 
 def _same(value: float, stated: float) -> bool:
-    """Equal, where one of them has decimals up to what their rounding explains."""
+    """Whether two values are equal: exactly for integers, else up to floating-point error."""
     if isinstance(value, int) and isinstance(stated, int):
         return value == stated
     return abs(value - stated) <= 1e-9 * max(1.0, abs(stated))

@@ -1,4 +1,4 @@
-"""Tables of a run, for the terminal, as Markdown and as JSON."""
+"""The tables of a run, for the terminal and as Markdown or JSON."""
 
 from scdpo.report.benchmarks import benchmark_table, comparison_table
 from scdpo.report.grid import Grid, as_markdown

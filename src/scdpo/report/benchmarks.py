@@ -1,4 +1,4 @@
-"""The tables of a measurement: a policy on benchmarks, and two policies compared on them."""
+"""Benchmark tables: one policy's accuracy, and two policies compared."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scdpo.report.table import SIGNIFICANT
 
 
 def benchmark_table(lines: Sequence[BenchmarkLine]) -> Grid:
-    """Accuracy with interval on each benchmark, and what became of the other questions.
+    """Accuracy with its interval on each benchmark, and what became of the other questions.
 
-    Raises InputError when there is no line.
+    Raises InputError if there are no lines.
     """
     if not lines:
         raise InputError("a table needs at least one row, found no benchmarks")
@@ -42,9 +42,9 @@ def benchmark_table(lines: Sequence[BenchmarkLine]) -> Grid:
 
 
 def comparison_table(lines: Sequence[ComparisonLine], a: str, b: str) -> Grid:
-    """The difference of policies `a` and `b` on each benchmark; a line over all of them is last.
+    """The difference between policies `a` and `b` on each benchmark; the last line is the total.
 
-    Raises InputError when there is no line.
+    Raises InputError if there are no lines.
     """
     if not lines:
         raise InputError("a table needs at least one row, found no comparisons")
@@ -59,7 +59,7 @@ def comparison_table(lines: Sequence[ComparisonLine], a: str, b: str) -> Grid:
         f"B: {b}",
         "A − B: percentage points on the same questions; in brackets: 95 % paired",
         "bootstrap interval; p: two-sided exact McNemar test on the questions that",
-        "only one of them got right.",
+        "only one of the two policies answered correctly.",
     )
     rows = tuple(_compared(line) for line in lines)
     return Grid("Comparison, question by question", columns, rows, notes, total=len(rows) > 1)

@@ -1,4 +1,4 @@
-"""One table, written to a terminal of any width or as Markdown without losing a character."""
+"""A table that fits a terminal of any width, or becomes Markdown, without losing text."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 Align = Literal["left", "right", "number"]
-"""`number`: values right-aligned among themselves, so that their decimals meet, details after
-or below them on the left."""
+"""`number`: values are right-aligned among themselves so that their decimals line up; details
+follow to the right or stand below, left-aligned."""
 
 _GAP = 2
 _INDENT = 1
 _LONGEST_WORD = 16
-"""A wrapping column is as wide as its longest word, up to this; longer words are folded."""
+"""Maximum width of a squeezed wrapping column; longer words are folded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value, what qualifies it (`detail`, such as an interval), and what belongs after both
-    (`after`, such as a p-value)."""
+    """A value, a qualifier (`detail`, such as an interval), and what follows both (`after`, such
+    as a p-value)."""
 
     value: str = ""
     detail: str = ""
@@ -41,9 +41,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading and alignment; `wrap` lets its text break over lines.
+    """A column's heading and alignment; `wrap` allows its text to wrap.
 
-    Line breaks in the heading are where it breaks on a terminal.
+    Line breaks in the heading are kept on a terminal.
     """
 
     heading: str
@@ -53,10 +53,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table: printed by rich, details go beside their values where the terminal is wide
-    enough for it and below them where it is not; `as_markdown` writes it as Markdown.
+    """A table, printed by rich or written by `as_markdown`.
 
-    `notes` say what the numbers are. The last row is set off as a total when `total` is true.
+    On a terminal, details stand beside their values if the width allows, and below them if not.
+    `notes` explain the numbers. If `total` is true, the last row is set off as a total.
     """
 
     title: str
@@ -89,7 +89,7 @@ class Grid:
             yield Padding(Text(note, style="dim"), (0, 0, 0, _INDENT))
 
     def _lines(self, index: int, cell: Cell, stacked: bool) -> tuple[str, str]:
-        """A cell's value and the rest: its first line and what follows on it, or below it."""
+        """A cell's value and the rest, which follows on the same line or, if `stacked`, below."""
         value = cell.value
         if self.columns[index].align == "number":
             widest = max(cell_len(row[index].value) for row in self.rows)
@@ -107,7 +107,7 @@ class Grid:
         return text
 
     def _width(self, stacked: bool) -> int:
-        """Cells this table needs when only wrapping columns are squeezed."""
+        """Terminal cells that the table needs when only wrapping columns are squeezed."""
         widths = [self._column_width(i, stacked) for i in range(len(self.columns))]
         return _INDENT + sum(widths) + _GAP * len(widths)
 
@@ -124,7 +124,7 @@ class Grid:
 
 
 def as_markdown(grid: Grid) -> str:
-    """The table as GitHub-flavoured Markdown, title above and notes below."""
+    """The table as GitHub-flavoured Markdown, with its title above and notes below."""
     rule = [":---" if column.align == "left" else "---:" for column in grid.columns]
     rows = [
         [column.heading.replace("\n", " ") for column in grid.columns],

@@ -1,4 +1,4 @@
-"""How numbers are written in every table and page of the report."""
+"""How numbers are written in all tables."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def percent(share: float) -> str:
-    """A share of 1 in per cent with one decimal and no unit: 0.4604 → `46.0`."""
+    """A fraction in per cent, with one decimal and no unit: 0.4604 → `46.0`."""
     return f"{100 * share:.1f}"
 
 
 def percent_interval(low: float, high: float) -> str:
-    """Two shares in per cent: `[42.9, 49.2]`."""
+    """Two fractions in per cent: `[42.9, 49.2]`."""
     return f"[{percent(low)}, {percent(high)}]"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points, always signed: 0.014 → `+1.4`.
+    """A difference of fractions in percentage points, with its sign: 0.014 → `+1.4`.
 
-    Only what rounds to zero has no sign.
+    A difference that rounds to zero has no sign.
     """
     text = f"{abs(100 * difference):.1f}"
     if float(text) == 0:
@@ -32,7 +32,7 @@ def points_interval(low: float, high: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value to two significant digits: `p=0.048`, `p=1.0`; below 0.0001 only the bound."""
+    """A p-value to two significant digits: `p=0.048`, `p=1.0`; below 0.0001, only the bound."""
     if p < 0.0001:
         return "p<0.0001"
     exponent = int(f"{p:.1e}".split("e")[1])
@@ -40,12 +40,12 @@ def p_value(p: float) -> str:
 
 
 def count(number: int) -> str:
-    """A whole number with thousands separated: 12345 → `12,345`."""
+    """A whole number with thousands separators: 12345 → `12,345`."""
     return f"{number:,}"
 
 
 def duration(seconds: float) -> str:
-    """A time: `0.4 s`, `47 s`, `3 min 05 s`, `2 h 14 min`."""
+    """A duration: `0.4 s`, `47 s`, `3 min 05 s`, `2 h 14 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""The tables of a run: what each policy reached, where, and what each stage made."""
+"""The tables of a run: the accuracy of its policies, breakdowns, and stages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from scdpo.report.grid import Cell, Column, Grid
 from scdpo.store import Manifest
 
 LABELS = {"sft": "SFT", "dpo": "DPO", "dpo_equal": "DPO (data-equal)", "scdpo": "SCDPO"}
-"""How the policies of the paper are written; others appear under their own name."""
+"""Labels of the paper's policies; others appear under their own names."""
 
 SIGNIFICANT = 0.05
-"""Differences whose p is below this are coloured; nothing else depends on it."""
+"""Differences with a p-value below this are coloured; nothing else depends on it."""
 
 
 def policy_table(lines: Sequence[PolicyLine], title: str = "Accuracy, greedy decoding") -> Grid:
-    """Policy, pairs it was trained on, accuracy with interval, and its difference to SFT and to
-    DPO (data-equal) on the same questions with p.
+    """Each policy's training pairs, its accuracy with interval, and its differences from SFT and
+    from DPO (data-equal) on the same questions, with p-values.
 
-    Columns that no line fills are left out. Raises InputError when there is no line.
+    Empty columns are left out. Raises InputError if there are no lines.
     """
     _need(lines, "policies")
     columns = [
@@ -47,19 +47,19 @@ def policy_table(lines: Sequence[PolicyLine], title: str = "Accuracy, greedy dec
 
 
 def breakdown_table(lines: Sequence[BreakdownLine], by: str, of: str = "") -> Grid:
-    """Accuracy of each policy on each group, groups and policies in the order of `lines`; `by`
-    names what the groups are (`level`), `of` the questions. Raises InputError when there is no
-    line, or two for the same policy and group."""
+    """Accuracy of each policy on each group, in the order of `lines`; `by` says what the groups
+    are (`level`), `of` names the questions. Raises InputError if there are no lines, or two for
+    the same policy and group."""
     _need(lines, "groups")
     policies = list(dict.fromkeys(line.policy for line in lines))
-    found: dict[tuple[str, str], BreakdownLine] = {}
+    cells: dict[tuple[str, str], BreakdownLine] = {}
     for line in lines:
-        if (line.group, line.policy) in found:
+        if (line.group, line.policy) in cells:
             raise InputError(f"{by} {line.group} occurs twice for policy {line.policy}")
-        found[line.group, line.policy] = line
+        cells[line.group, line.policy] = line
     rows = []
     for group in dict.fromkeys(line.group for line in lines):
-        here = [found.get((group, policy)) for policy in policies]
+        here = [cells.get((group, policy)) for policy in policies]
         sizes = sorted({line.n for line in here if line is not None})
         rows.append(
             (
@@ -82,8 +82,8 @@ def breakdown_table(lines: Sequence[BreakdownLine], by: str, of: str = "") -> Gr
 
 
 def stage_table(manifests: Sequence[Manifest], title: str = "Stages") -> Grid:
-    """Rows, time and counts (such as what was dropped for which reason) of each stage, with the
-    total time. Counts of zero are left out. Raises InputError when there is no manifest."""
+    """Rows, time and counts (such as reasons for dropping rows) of each stage, with the total
+    time. Counts of zero are left out. Raises InputError if there are no manifests."""
     _need(manifests, "stages")
     rows = [
         (
@@ -106,12 +106,12 @@ def stage_table(manifests: Sequence[Manifest], title: str = "Stages") -> Grid:
 
 
 def as_json(lines: Sequence[Record]) -> str:
-    """The rows behind a table as a JSON array, every number unrounded."""
+    """The rows behind a table as a JSON array, with unrounded numbers."""
     return json.dumps([line.model_dump(mode="json") for line in lines], indent=2) + "\n"
 
 
 def label(policy: str) -> str:
-    """How tables write a policy's name."""
+    """A policy's name as it appears in tables."""
     return LABELS.get(policy, policy)
 
 

@@ -1,6 +1,6 @@
 """Solutions from a policy: the step loop, naive sampling, and branching at rising temperatures.
 
-Everything here works on records in memory; `pipeline` keeps them on disk.
+Everything here works on records in memory; `pipeline` stores them on disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw attempts until a stop rule is satisfied: what naive sampling and branching share."""
+"""Drawing attempts until a stop rule is satisfied, for naive sampling and branching."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Side, Solution
 
 REPLAY_DIFFERS = "replay_differs"
-"""Flag of a continuation whose parent's programs, up to the branch step, did not print again
-what they had printed, so that it may have continued from another state."""
+"""Flag of a continuation for which the parent's programs, rerun up to the branch step, printed
+something else than before, so that it may have started from a different state."""
 
 
 class Sign(NamedTuple):
-    """What a stop rule needs to know of an attempt; far smaller than the attempt."""
+    """What a stop rule needs to know about an attempt; far smaller than the attempt itself."""
 
     side: Side | None
     replay_differs: bool
@@ -23,8 +23,8 @@ class Sign(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """Attempts are drawn until `chosen` of them are preferred and `rejected` dispreferred, at
-    most `most`; none where `most` is 0. After one whose replay differed no more are drawn."""
+    """Attempts are drawn until `chosen` of them are preferred and `rejected` dispreferred, but at
+    most `most` (which may be 0). An attempt whose replay differed is the last one."""
 
     chosen: int
     rejected: int
@@ -32,12 +32,12 @@ class StopRule:
     truncated_is_wrong: bool = False
 
     def sign(self, attempt: Solution) -> Sign:
-        """What this rule needs to know of an attempt."""
+        """What this rule needs to know about an attempt."""
         side = attempt.side(truncated_is_wrong=self.truncated_is_wrong)
         return Sign(side, REPLAY_DIFFERS in attempt.flags)
 
     def taken(self, signs: Sequence[Sign]) -> int | None:
-        """How many of the attempts are taken, or None if more are wanted."""
+        """How many of the attempts to keep, or None if more are needed."""
         if self.most == 0:
             return 0
         chosen = rejected = 0
@@ -52,8 +52,8 @@ class StopRule:
 
 @dataclass(slots=True)
 class Origin:
-    """What attempts start from: a problem or, with a `parent`, a solution with the branch steps
-    k that attempts take in turn."""
+    """What attempts start from: a problem or, with a `parent`, that solution at the branch steps
+    k, which attempts use in turn."""
 
     id: str
     problem: Problem
@@ -65,7 +65,7 @@ class Origin:
 
     @property
     def taken(self) -> int | None:
-        """How many attempts the stop rule takes, or None if it wants more."""
+        """How many attempts the stop rule keeps, or None if it needs more."""
         return self.rule.taken(self.signs)
 
     def add(self, attempt: Solution) -> None:
@@ -75,7 +75,7 @@ class Origin:
 
 
 Draw = Callable[[Sequence[tuple[Origin, int]]], Awaitable[Sequence[Solution]]]
-"""Draws attempts, each given by its origin and its number, side by side."""
+"""Draws attempts, each given by its origin and number, side by side."""
 
 
 async def draw_attempts(
@@ -88,13 +88,13 @@ async def draw_attempts(
     existing: Mapping[str, Sequence[Sign]],
     progress: Progress = silent,
 ) -> AsyncIterator[list[Solution]]:
-    """Yield the attempts that each origin's rule takes, a chunk of origins at a time.
+    """Yield the attempts that each origin's rule keeps, a chunk of origins at a time.
 
-    Which attempts an origin gets is decided by its rule over its attempts in order, so it does
-    not depend on what ran side by side. A chunk begins with `clear`, so that it depends on no
-    earlier one, and is the unit of resumption: one whose rules are satisfied by the `existing`
-    attempts is skipped, any other is drawn anew as a whole. Up to `rows` attempts are drawn at a
-    time. `progress` is told how many origins are settled.
+    A rule looks at an origin's attempts in order, so the result does not depend on what runs side
+    by side. A chunk begins with `clear`, so that it does not depend on earlier chunks. Chunks are
+    the unit of resumption: a chunk whose rules are satisfied by the `existing` attempts is
+    skipped, any other is drawn again as a whole. Up to `rows` attempts are drawn at a time.
+    `progress` receives the number of settled origins.
     """
     for start in range(0, len(origins), chunk):
         part = origins[start : start + chunk]
@@ -107,14 +107,14 @@ async def draw_attempts(
                     now = batch[first : first + rows]
                     for (origin, _), attempt in zip(now, await draw(now), strict=True):
                         origin.add(attempt)
-            yield [a for origin in part for a in origin.attempts[: origin.taken]]
+            yield [attempt for origin in part for attempt in origin.attempts[: origin.taken]]
         for origin in part:
             origin.attempts.clear()
         progress(start + len(part), len(origins))
 
 
 def _next(origins: Sequence[Origin], rows: int) -> list[tuple[Origin, int]]:
-    """The next attempts: one for each origin, more where rows are free (they may be dropped)."""
+    """The next attempts: one per origin, more if rows are free (extra ones may be dropped)."""
     share = max(1, rows // len(origins))
     batch: list[tuple[Origin, int]] = []
     for origin in origins:
@@ -126,9 +126,9 @@ def _next(origins: Sequence[Origin], rows: int) -> list[tuple[Origin, int]]:
 def signs_of(attempts: Iterable[Solution], origins: Sequence[Origin]) -> dict[str, list[Sign]]:
     """The signs of existing attempts by origin, in order; attempts of other origins are ignored."""
     rules = {origin.id: origin.rule for origin in origins}
-    found: dict[str, dict[int, Sign]] = {}
+    by_origin: dict[str, dict[int, Sign]] = {}
     for attempt in attempts:
         name = attempt.parent or attempt.problem_id
         if name in rules:
-            found.setdefault(name, {})[attempt.attempt] = rules[name].sign(attempt)
-    return {name: [signs[n] for n in sorted(signs)] for name, signs in found.items()}
+            by_origin.setdefault(name, {})[attempt.attempt] = rules[name].sign(attempt)
+    return {name: [signs[n] for n in sorted(signs)] for name, signs in by_origin.items()}

@@ -1,4 +1,4 @@
-"""Branching: continuations of preferred solutions at a rising temperature, until wrong (Eq. 2)."""
+"""Branching: continuing preferred solutions at a rising temperature until they err (Eq. 2)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from scdpo.validation import settings_from_keywords
 from scdpo.waiting import run
 
 UNLIKELY = "unlikely"
-"""Flag of a continuation whose new steps the initial policy would hardly write."""
+"""Flag of a continuation whose new steps are improbable under the initial policy."""
 PARALLEL_REPLAYS = 8
-"""Parents whose programs are run again side by side."""
+"""How many parents' programs are rerun side by side."""
 
 
 async def branch_async(
@@ -74,13 +74,14 @@ def branch(
 ) -> list[Solution]:
     """Continue preferred solutions from their steps at rising temperatures until they go wrong.
 
-    Stage 2 of arXiv 2407.00782 (Eq. 2). Parents are the first preferred solution of every
-    question among `solutions` that also has a dispreferred one. `engine` should be the policy
-    that sampled them, `schedule` are the temperatures of new steps (1.1, 1.15 … 1.4), and `format`
-    is that of the solutions unless it is given. Continuations are graded against the answers of
-    `problems`, or else against their parent's. `settings` are fields of `BranchConfig`, such as
-    `negatives=3`, which replace those of `config`. Works with and without a running event loop.
-    Raises InputError for an unknown setting, EngineError, SandboxError and GradingError.
+    Stage 2 of arXiv 2407.00782 (Eq. 2). The parents are the first preferred solution of each
+    question in `solutions` that also has a dispreferred solution. `engine` should be the policy
+    that sampled them. `schedule` gives the temperatures of new steps (by default 1.1, 1.15 … 1.4),
+    and `format` is by default that of the solutions. Continuations are graded against the gold
+    answers in `problems`, or else against their parent's answer. `settings` are fields of
+    `BranchConfig`, such as `negatives=3`, which override those of `config`. Works with and without
+    a running event loop. Raises InputError for an unknown setting, EngineError, SandboxError and
+    GradingError.
     """
     return run(
         branch_async(
@@ -110,15 +111,15 @@ def branch_solutions(
     """Yield continuations of preferred solutions, a chunk of parents at a time.
 
     A continuation shares its parent's first k steps; its new steps are sampled at the
-    temperatures of `config.schedule` (arXiv 2407.00782: 1.1, 1.15 … 1.4). Parents get new
-    continuations until `config.negatives` of them are wrong, and all are yielded, the correct
-    ones too. They are graded against the gold answers of `problems` or, where a parent's problem
-    is not among them, against the parent's own answer, which was correct. Programs before a
-    branch step may not print again what they had printed: then the continuation is flagged
-    `replay_differs` and its parent gets no more of them. Chunks settled by `existing`
-    continuations are skipped. `progress` is told how many parents are settled. Raises
-    EngineError, SandboxError and GradingError, and InputError where `config.negatives` says
-    nothing of a data set.
+    temperatures of `config.schedule` (arXiv 2407.00782: 1.1, 1.15 … 1.4). A parent gets
+    continuations until `config.negatives` of them are dispreferred, at most
+    `config.max_attempts`; all of them are yielded, including the correct ones. They are graded
+    against the gold answers in `problems` or, if a parent's problem is missing there, against the
+    parent's own answer, which was correct. If the programs before a branch step print something
+    else when rerun, the continuation is flagged `replay_differs` and is its parent's last. Chunks
+    settled by `existing` continuations are skipped. `progress` receives the number of settled
+    parents. Raises EngineError, SandboxError and GradingError, and InputError if
+    `config.negatives` does not cover a data set.
     """
     known = {problem.id: problem for problem in problems}
     origins = [_origin(parent, known.get(parent.problem_id), config) for parent in parents]
@@ -148,8 +149,8 @@ def branch_solutions(
 def first_preferred(
     solutions: Iterable[Solution], *, truncated_is_wrong: bool = False
 ) -> list[Solution]:
-    """The first preferred solution of every question that also has a dispreferred one, by
-    problem id: the preferred sides of D_naive (Eq. 1). Continuations are ignored."""
+    """The first preferred solution of every question that also has a dispreferred solution,
+    ordered by problem id: the preferred sides of D_naive (Eq. 1). Continuations are ignored."""
     preferred: dict[str, Solution] = {}
     dispreferred: set[str] = set()
     for solution in solutions:
@@ -167,7 +168,7 @@ def first_preferred(
 
 
 def branch_points(solution: Solution, config: BranchConfig) -> list[int]:
-    """The branch steps k of a solution: at least one step shared, at least one left."""
+    """The branch steps k of a solution: at least one step is shared and at least one is left."""
     return list(range(1, len(solution.steps) - config.skip_last))
 
 
@@ -179,7 +180,7 @@ def mean_new_logp(steps: Sequence[Step], k: int) -> float | None:
 
 
 def count_branches(branches: Iterable[Solution]) -> dict[str, int | float]:
-    """Counts as for naive solutions, with the mean log-prob of kept negatives."""
+    """Counts as for naive solutions, plus the mean log-prob of dispreferred continuations."""
     logps: list[float] = []
 
     def noted() -> Iterable[Solution]:
@@ -231,7 +232,7 @@ def _attempt(origin: Origin, n: int, sampler: Sampler, config: BranchConfig) -> 
 
 
 async def _starts(attempts: Sequence[Attempt], sampler: Sampler) -> list[Start]:
-    """The state that each attempt continues from, in order."""
+    """The start of each attempt, in order."""
     parents: dict[str, list[int]] = {}
     for i, attempt in enumerate(attempts):
         assert attempt.parent is not None
@@ -244,8 +245,8 @@ async def _starts(attempts: Sequence[Attempt], sampler: Sampler) -> list[Start]:
         assert parent is not None
         ks = [attempts[i].branch_step for i in indices]
         async with turns:
-            found = await starts_at(parent, ks, sampler.format, sampler.sandbox)
-            starts.update(zip(indices, found, strict=True))
+            replayed = await starts_at(parent, ks, sampler.format, sampler.sandbox)
+            starts.update(zip(indices, replayed, strict=True))
 
     try:
         await all_of(replay(indices) for indices in parents.values())

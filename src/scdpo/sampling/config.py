@@ -14,17 +14,15 @@ class _Config(BaseModel):
 
 
 class Schedule(_Config):
-    """The temperature of each new step: `start`, then `increment` more per step, at most `cap`.
+    """The temperature of each new step: `start`, then `increment` more per step, up to `cap`.
 
-    The paper's schedule for branches is Schedule(1.1, 0.05, 1.4) (arXiv 2407.00782, Sec. 3.2); a
-    constant schedule has the increment 0.
+    The paper's schedule for branches is Schedule(1.1, 0.05, 1.4) (arXiv 2407.00782, Sec. 3.2). A
+    constant schedule has increment 0.
     """
 
     start: float = Field(1.1, ge=0, description="Temperature of the first new step.")
-    increment: float = Field(
-        0.05, ge=0, description="How much the temperature rises with every further step."
-    )
-    cap: float = Field(1.4, ge=0, description="Highest temperature.")
+    increment: float = Field(0.05, ge=0, description="Temperature increase per further step.")
+    cap: float = Field(1.4, ge=0, description="Maximum temperature.")
 
     def __init__(
         self, start: float = 1.1, increment: float = 0.05, cap: float = 1.4, **unknown: object
@@ -39,7 +37,7 @@ class Schedule(_Config):
         return self
 
     def temperature(self, new_step: int) -> float:
-        """The temperature of the new step with this index, counted from 0."""
+        """The temperature of the new step with this 0-based index."""
         # Rounded, so that rows do not record 1.2000000000000002.
         return min(round(self.start + self.increment * new_step, 9), self.cap)
 
@@ -47,69 +45,71 @@ class Schedule(_Config):
 class Limits(_Config):
     """Where a rollout is cut."""
 
-    max_steps: int = Field(64, ge=1, description="Most steps of a solution, shared ones included.")
-    step_tokens: int = Field(512, ge=1, description="Most tokens of a step.")
-    context: int = Field(3072, ge=16, description="Most tokens of prompt and solution together.")
+    max_steps: int = Field(
+        64, ge=1, description="Maximum steps per solution, shared steps included."
+    )
+    step_tokens: int = Field(512, ge=1, description="Maximum tokens per step.")
+    context: int = Field(3072, ge=16, description="Maximum tokens of prompt and solution together.")
 
 
 class SampleConfig(_Config):
-    """Naive sampling (stage 1 of the method): a question is left as soon as it has `correct`
-    preferred and `wrong` dispreferred solutions, or after `max_attempts`."""
+    """Naive sampling (stage 1 of the method): a question is sampled until it has `correct`
+    preferred and `wrong` dispreferred solutions, or for `max_attempts`."""
 
     temperature: float = Field(1.0, ge=0, description="Sampling temperature.")
-    correct: int = Field(1, ge=0, description="Preferred solutions wanted of every question.")
-    wrong: int = Field(1, ge=0, description="Dispreferred solutions wanted of every question.")
-    max_attempts: int = Field(100, ge=1, description="Most solutions sampled of a question.")
+    correct: int = Field(1, ge=0, description="Preferred solutions wanted per question.")
+    wrong: int = Field(1, ge=0, description="Dispreferred solutions wanted per question.")
+    max_attempts: int = Field(100, ge=1, description="Maximum solutions sampled per question.")
     error_words_in_question: bool = Field(
-        False, description="Look for error words in the question too, as the released code does."
+        False, description="Also look for error words in the question, as the released code does."
     )
     truncated_is_wrong: bool = Field(
         False, description="Count truncated and unanswered solutions as wrong."
     )
     limits: Limits = Field(Limits(), description="Where a solution is cut.")
     chunk: int = Field(
-        64, ge=1, description="Questions worked on together: the unit of resumption."
+        64, ge=1, description="Questions processed together: the unit of resumption."
     )
     rows: int = Field(
         192, ge=1, description="Solutions sampled side by side, each with a sandbox session."
     )
-    seed: int = Field(0, description="Seed; the recipe's own by default.")
+    seed: int = Field(0, description="Seed; the recipe's `seed` by default.")
 
 
 class BranchConfig(_Config):
-    """Branching (stage 2 of the method): for every preferred solution, continuations are drawn
-    from branch steps until `negatives` wrong ones are kept, at most `max_attempts` of them."""
+    """Branching (stage 2 of the method): every preferred solution is continued from its branch
+    steps until `negatives` continuations are dispreferred, at most `max_attempts` times."""
 
     schedule: Schedule = Field(Schedule(), description="Temperatures of the new steps.")
     negatives: NonNegativeInt | dict[str, NonNegativeInt] = Field(
         2,
-        description="Wrong continuations wanted of every parent: a number, or one for each data "
-        "set with `default` for the others.",
+        description="Dispreferred continuations wanted per parent: a number, or one per data set "
+        "with `default` for the others.",
     )
-    max_attempts: int = Field(16, ge=1, description="Most continuations of a parent.")
+    max_attempts: int = Field(16, ge=1, description="Maximum continuations per parent.")
     branch_steps: Literal["random", "every"] = Field(
-        "random", description="Take the branch steps k in random order, or one after another."
+        "random", description="Use the branch steps k in random or in ascending order."
     )
     skip_last: int = Field(
-        0, ge=0, description="How many of the last step boundaries are no branch steps."
+        0, ge=0, description="How many of the last step boundaries are not used as branch steps."
     )
     min_mean_logp: float | None = Field(
         None,
-        description="Flag a continuation as `unlikely`, and do not keep it, if the mean log-prob "
-        "per token (nats) of its new steps under the initial policy is below this.",
+        description="Flag a continuation as `unlikely`, which keeps it out of pairs, if the mean "
+        "log-prob per token (nats) of its new steps under the initial policy is below this.",
     )
     truncated_is_wrong: bool = Field(
         False, description="Count truncated and unanswered continuations as wrong."
     )
     limits: Limits = Field(Limits(), description="Where a solution is cut.")
-    chunk: int = Field(32, ge=1, description="Parents worked on together: the unit of resumption.")
+    chunk: int = Field(32, ge=1, description="Parents processed together: the unit of resumption.")
     rows: int = Field(
         128, ge=1, description="Continuations sampled side by side, each with a sandbox session."
     )
-    seed: int = Field(0, description="Seed; the recipe's own by default.")
+    seed: int = Field(0, description="Seed; the recipe's `seed` by default.")
 
     def negatives_for(self, dataset: str) -> int:
-        """How many negatives a question of this data set should have. Raises InputError."""
+        """How many negatives a parent from this data set should have. Raises InputError."""
         if isinstance(self.negatives, int):
             return self.negatives
         if dataset in self.negatives:
@@ -117,4 +117,4 @@ class BranchConfig(_Config):
         if "default" in self.negatives:
             return self.negatives["default"]
         known = ", ".join(self.negatives)
-        raise InputError(f"branch.negatives: nothing for data set {dataset!r} (has: {known})")
+        raise InputError(f"branch.negatives: no value for data set {dataset!r} (given: {known})")

@@ -1,8 +1,8 @@
 """Runs many rollouts side by side.
 
 Rollouts advance in lockstep: all that wait for the policy are completed in one batch, then all
-that wait for their program run it. What is in a batch depends on the rollouts alone and never on
-timing, so the same rollouts give the same rows to the last bit.
+that wait for a program run theirs. The contents of a batch depend only on the rollouts, never on
+timing, so the same rollouts give bit-identical rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Running:
-    """A rollout with its session; `wants` is what it waits for, None once it has ended."""
+    """A rollout with its session; `wants` is what it waits for, or None once it has ended."""
 
     def __init__(self, rollout: Rollout, session: Session | None):
         self.rollout = rollout
@@ -31,7 +31,7 @@ class _Running:
         self.advance(None)
 
     def advance(self, answer: Completion | Execution | None) -> None:
-        """Give the rollout what it asked for (None to start it) and take its next wish."""
+        """Give the rollout what it asked for (None to start it) and get its next request."""
         try:
             self.wants = self.rollout.send(answer)  # type: ignore[arg-type]  # None starts it
         except StopIteration as stop:
@@ -59,11 +59,11 @@ async def drive(
     sessions: Sequence[Session | None] | None = None,
     progress: Progress = silent,
 ) -> list[RolloutResult]:
-    """Run rollouts to their end, in lockstep; results in order.
+    """Run rollouts to their end, in lockstep; returns their results in order.
 
-    `sessions` are the interpreters that rollouts continue in (None: a fresh one from `sandbox` at
-    the first program). No session is left open, whatever happens. `progress` is told how many
-    rollouts have ended. Raises EngineError and SandboxError.
+    `sessions` are the interpreter sessions in which rollouts continue (None: a fresh one from
+    `sandbox` at the first program). All sessions are closed, whatever happens. `progress`
+    receives the number of rollouts that have ended. Raises EngineError and SandboxError.
     """
     given = sessions or [None] * len(rollouts)
     running: list[_Running] = []
@@ -88,7 +88,7 @@ async def drive(
 
 
 async def all_of(awaitables: Iterable[Awaitable[T]]) -> list[T]:
-    """The results in order; if one fails, its error is raised once all of them have ended."""
+    """The results in order; the first error, if any, is raised after all have ended."""
     results = await asyncio.gather(*awaitables, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -97,7 +97,7 @@ async def all_of(awaitables: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def fresh_session(sandbox: Sandbox | None) -> Session:
-    """A fresh session. Raises SandboxError, also when there is no sandbox."""
+    """A fresh session. Raises SandboxError, also if there is no sandbox."""
     if sandbox is None:
         raise SandboxError("a solution has code to run, but no sandbox was given")
     return await sandbox.session()

@@ -1,4 +1,4 @@
-"""Signs that keep a graded solution out of pairs, recorded in `Solution.flags`."""
+"""Reasons to keep a graded solution out of pairs, recorded in `Solution.flags`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from scdpo.records import ERROR_WORD, Step
 
 ERROR_WORDS = ("error", "apolog")
-"""What a step must not contain for its solution to be preferred (arXiv 2407.00782)."""
+"""Words that no step of a preferred solution may contain (arXiv 2407.00782)."""
 NOISE_MAX_STEPS = 24
 NOISE_MAX_CHARACTERS = 3000
 HOST_MARKERS = ("<|execution|>", "```output")
-"""Text that only the host writes; a policy that wrote it made up an execution."""
+"""Text that only the host writes; if the policy wrote it, it made up an execution."""
 
 
 def solution_flags(
@@ -23,10 +23,10 @@ def solution_flags(
 ) -> tuple[str, ...]:
     """All flags of a solution.
 
-    `error_word:WORD` for every error word in its steps, in any case (the released code looks in
-    the question too). `noise:…` marks a garbled solution: too many steps, a very long step, or an
-    execution that the policy made up. `stops` are the format's stop strings: a host marker that
-    is one of them ends a step rightly.
+    `error_word:WORD` is set for every error word in its steps, ignoring case (the released code
+    also looks in the question). `noise:…` marks a garbled solution: too many steps, a very long
+    step, or an execution that the policy made up. `stops` are the format's stop strings; a host
+    marker among them is a legitimate end of a step.
     """
     lowered = "\n".join(step.text + step.host_text for step in steps).lower()
     if error_words_in_question:

@@ -1,4 +1,4 @@
-"""Naive sampling: solutions of every question at temperature 1 until it has both kinds (Eq. 1)."""
+"""Naive sampling: solving every question at temperature 1 until it has both kinds (Eq. 1)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sample(
 
     Stage 1 of arXiv 2407.00782. `engine` is the policy, `format` how it writes solutions (a name
     or a `Format`), and `sandbox` runs the programs in them; formats with code need one. `settings`
-    are fields of `SampleConfig`, such as `max_attempts=8`, which replace those of `config`. Works
+    are fields of `SampleConfig`, such as `max_attempts=8`, which override those of `config`. Works
     with and without a running event loop. Raises InputError for an unknown setting, EngineError,
     SandboxError and GradingError.
     """
@@ -80,10 +80,10 @@ def sample_solutions(
 ) -> AsyncIterator[list[Solution]]:
     """Yield graded solutions of all problems, a chunk of problems at a time.
 
-    Of every problem the attempts that the stop rule takes come, in order, so many that there are
-    `config.correct` preferred and `config.wrong` dispreferred ones. Chunks whose problems are
-    settled by `existing` solutions are skipped. `progress` is told how many problems are settled.
-    Raises EngineError, SandboxError and GradingError.
+    Each problem is attempted until it has `config.correct` preferred and `config.wrong`
+    dispreferred solutions, or `config.max_attempts` attempts; attempts are in order. Chunks whose
+    problems are settled by `existing` solutions are skipped. `progress` receives the number of
+    settled problems. Raises EngineError, SandboxError and GradingError.
     """
     rule = StopRule(config.correct, config.wrong, config.max_attempts, config.truncated_is_wrong)
     origins = [Origin(problem.id, problem, rule) for problem in problems]

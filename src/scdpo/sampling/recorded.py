@@ -1,4 +1,4 @@
-"""Recorded solutions of other models as solution rows: executed again, and graded here."""
+"""Recorded solutions of other models as solution rows, executed and graded again."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from scdpo.sampling.solutions import claim_of, unfinished
 from scdpo.sandbox import SESSION_ENDING_CUTS, Sandbox, same_output
 
 BATCH = 64
-"""Solutions that are graded together."""
+"""Number of solutions graded together."""
 SESSIONS = 8
-"""Solutions that are executed side by side."""
+"""Number of solutions executed side by side."""
 
 
 @dataclass(slots=True)
 class Reproduced:
-    """How many recorded code blocks printed again what was recorded, and how the others fared."""
+    """How many recorded code blocks reproduced their output, and why the others did not."""
 
     blocks: int = 0
     same: int = 0
     rest: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Reproduced) -> None:
-        """Count another solution's blocks in."""
+        """Add the counts of another solution."""
         self.blocks += other.blocks
         self.same += other.same
         self.rest += other.rest
 
     def counts(self) -> dict[str, int | float]:
-        """For a manifest: blocks, how many printed the same, and reasons for the rest."""
+        """Counts for a manifest: blocks, reproduced blocks, and reasons for the rest."""
         counts: dict[str, int | float] = {"code_blocks": self.blocks, "reproduced": self.same}
         for reason in sorted(self.rest):
             if n := self.rest[reason]:
@@ -57,13 +57,14 @@ async def recorded_solutions(
     reproduced: Reproduced,
     progress: Progress = silent,
 ) -> AsyncIterator[list[Solution]]:
-    """Yield the graded solutions of a file of recorded ones, a batch at a time.
+    """Yield the graded solutions of a file of recorded solutions, a batch at a time.
 
-    Every program is executed again, in order and in one session per solution, and its output
-    compared with the recorded one: `reproduced` counts how many are the same. The rows keep the
-    recorded text, since that is what the policy continued from. Grading is ours, against the gold
-    answer in the file. A row's problem id is made of the question, so that files on the same
-    questions meet. Raises DataError for a malformed or empty file.
+    Every program is executed again, in order and in one session per solution, and its output is
+    compared with the recorded output; `reproduced` counts the matches. The rows keep the recorded
+    text, since that is what the policy continued from. Solutions are graded with our grader,
+    against the gold answers in the file. Problem ids are made from the questions, so that files
+    on the same questions can be joined. Raises InputError for an unknown layout, DataError for a
+    malformed or empty file, SandboxError and GradingError.
     """
     recorded = list(read_recorded(path, layout))
     if not recorded:
@@ -85,30 +86,30 @@ async def recorded_solutions(
 
 
 async def _execute(recorded: RecordedSolution, format: Format, sandbox: Sandbox) -> Reproduced:
-    """Run a solution's programs; how many print what was recorded."""
+    """Run a solution's programs and count how many print what was recorded."""
     codes = [(format.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
     runnable = [(code, output) for code, output in codes if code is not None and output is not None]
-    found = Reproduced(blocks=len(runnable))
+    counted = Reproduced(blocks=len(runnable))
     if not runnable:
-        return found
+        return counted
     session = await sandbox.session()
     try:
         for n, (code, output) in enumerate(runnable, 1):
             execution = await session.run(code)
             if same_output(execution.output, output):
-                found.same += 1
+                counted.same += 1
             else:
-                found.rest[execution.cut or _kind(execution.output, output)] += 1
+                counted.rest[execution.cut or _kind(execution.output, output)] += 1
             if execution.cut in SESSION_ENDING_CUTS:
-                found.rest["session lost before"] += len(runnable) - n
+                counted.rest["session lost before"] += len(runnable) - n
                 break
     finally:
         await session.close()
-    return found
+    return counted
 
 
 def _kind(ours: str, recorded: str) -> str:
-    """What differs, roughly: an error on one side or both, or just the text."""
+    """Roughly how two outputs differ: an error on one or both sides, or just the text."""
     here, there = "Error" in ours, "Error" in recorded
     if here and there:
         return "other error"

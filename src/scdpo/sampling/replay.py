@@ -1,8 +1,8 @@
-"""The interpreter's state after a solution's first k steps, for continuations to go on in.
+"""Recreates the interpreter state after a solution's first k steps, for continuations.
 
-A solution's programs run once, in order, in one session, and every continuation takes a clone
-of it where the branch step is reached. Nothing is kept between calls: as many sessions are live
-as there are continuations, and one that walks.
+A solution's programs run once, in order, in one session, which is cloned at each branch step.
+Nothing is kept between calls: the live sessions are one per continuation and the one being
+cloned.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from scdpo.sandbox import SESSION_ENDING_CUTS, Execution, Sandbox, Session, same
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a continuation goes on: its session, None where no program ran before.
+    """Where a continuation starts: its session, or None if no program ran before.
 
-    `differs`: a program on the way did not print again what it had printed.
+    `differs` is true if a rerun program printed something else than before.
     """
 
     session: Session | None
@@ -31,9 +31,9 @@ class Start:
 async def starts_at(
     solution: Solution, ks: Sequence[int], format: Format, sandbox: Sandbox | None
 ) -> list[Start]:
-    """A start after the first k steps of `solution` for every k, in order.
+    """A start after the first k steps of `solution`, for every k in `ks`, in order.
 
-    Sessions are the caller's to close. Raises SandboxError.
+    The caller must close the sessions. Raises SandboxError.
     """
     starts: dict[int, Start] = {}
     walk = _Walk(solution, format, sandbox)
@@ -49,12 +49,12 @@ async def starts_at(
 
 
 async def close_starts(starts: Iterable[Start]) -> None:
-    """End the sessions of starts that nothing goes on from."""
+    """Close the sessions of unused starts."""
     await all_of(start.session.close() for start in starts if start.session is not None)
 
 
 class _Lost:
-    """In place of a session that a replayed program took down: every program dies in it."""
+    """Stands in for a session that a replayed program killed: every program dies in it."""
 
     async def run(self, code: str) -> Execution:
         return Execution(output="", cut="died")
@@ -67,7 +67,7 @@ class _Lost:
 
 
 class _Walk:
-    """A session that goes through a solution's programs, step by step."""
+    """A session that runs through a solution's programs, step by step."""
 
     def __init__(self, solution: Solution, format: Format, sandbox: Sandbox | None):
         self._solution = solution
@@ -79,7 +79,7 @@ class _Walk:
         self._differs = False
 
     async def start(self, k: int) -> Start:
-        """A start of its own after the first k steps."""
+        """A new start after the first k steps."""
         if self._clonable:
             await self._go(k)
             if self._session is None or isinstance(self._session, _Lost):
@@ -87,8 +87,8 @@ class _Walk:
             try:
                 return Start(await self._session.clone(), self._differs)
             except SandboxError:
-                # The programs may have broken what a session needs for it: from here on they
-                # run again for every start. A sandbox that is lost says so when asked for one.
+                # The programs may have broken what cloning needs, so from here on they run again
+                # for every start. If the sandbox itself is lost, the next session raises.
                 self._clonable = False
         again = _Walk(self._solution, self._format, self._sandbox)
         try:

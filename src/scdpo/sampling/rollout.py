@@ -1,8 +1,8 @@
-"""The step loop, free of any engine or executor.
+"""The step loop, independent of engine and executor.
 
-A rollout is a generator: it yields what it needs next, a step to generate or a program to run,
-and is sent the result. Who drives it decides what runs side by side (see `driver`); a rollout's
-result depends on its own task alone.
+A rollout is a generator: it yields what it needs next (a step to generate or a program to run)
+and is sent the result. Its driver decides what runs side by side (see `driver`); a rollout's
+result depends only on its own task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scdpo.sandbox import SESSION_ENDING_CUTS, Execution
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to roll out: a prompt, the steps it starts from, temperatures, a seed."""
+    """What to roll out: a prompt, temperatures, a seed, and the steps to start from."""
 
     prompt_ids: tuple[int, ...]
     schedule: Schedule
@@ -31,7 +31,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class RolloutResult:
-    """How a rollout ended: all its steps, the prefix included, and why it ended."""
+    """All steps of a rollout, prefix included, and why it ended."""
 
     steps: tuple[Step, ...]
     finish: Finish
@@ -59,12 +59,12 @@ class _State:
 
 
 def rollout(task: Task, format: Format, limits: Limits, encode: Encode) -> Rollout:
-    """Generate a step, execute its code, append, raise the temperature, go on.
+    """Generate a step, execute its code, append the output, raise the temperature, repeat.
 
     `encode` tokenises what the host appends. The rollout ends when the policy ends it
     (`finished`), at a limit, or when its session is lost (`sandbox`). The steps of the prefix
     are never changed, so that both branches of a pair share them token by token. Raises
-    EngineError for an empty completion that is no end.
+    EngineError for an empty completion that finished with `stop`.
     """
     ids = task.prompt_ids + _ids_of(task.prefix, encode)
     state = _State(ids=ids, steps=list(task.prefix), n_prefix=len(task.prefix))
@@ -91,7 +91,7 @@ def rollout(task: Task, format: Format, limits: Limits, encode: Encode) -> Rollo
 
 
 def _ids_of(steps: Sequence[Step], encode: Encode) -> tuple[int, ...]:
-    """Token ids of steps with their outputs; recorded steps, which have none, are encoded."""
+    """Token ids of steps with their outputs; recorded steps, which lack ids, are encoded."""
     ids: list[int] = []
     for step in steps:
         ids += step.token_ids or encode(step.text)
@@ -112,14 +112,14 @@ def _request(task: Task, format: Format, limits: Limits, state: _State, room: in
 
 
 def _append(state: _State, completion: Completion, temperature: float, format: Format) -> None:
-    """Append a completion as a step, or to the new text step that it belongs to.
+    """Append a completion as a step, or to the last new text step if it belongs to it.
 
-    An end marker or a blank line on its own is no step where the format says so; a step's
+    Depending on the format, an end marker or a blank line is not a step of its own. A step's
     temperature is that of its first completion.
     """
     if not completion.token_ids:
         if completion.finish == "stop":
-            raise EngineError("an empty completion came back that is neither an end nor cut")
+            raise EngineError("the engine returned an empty completion that ended at a stop string")
         return
     state.ids += completion.token_ids
     state.sampled += len(completion.token_ids)
@@ -141,13 +141,13 @@ def _append(state: _State, completion: Completion, temperature: float, format: F
 
 
 def _finish(state: _State, completion: Completion, limits: Limits) -> Finish | None:
-    """Why the rollout ends with this completion; None where it goes on."""
+    """Why the rollout ends with this completion; None if it continues."""
     if completion.finish == "end":
         return "finished"
     if completion.finish == "length":
         full = len(completion.token_ids) >= limits.step_tokens
         return "step_tokens" if full else "context"
-    # Blank lines that join a step one by one must not go on for ever.
+    # Blank lines that join a step one at a time must not continue forever.
     return "step_tokens" if len(state.steps[-1].token_ids) > limits.step_tokens else None
 
 
@@ -180,7 +180,7 @@ def _append_output(state: _State, execution: Execution, format: Format, encode: 
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """The mean where it is a number: a row of JSON cannot hold anything else."""
+    """The mean, or None if there is none or a value is not finite, which JSON cannot hold."""
     if not values or not all(map(math.isfinite, values)):
         return None
     return math.fsum(values) / len(values)

@@ -1,4 +1,4 @@
-"""From attempts to graded solution rows: one way for sampling, branching and evaluation."""
+"""From attempts to graded solution rows, for sampling, branching and evaluation alike."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from scdpo.sandbox import Sandbox, Session
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A solution to draw. `id` names its row and `number` counts the attempts on a problem or,
-    with a `parent`, on that solution, whose first `branch_step` steps it continues."""
+    """A solution to draw. `id` names its row, and `number` counts the attempts on a problem or,
+    with a `parent`, the continuations of that solution; its first `branch_step` steps are kept."""
 
     id: str
     problem: Problem
@@ -36,9 +36,9 @@ class Attempt:
 
 @dataclass(slots=True)
 class Sampler:
-    """Draws graded solutions: a policy (`engine`) with the format that it writes, the grader of
-    its answers and the sandbox that runs its programs (None for formats without code). `policy`
-    is what rows call the policy, the engine's own name if empty."""
+    """Draws graded solutions with a policy (`engine`), the format it writes, the grader of its
+    answers and the sandbox for its programs (None for formats without code). `policy` is the
+    policy's name in rows; if empty, the engine's name is used."""
 
     engine: EngineProtocol
     format: Format
@@ -56,9 +56,9 @@ class Sampler:
         error_words_in_question: bool = False,
         progress: Progress = silent,
     ) -> list[Solution]:
-        """Roll out attempts side by side and grade them; solutions in order.
+        """Roll out attempts side by side and grade them; returns solutions in order.
 
-        Continuations go on in `sessions`. Raises EngineError, SandboxError and GradingError.
+        Continuations run in `sessions`. Raises EngineError, SandboxError and GradingError.
         """
         rollouts = [
             rollout(
@@ -107,7 +107,7 @@ class Sampler:
             format=self.format.name,
             policy=self.policy or self.engine.name,
             prompt=attempt.prompt,
-            # A recorded parent has none, and its continuations have to share its prompt exactly.
+            # A recorded parent has no ids, and its continuations must share its prompt exactly.
             prompt_ids=attempt.parent.prompt_ids if attempt.parent else attempt.prompt_ids,
             steps=result.steps,
             finish=result.finish,
@@ -130,24 +130,24 @@ class Sampler:
 def sampler_for(
     engine: EngineProtocol, format: Format | str, grader: Grader | None, sandbox: Sandbox | None
 ) -> Iterator[Sampler]:
-    """A sampler of these services; without a grader it gets its own, closed at the end."""
-    found = get_format(format) if isinstance(format, str) else format
+    """A sampler; if no grader is given, it gets its own, which is closed at the end."""
+    written = get_format(format) if isinstance(format, str) else format
     if grader is not None:
-        yield Sampler(engine, found, grader, sandbox)
+        yield Sampler(engine, written, grader, sandbox)
         return
     with Grader() as own:
-        yield Sampler(engine, found, own, sandbox)
+        yield Sampler(engine, written, own, sandbox)
 
 
 def unfinished(finish: str) -> Verdict:
-    """The verdict on a solution that a limit cut: undecided, never wrong."""
+    """The verdict on a solution cut by a limit: undecided, never wrong."""
     return undecided(f"unfinished: {finish}")
 
 
 def claim_of(
     steps: tuple[Step, ...], format: Format, golds: tuple[str, ...], *, several: bool = False
 ) -> Claim:
-    """What a finished solution states, to be judged against the gold answers."""
+    """The claim of a finished solution, to be judged against the gold answers."""
     last = ""
     for step in reversed(steps):
         last = format.plain(format.render((step,)))
@@ -157,7 +157,7 @@ def claim_of(
 
 
 def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
-    """Solutions by verdict and by side of a pair, then by what kept them from either."""
+    """Counts of solutions by verdict and side of a pair, then by what kept them out of pairs."""
     sums = ("attempts", "correct", "wrong", "undecided", "preferred", "dispreferred")
     counts: Counter[str] = Counter(dict.fromkeys(sums, 0))
     for solution in solutions:

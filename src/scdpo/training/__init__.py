@@ -5,7 +5,9 @@ Names are loaded when they are first used; importing this package does not impor
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scdpo.lazy import lazy_names
 
 if TYPE_CHECKING:
     from scdpo.training.dpo_config import (
@@ -32,27 +34,18 @@ if TYPE_CHECKING:
     from scdpo.training.supervised import sft
     from scdpo.training.tree import Tree, grow
 
-_MODULES = {
-    "dpo_config": ("DPOConfig", "LoraSettings", "PreferenceMetrics", "TrainingReport"),
-    "losses": (
-        "DPOOutput",
-        "chosen_nll",
-        "dpo_loss",
-        "dpop_loss",
-        "ipo_loss",
-        "per_token",
-        "preference_loss",
-        "sequence_logps",
-    ),
-    "own_loop": ("pair_sequences", "tree_attention", "tree_logps"),
-    "preference": ("train",),
-    "preference_trainer": ("PreferenceTrainer",),
-    "sft_config": ("SFTConfig", "SFTReport"),
-    "sft_trainer": ("SFTTrainer",),
-    "supervised": ("sft",),
-    "tree": ("Tree", "grow"),
+_NAMES = {
+    "dpo_config": "DPOConfig LoraSettings PreferenceMetrics TrainingReport",
+    "losses": "DPOOutput chosen_nll dpo_loss dpop_loss ipo_loss per_token preference_loss "
+    "sequence_logps",
+    "own_loop": "pair_sequences tree_attention tree_logps",
+    "preference": "train",
+    "preference_trainer": "PreferenceTrainer",
+    "sft_config": "SFTConfig SFTReport",
+    "sft_trainer": "SFTTrainer",
+    "supervised": "sft",
+    "tree": "Tree grow",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "DPOConfig",
@@ -80,10 +73,4 @@ __all__ = [
     "tree_logps",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

@@ -1,10 +1,12 @@
-"""Attention over token trees: to ancestors and self, in three ways.
+"""Attention over token trees: each token attends to its ancestors and itself.
 
-`paths`: chain by chain, each against the tokens on its path (on a CPU `chain_attention`). Little
-is computed that the tree forbids, so a row may be as long as memory allows; any device.
-`sdpa`: one masked product over the whole row; any device, quadratic in the row.
-`flex`: FlexAttention, which skips the blocks that the tree forbids; GPU only, as it has no
-backward on a CPU.
+There are three backends:
+
+- `paths`: chain by chain, each against the tokens on its path (on a CPU `chain_attention`).
+  Little is computed that the tree forbids, so a row may be as long as memory allows. Any device.
+- `sdpa`: one masked product over the whole row, quadratic in its length. Any device.
+- `flex`: FlexAttention, which skips the blocks that the tree forbids. GPU only, as it has no
+  backward pass on a CPU.
 """
 
 from __future__ import annotations
@@ -31,18 +33,18 @@ IMPLEMENTATIONS: Mapping[Backend, str] = {
     "sdpa": "sdpa",
     "flex": "flex_attention",
 }
-"""What transformers calls the attention of each way."""
+"""The name of each backend's attention in transformers."""
 _REFUSED = ("softcap", "s_aux", "position_bias")
-"""What some models ask of an attention, and `paths` does not compute."""
+"""Options that some models pass to their attention and `paths` does not compute."""
 
 
 class PathPlan:
-    """How `paths` goes over a row: the keys of each chain are those on the path to it and its own.
+    """How `paths` goes over a row: the keys of a chain are those on the path to it and its own.
 
-    `pieces` are those of `chain_attention`, for which no path may be longer than a layer's window
-    (`longest`). Else: `lengths` of the chains; `key_index` (K,) of all their keys, `key_lengths`
-    of them each. The masks of the chains that need one are made when first needed. (Not a
-    dataclass: wrappers of models look into those.)
+    `pieces` are for `chain_attention`, which needs paths (`longest`) no longer than a layer's
+    window. The rest is for other devices and windows: `lengths` of the chains; `key_index` (K,)
+    of all their keys, `key_lengths` for each chain. Masks are made when first needed. (Not a
+    dataclass, as wrappers of models copy those field by field.)
     """
 
     def __init__(self, tree: Tree, device: torch.device | str = "cpu"):
@@ -102,7 +104,8 @@ def paths_attention(
     (1, N, heads, d). Raises NotImplementedError for what it does not compute.
     """
     refused = [name for name in _REFUSED if options.get(name) is not None]
-    if tree_paths is None or attention_mask is not None or dropout or refused:
+    refused += ["attention dropout"] * bool(dropout) + ["a mask"] * (attention_mask is not None)
+    if tree_paths is None or refused:
         raise NotImplementedError(f"paths attention: {', '.join(refused) or 'no tree'}")
     whole = tree_paths.longest <= (sliding_window or math.inf)
     if whole and query.device.type == "cpu" and value.shape[-1] == query.shape[-1]:
@@ -155,10 +158,10 @@ def _heads_first(states: Tensor, groups: int) -> Tensor:
 def attention_inputs(
     tree: Tree, backend: Backend, config: PretrainedConfig, device: torch.device | str
 ) -> dict[str, Any]:
-    """What a model is called with so that its tokens see their ancestors and themselves alone.
+    """Model inputs that let each token of a row see only its ancestors and itself.
 
-    Layers with a sliding window see that much of their path. Raises NotImplementedError for a
-    kind of layer that is neither full nor sliding attention.
+    Layers with a sliding window see that much of their path. Raises NotImplementedError for
+    layers that are neither full nor sliding attention.
     """
     if backend == "paths":
         return {"tree_paths": PathPlan(tree, device)}

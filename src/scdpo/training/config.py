@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Literal, Self, TypeAlias, TypeVar
+from typing import Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from scdpo.errors import InputError
-from scdpo.validation import explain
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Checkpointing: TypeAlias = Literal[False, True, "selective"]
 """Gradient checkpointing; `training.recomputing` describes what each kind keeps."""
-
-C = TypeVar("C", bound="TrainingConfig")
 
 
 class TrainingConfig(BaseModel):
@@ -75,22 +69,3 @@ class TrainingConfig(BaseModel):
                 f" {self.micro_batch_size}"
             )
         return self
-
-
-def with_settings(kind: type[C], config: C | None, settings: dict[str, object]) -> C:
-    """A config with some settings changed; `config` None starts from the defaults.
-
-    Raises InputError for an unknown setting, with the nearest known one, and for a value that is
-    not accepted.
-    """
-    known = list(kind.model_fields)
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-            raise InputError(f"{name}: not a setting of {kind.__name__}{hint}")
-    before = {} if config is None else config.model_dump()
-    try:
-        return kind.model_validate(before | settings)
-    except ValidationError as error:
-        raise InputError(f"{kind.__name__}: {explain(error, kind)}") from error

@@ -86,8 +86,8 @@ def evaluation_mode_after(policy: Policy) -> Iterator[None]:
 
 
 @contextmanager
-def without_dropout(model: PreTrainedModel) -> Iterator[None]:
-    """A model without dropout: policy and reference have to be the same function."""
+def without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Turn a model's dropout off, and back on at the end."""
     before: list[tuple[dict[str, Any], str, float]] = []
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

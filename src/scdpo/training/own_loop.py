@@ -22,6 +22,7 @@ from scdpo.training.scoring import (
     model_inside,
     score_tree,
     using_attention,
+    using_implementation,
 )
 from scdpo.training.tokens import pair_tokens
 from scdpo.training.tree import MaskedIds, grow
@@ -33,8 +34,8 @@ Attention: TypeAlias = Literal["auto", "paths", "sdpa", "flex"]
 
 _scorings: WeakKeyDictionary[nn.Module, dict[Attention, TreeScoring]] = WeakKeyDictionary()
 """The scoring that was found for a model, by the attention that was asked for."""
-_kept: WeakKeyDictionary[nn.Module, Backend] = WeakKeyDictionary()
-"""The attention of models inside `tree_attention`."""
+_kept: WeakKeyDictionary[nn.Module, tuple[Backend, str]] = WeakKeyDictionary()
+"""The models inside `tree_attention`: the backend that is kept on, and their own attention."""
 
 
 def tree_logps(
@@ -79,7 +80,7 @@ def tree_attention(model: nn.Module, *, attention: Attention = "auto") -> Iterat
     backend = _backends(model, attention)[0]
     inner = model_inside(model)
     before = _kept.get(inner)
-    _kept[inner] = backend
+    _kept[inner] = backend, before[1] if before else attention_of(inner)
     try:
         with using_attention(model, backend):
             yield
@@ -117,14 +118,16 @@ def _scoring_of(
     model: nn.Module, sequences: Sequence[MaskedIds], attention: Attention
 ) -> TreeScoring:
     inner = model_inside(model)
-    kept = _kept.get(inner)
-    wanted: Attention = attention if kept is None else kept
+    backend, own = _kept.get(inner, (None, attention_of(inner)))
+    wanted: Attention = backend or attention
     known = _scorings.setdefault(inner, {})
     if wanted not in known:
         training = model.training
         model.eval()  # dropout would make the two ways of scoring differ
         try:
-            found, reason = find_scoring(model, [_scorable(sequences)], _backends(model, wanted))
+            with using_implementation(model, own):
+                backends = _backends(model, wanted)
+                found, reason = find_scoring(model, [_scorable(sequences)], backends)
         finally:
             model.train(training)
         if found is None:
@@ -134,7 +137,7 @@ def _scoring_of(
 
 
 def _scorable(sequences: Sequence[MaskedIds]) -> list[MaskedIds]:
-    """The sequences with something to score; if there are none, the first two tokens count."""
+    """The sequences in which something counts; if there are none, all with every token counting."""
     some = [(ids, mask) for ids, mask in sequences if any(mask[1:])]
     return some or [(ids, [True] * len(ids)) for ids, _ in sequences if len(ids) > 1]
 

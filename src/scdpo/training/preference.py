@@ -17,7 +17,6 @@ from scdpo.policies import Policy
 from scdpo.records import Pair
 from scdpo.training.adapters import save_adapter_and_merged, with_adapter
 from scdpo.training.checkpoints import Progress, TrainingFolder, fit, save_trained
-from scdpo.training.config import with_settings
 from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingReport
 from scdpo.training.loading import (
     AnyPolicy,
@@ -25,7 +24,6 @@ from scdpo.training.loading import (
     embedding_count,
     evaluation_mode_after,
     initial_policy,
-    without_dropout,
 )
 from scdpo.training.losses import dpo_loss
 from scdpo.training.preference_trainer import Note, PreferenceTrainer, pair_sides
@@ -33,6 +31,7 @@ from scdpo.training.processes import broadcast_from_main, process_group
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import PairTokens, Tokenised, tokenise
+from scdpo.validation import settings_from_keywords
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,11 +75,11 @@ def train(
     `out` holds another training, PolicyError for a folder without a policy.
     """
     started = time.perf_counter()
-    settled = with_settings(DPOConfig, config, settings)
+    settled = settings_from_keywords(DPOConfig, config, settings)
     processes = process_group()
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
-    with without_dropout(initial.model), evaluation_mode_after(initial):
+    with evaluation_mode_after(initial):
         data = _Data(initial, _records(pairs, initial), _records(heldout, initial), settled)
         with processes.main_process_first():
             folder = TrainingFolder(Path(out), data.fingerprint)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from scdpo.errors import InputError, ScdpoError
 from scdpo.training.checkpoints import Progress
 from scdpo.training.dpo_config import DPOConfig
+from scdpo.training.loading import without_dropout
 from scdpo.training.losses import DPOOutput, preference_loss
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences
@@ -106,6 +107,11 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         self._note = note or (lambda text: None)
         self._adapted = hasattr(model, "disable_adapter")
         self._initial = self._frozen_copy(model) if config.reference == "online" else None
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """`Trainer.train`, without dropout: policy and reference have to be the same function."""
+        with without_dropout(self.model):
+            return super().train(*args, **options)
 
     # ---- found when first needed, with the model as it is trained
 
@@ -300,6 +306,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         if self.accelerator.distributed_type in SHARDED:
             raise InputError("reference: online needs an adapter or unsharded weights; take cached")
         initial: nn.Module = copy.deepcopy(model).requires_grad_(False)
+        initial.eval()
         return initial.to(self.args.device)
 
     # ---- metrics

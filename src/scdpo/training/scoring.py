@@ -181,10 +181,17 @@ def using_attention(model: nn.Module, backend: Backend | None) -> Iterator[None]
 
     Layers that are computed again in the backward pass (gradient checkpointing) need it too.
     """
+    own = attention_of(model_inside(model))
+    with using_implementation(model, own if backend is None else IMPLEMENTATIONS[backend]):
+        yield
+
+
+@contextmanager
+def using_implementation(model: nn.Module, wanted: str) -> Iterator[None]:
+    """The model with an attention by its name in transformers (`attention_of`)."""
     inner: Any = model_inside(model)
     inner = getattr(inner, "get_base_model", lambda: inner)()
     before = attention_of(inner)
-    wanted = before if backend is None else IMPLEMENTATIONS[backend]
     try:
         if wanted != before:
             inner.set_attn_implementation(wanted)

@@ -83,7 +83,10 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
         """The sum of the negative log-probs of a micro-batch's counted tokens."""
         if isinstance(micro_batch, Tree):
             assert self.scoring is not None
-            return -score_tree(model, micro_batch, self.scoring).sum().float()
+            try:
+                return -score_tree(model, micro_batch, self.scoring).sum().float()
+            except NotImplementedError as error:  # such as dropout, which probing does not use
+                raise InputError(f"pack_length: solutions cannot share a row ({error})") from error
         return -score_padded(model, micro_batch).sum().float()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

@@ -14,7 +14,6 @@ from scdpo.errors import InputError
 from scdpo.policies import Policy
 from scdpo.records import Solution
 from scdpo.training.checkpoints import Progress, TrainingFolder, fit, save_trained
-from scdpo.training.config import with_settings
 from scdpo.training.loading import (
     AnyPolicy,
     context_length,
@@ -29,6 +28,7 @@ from scdpo.training.sft_trainer import SFTTrainer
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import Encode, solution_tokens
 from scdpo.training.tree import MaskedIds
+from scdpo.validation import settings_from_keywords
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,7 +81,7 @@ def sft(
     when `out` holds another training, PolicyError for a folder without a policy.
     """
     started = time.perf_counter()
-    settled = with_settings(SFTConfig, config, settings)
+    settled = settings_from_keywords(SFTConfig, config, settings)
     processes = process_group()
     initial = initial_policy(policy, tokenizer)
     kept, dropped = _usable(initial, _examples(data, initial, settled), settled)

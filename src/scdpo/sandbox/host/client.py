@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from scdpo import waiting
 from scdpo.errors import InputError, SandboxError
 from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Execution
@@ -25,6 +23,7 @@ from scdpo.sandbox.host.config import SandboxConfig
 from scdpo.sandbox.host.launch import await_start, launch, wait_until_ready
 from scdpo.sandbox.host.session import ProcessSession
 from scdpo.sandbox.processes import files, wire
+from scdpo.validation import settings_from_keywords
 
 _REPLY_SECONDS = 30.0
 _MORE_SECONDS = 1.0
@@ -52,7 +51,7 @@ class ProcessSandbox:
     """The level and what it consists of on this machine: `namespace: user+mount+pid+…+seccomp`."""
 
     def __init__(self, config: SandboxConfig | None = None, **settings: Any) -> None:
-        self.config = _config(config, settings)
+        self.config = settings_from_keywords(SandboxConfig, config, settings)
         if not sys.platform.startswith("linux"):
             raise SandboxError(f"the sandbox runs on Linux only, not on {sys.platform}")
         self.level = self.config.level
@@ -178,7 +177,7 @@ class ProcessSandbox:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            # A loop that stands still in `run` goes on waiting for its replies afterwards.
+            # A loop that is blocked by a call of `run` still needs its replies afterwards.
             self._replies = {
                 number: reply
                 for number, reply in self._replies.items()
@@ -346,23 +345,3 @@ def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
         reply.discard()
     else:
         future.set_result(reply)
-
-
-def _config(config: SandboxConfig | None, settings: dict[str, Any]) -> SandboxConfig:
-    """The config, or one made of keywords. Raises InputError."""
-    if config is not None:
-        if settings:
-            given = ", ".join(settings)
-            raise InputError(f"the sandbox takes a SandboxConfig or settings, not both: {given}")
-        return config
-    known = ", ".join(SandboxConfig.model_fields)
-    for name in settings:
-        if name not in SandboxConfig.model_fields:
-            raise InputError(f"the sandbox has no setting {name!r}; known: {known}")
-    try:
-        return SandboxConfig(**settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        why = first["msg"][:1].lower() + first["msg"][1:]
-        raise InputError(f"sandbox setting {name}: {why}, found {first['input']!r}") from error

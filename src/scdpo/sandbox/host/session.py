@@ -17,7 +17,6 @@ from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution
 from scdpo.sandbox.host.config import SandboxConfig
 from scdpo.sandbox.processes import wire
 
-_REPLY_SECONDS = 30.0
 _MAX_PIPE = 1 << 20
 _CHUNK = 1 << 16
 _CREDENTIALS = struct.Struct("3i")
@@ -192,6 +191,8 @@ class ProcessSession:
     def send_place(self, folder: str, fds: list[int]) -> None:
         """Tell a copy which folder and namespaces are its own. Raises SandboxError."""
         header = wire.HEADER.pack(wire.PLACE, bytes(wire.TOKEN_BYTES), len(folder.encode()))
+        # Before the copy can answer: the kernel adds the sender's id when a message is sent.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
             socket.send_fds(self._socket, [header + folder.encode()], fds)
         except OSError as error:
@@ -204,7 +205,6 @@ class ProcessSession:
         namespace. Raises SandboxError.
         """
         loop = asyncio.get_running_loop()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         answered = asyncio.Event()
         loop.add_reader(self._fd, answered.set)
         try:

@@ -181,7 +181,7 @@ class Folders:
         return False
 
     def _kill_below(self, place: _Place) -> None:
-        # The process may have ended, and its id may belong to a process of someone else.
+        # The process may have ended, and its id may belong to an unrelated process.
         if place.pid and place.pid in self._table.descendants([self._own]):
             self._kill_trees([place.pid])
 

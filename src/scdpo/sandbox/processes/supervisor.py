@@ -25,9 +25,11 @@ Answer = Callable[..., None]
 """Answers a request with the keys of a reply, or `error`, and with descriptors in `fds`."""
 
 _WATCH_SECONDS = 0.05
+"""Seconds between two checks of the memory of sessions, unless a check takes long."""
 _WATCH_SHARE = 20
-"""Watching takes at most one part in this many of the time, but happens at least every…"""
-_WATCH_AT_LEAST = 0.25
+"""Checks take at most 1/20 of the supervisor's time, unless `_MAX_PAUSE` requires more."""
+_MAX_PAUSE = 0.25
+"""The most seconds between two checks, however long a check takes."""
 _IDLE_SECONDS = 0.003
 """After so long without a request, there is time to prepare something in advance."""
 _RESEND_SECONDS = 0.001
@@ -179,7 +181,7 @@ class Supervisor:
             self._manager.watch()
             self._watched = time.monotonic()
             took = _WATCH_SHARE * (self._watched - now)
-            self._pause = min(max(_WATCH_SECONDS, took), _WATCH_AT_LEAST)
+            self._pause = min(max(_WATCH_SECONDS, took), _MAX_PAUSE)
         if self._unsent:
             return _RESEND_SECONDS
         if self._manager.wants_to_prepare():

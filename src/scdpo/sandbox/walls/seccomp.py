@@ -173,11 +173,12 @@ def checks(*, network: bool, nested: bool, attributes: bool) -> dict[str, Filter
         "clone": Check(0, (0,), ALLOW, REFUSE, mask=_NEW_NAMESPACE | _CLONE_PARENT),
         # Its flags are in memory, where a filter cannot see them; libc falls back to `clone`.
         "clone3": UNKNOWN,
-        # Typing into a terminal, loading a line discipline, signals to others when data come.
+        # Injecting input into a terminal, loading a line discipline, and having other processes
+        # signalled when data arrive.
         "ioctl": Check(1, (_TIOCSTI, _TIOCLINUX, _TIOCSETD, _FIOSETOWN, _SIOCSPGRP), REFUSE, ALLOW),
         "fcntl": Check(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX), REFUSE, ALLOW),
-        # Shared memory without a file stays whole as long as one page of it is mapped: neither
-        # the address space nor the resident set of the process shows it.
+        # Shared memory without a file stays allocated as long as any page of it is mapped, although
+        # neither the address space nor the resident set of the process shows that.
         "mmap": Check(
             3, (_MAP_SHARED | _MAP_ANONYMOUS,), REFUSE, ALLOW, mask=_MAP_TYPE | _MAP_ANONYMOUS
         ),
