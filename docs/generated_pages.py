@@ -25,7 +25,8 @@ RECIPE_INTRODUCTION = """\
 # Recipe reference
 
 A recipe is one YAML file. Every key has a default, except `problems`; an unknown key is an error.
-A run writes the recipe it used, with every default filled in, to `RUN/recipe.yaml`. Recipes in the
+`scdpo recipe NAME_OR_FILE` prints a recipe with every default filled in, as a run writes it to
+`RUN/recipe.yaml`. Recipes in the
 package are `embedded` (the default run), `smoke` (a minute, for tests) and `import` (for recorded
 solutions).
 
