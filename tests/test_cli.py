@@ -61,15 +61,10 @@ def scdpo(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[st
     )
 
 
-def test_help_is_quick_and_lists_the_commands() -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = scdpo("--help")
-        times.append(time.perf_counter() - start)
+def test_help_lists_the_commands() -> None:
+    done = scdpo("--help")
     assert done.returncode == 0
-    assert min(times) < 1, "the heavy packages are imported where they are needed"
-    for command in ("run", "sample", "branch", "pair", "train", "evaluate", "report", "import"):
+    for command in ("run", "recipe", "sample", "branch", "pair", "train", "evaluate", "import"):
         assert f" {command} " in done.stdout
 
 
