@@ -1,6 +1,6 @@
-"""The order in which examples are trained on: a function of seed and epoch alone.
+"""The order in which examples are trained on: a function of seed and epoch only.
 
-So a resumed training sees exactly what an undisturbed one would have seen.
+A resumed training therefore sees exactly what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def epoch_order(
     group: int = 1,
     drop_last: bool = False,
 ) -> list[int]:
-    """The order of one epoch, batch after batch: shuffled, and sorted by length in a batch.
+    """The order of one epoch, batch after batch: shuffled, and sorted by length within a batch.
 
     With `group` 1 an optimizer step sees a random batch; sorting inside it only decides which
-    examples share a micro-batch, so the padding shrinks and the loss stays the same. A larger
-    `group` sorts over so many batches before it cuts them, and shuffles the batches: less
-    padding still, but a batch then holds examples of similar length. In a batch the longest come
-    first, so that one that does not fit in memory fails at once. Examples that do not fill a
-    batch come last, or with `drop_last` are left for other epochs (other shuffles), unless there
-    are fewer examples than one batch.
+    examples share a micro-batch, which reduces padding and does not change the loss. A larger
+    `group` sorts the examples of that many batches before cutting them, and shuffles the batches:
+    there is even less padding, but a batch then holds examples of similar length. The longest
+    examples of a batch come first, so that running out of memory shows at once. Examples that do
+    not fill a batch come last, or with `drop_last` are left for other epochs (other shuffles),
+    unless there are fewer examples than one batch.
     """
     sizes = np.asarray(lengths)
     batch_size = min(batch_size, len(sizes))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +32,6 @@ from scdpo.store import write_atomic
 from scdpo.training.scoring import model_inside
 
 R = TypeVar("R", bound=Record)
-Progress = Callable[[int, int], None]
-"""Called with the number of optimizer steps done and their total."""
 
 
 class TrainingFolder:

@@ -67,9 +67,9 @@ def context_length(policy: Policy, max_length: int) -> int:
 
 def embedding_count(model: PreTrainedModel) -> int:
     """The number of token ids that a model knows."""
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, torch.nn.Embedding)
-    return embeddings.num_embeddings
+    embeddings: Any = model.get_input_embeddings()
+    known = getattr(embeddings, "num_embeddings", None)  # the weights may be sharded
+    return int(embeddings.weight.shape[0] if known is None else known)
 
 
 @contextmanager

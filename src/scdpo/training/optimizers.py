@@ -1,4 +1,4 @@
-"""Optimizers that the Trainer does not bring along."""
+"""Optimizers that the Transformers Trainer does not provide."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scdpo.errors import InputError
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on hidden weight matrices, AdamW on everything else, as one optimizer.
 
-    Muon (Jordan et al. 2024) orthogonalises the momentum of matrices; embeddings, the output
-    head, norms and biases are not such matrices and take AdamW, without weight decay. Muon's
+    Muon (Jordan et al. 2024) orthogonalises the momentum of matrices. Embeddings, the output
+    head, norms and biases are left to AdamW, without weight decay. Muon's
     updates are scaled to the size of AdamW's (arXiv 2502.16982). Learning-rate schedules scale
     both, since the parameter groups are shared with the two inner optimizers. Raises InputError
     for a model without one kind of parameter.
@@ -55,7 +55,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back the state of both."""
+        """Restore the state of both."""
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +14,7 @@ from scdpo.errors import InputError
 from scdpo.policies import encode_text
 from scdpo.records import Pair
 from scdpo.training.attention import IMPLEMENTATIONS, Backend
+from scdpo.training.loading import embedding_count
 from scdpo.training.probe import candidates, find_scoring
 from scdpo.training.recomputing import checkpoints_activations
 from scdpo.training.scoring import (
@@ -154,9 +155,9 @@ def _backends(model: nn.Module, attention: Attention) -> Sequence[Backend]:
 def _check(model: nn.Module, sequences: Sequence[MaskedIds]) -> None:
     if not sequences:
         raise InputError("tree_logps: no sequences")
-    inner = cast(Any, model_inside(model))
+    inner = model_inside(model)
     context = getattr(inner.config, "max_position_embeddings", None)
-    size = cast(Tensor, inner.get_input_embeddings().weight).shape[0]
+    size = embedding_count(inner)
     for n, (ids, mask) in enumerate(sequences):
         if not len(ids) or len(ids) != len(mask):
             fault = f"{len(ids)} token ids with a mask of {len(mask)}"

@@ -1,4 +1,4 @@
-"""Which texts or trees share a row."""
+"""Packing texts or trees into rows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 
 def pack(lengths: Sequence[int], row_length: int, multiple: int = 1) -> list[list[int]]:
-    """Indices by row: rows of at most `row_length` tokens, filled evenly.
+    """Indices by row, in evenly filled rows of at most `row_length` tokens.
 
-    One that is longer than that has a row of its own. The number of rows is a multiple of
-    `multiple` (as each of so many processes takes its share), where there are enough to fill
-    them; none is empty.
+    A text that is longer has a row of its own. The number of rows is a multiple of `multiple`,
+    the number of processes that share them, if there are enough texts; no row is empty.
     """
     longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     n_rows = len(_first_fit(longest_first, lengths, row_length))

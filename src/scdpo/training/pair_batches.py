@@ -1,4 +1,4 @@
-"""Pairs as what goes through a model: token trees in rows, or padded sequences.
+"""Pairs in the form that goes through a model: token trees in rows, or padded sequences.
 
 The sequences of n pairs are in the order chosen, rejected, chosen, rejected …
 """
@@ -18,7 +18,7 @@ from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """Pairs, by their numbers, whose sequences go through the model together."""
+    """Pairs, by their indices, whose sequences go through the model together."""
 
     pairs: tuple[int, ...]
     sequences: Tree | SequenceBatch
@@ -29,11 +29,11 @@ class PairBatch:
 def tree_batches(
     pairs: Sequence[PairTokens], chosen: Sequence[int], row_tokens: int, processes: int = 1
 ) -> list[PairBatch]:
-    """The pairs of the numbers in `chosen` as rows of trees of at most `row_tokens`.
+    """The pairs with the indices in `chosen`, as trees in rows of at most `row_tokens` tokens.
 
-    A question whose tree is larger is cut into several trees, down to single pairs; a single
-    pair that is larger has a row of its own. The number of rows is a multiple of `processes`
-    where there are enough trees.
+    The pairs of a question with a larger tree are split over several trees, down to single pairs;
+    a single pair with a larger tree has a row of its own. The number of rows is a multiple of
+    `processes` if there are enough trees.
     """
     groups = by_question([pairs[index].prompt_ids for index in chosen])
     grown = [t for g in groups for t in _grown(pairs, [chosen[i] for i in g], row_tokens)]
@@ -49,7 +49,7 @@ def tree_batches(
 def padded_batches(
     pairs: Sequence[PairTokens], chosen: Sequence[int], size: int, processes: int = 1
 ) -> list[PairBatch]:
-    """The pairs of the numbers in `chosen`, `size` at a time, the longest first."""
+    """The pairs with the indices in `chosen`, `size` at a time, the longest first."""
     size = max(min(size, -(-len(chosen) // processes)), 1)
     by_length = sorted(chosen, key=lambda index: -pairs[index].length)
     batches: list[PairBatch] = []

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from scdpo.errors import InputError
-from scdpo.training.checkpoints import Progress
+from scdpo.progress import Progress
 from scdpo.training.config import TrainingConfig
 from scdpo.training.internals import private_part
 from scdpo.training.processes import on_cpu

@@ -15,9 +15,10 @@ from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.pairs.rows import pairs_from_rows
 from scdpo.policies import Policy
+from scdpo.progress import Progress
 from scdpo.records import Pair
 from scdpo.training.adapters import save_adapter_and_merged, with_adapter
-from scdpo.training.checkpoints import Progress, TrainingFolder, fit, save_trained
+from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingReport
 from scdpo.training.loading import (
     AnyPolicy,

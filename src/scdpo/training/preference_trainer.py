@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from scdpo.errors import InputError, ScdpoError
-from scdpo.training.checkpoints import Progress
+from scdpo.progress import Progress
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.loading import without_dropout
 from scdpo.training.losses import DPOOutput, preference_loss

@@ -9,7 +9,6 @@ several trainings of the same policy.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from scdpo.errors import DataError, ScdpoError
-from scdpo.store import write_atomic
+from scdpo.store import replacing
 from scdpo.training.tree import MaskedIds
 
 if TYPE_CHECKING:
@@ -73,13 +72,12 @@ class ReferenceCache:
         self.logps.update(logps)
         if not write or self.path is None:
             return
-        file = io.BytesIO()
-        np.savez(
-            file,
-            keys=np.asarray(list(self.logps), dtype=np.str_),
-            logps=np.asarray(list(self.logps.values()), dtype=np.float64),
-        )
-        write_atomic(self.path, file.getvalue())
+        with replacing(self.path) as file:
+            np.savez(
+                file,
+                keys=np.asarray(list(self.logps), dtype=np.str_),
+                logps=np.asarray(list(self.logps.values()), dtype=np.float64),
+            )
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from scdpo.errors import InputError
+from scdpo.progress import Progress
 from scdpo.training.batching import EpochOrder
-from scdpo.training.checkpoints import Progress
 from scdpo.training.optimizers import MuonWithAdamW
 from scdpo.training.packing import pack
 from scdpo.training.padding import SequenceBatch, pad_sequences

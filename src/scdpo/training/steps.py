@@ -1,7 +1,7 @@
-"""Which pairs an optimizer step sees: a function of seed and epoch alone.
+"""Which pairs an optimizer step sees: a function of seed and epoch only.
 
-So a resumed training sees exactly what an undisturbed one would have seen, and trees and pairs,
-one process and many, train on the same batches.
+A resumed training therefore sees exactly what an uninterrupted one would have seen, and the
+batches are the same for trees and for pairs, on one process and on many.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 LOOKAHEAD = 64
-"""Groups that may be passed over for a step because they do not fit."""
+"""Number of groups that a step may pass over because they do not fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStep:
-    """The examples of one optimizer step, and how many epochs are done after it."""
+    """The examples of an optimizer step, and how many epochs are done after it."""
 
     examples: tuple[int, ...]
     epochs: float
 
 
 def by_question(keys: Sequence[Hashable], most: int | None = None) -> list[list[int]]:
-    """Indices of equal keys together, in the order of their first; at most `most` a group."""
+    """Indices grouped by key, in order of first occurrence; groups of at most `most`."""
     groups: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault(key, []).append(index)
@@ -35,11 +35,11 @@ def by_question(keys: Sequence[Hashable], most: int | None = None) -> list[list[
 def plan_epochs(
     groups: Sequence[Sequence[int]], batch_size: int, epochs: int, seed: int
 ) -> list[OptimizerStep]:
-    """The optimizer steps of a training: every example once an epoch, groups never torn apart.
+    """The optimizer steps of a training: every example once per epoch, groups never split.
 
-    In an epoch the groups are shuffled and taken in order; one that would make a step larger
-    than `batch_size` waits for the next. So a step may be a few examples short, and the last of
-    an epoch has what is left. No group may be larger than `batch_size`.
+    In each epoch the groups are shuffled and taken in order; a group that would make a step larger
+    than `batch_size` waits for the next. A step may therefore be a few examples short, and the
+    last of an epoch has what is left. No group may be larger than `batch_size`.
     """
     steps: list[OptimizerStep] = []
     for epoch in range(epochs):

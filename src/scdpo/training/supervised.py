@@ -13,8 +13,9 @@ from transformers import TrainerCallback
 from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.policies import Policy
+from scdpo.progress import Progress
 from scdpo.records import Solution
-from scdpo.training.checkpoints import Progress, TrainingFolder, fit, save_trained
+from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.loading import (
     AnyPolicy,
     context_length,
@@ -39,13 +40,12 @@ def examples_from_solutions(
 ) -> list[MaskedIds]:
     """Token ids and loss masks of the solutions worth learning from.
 
-    Those are the finished ones with the correct answer and without a flag, as for the preferred
-    side of pairs; of equal solutions of a problem only the first is taken.
+    Those are the ones that may be the preferred side of a pair (`Solution.side`): correct,
+    finished and without a flag. Of equal solutions of a problem only the first is taken.
     """
     taken: dict[tuple[str, str, str], Solution] = {}
     for solution in solutions:
-        correct = solution.verdict.name == "correct" and solution.finish == "finished"
-        if correct and not solution.flags:
+        if solution.side() == "chosen":
             taken.setdefault((solution.problem_id, solution.prompt, solution.text), solution)
     return [
         solution_tokens(s.prompt, s.prompt_ids, s.steps, encode, score_output)

@@ -1,11 +1,10 @@
 """From records to token ids, and which of them count in the loss.
 
-Text that the policy wrote counts; text that the host appended (execution output) does not,
-unless `score_output` says so, as the released code of arXiv 2407.00782 does. The prompt never
-counts, and of a pair's shared prefix nothing counts (Eq. 4). Ids that were sampled are used as
-they are. Recorded steps without ids are encoded segment by segment, so that a prefix has the
-same ids in both branches. Nothing is appended: the end-of-solution marker is in the last step's
-text where the solution is finished, and only there.
+Text that the policy wrote counts. Text that the host appended (execution output) counts only with
+`score_output`, as in the code released with arXiv 2407.00782. The prompt never counts, nor does
+anything in a pair's shared prefix (Eq. 4). Sampled ids are used as they are. Recorded steps
+without ids are encoded segment by segment, so that a prefix has the same ids in both branches.
+Nothing is appended: the last step of a finished solution already has its end marker.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from scdpo.records import Pair, PairKind, Step
 
 
 class Encode(Protocol):
-    """Token ids of a text; `start` puts what begins every text (such as BOS) before them."""
+    """Token ids of a text; `start` puts the token that begins every text (BOS) before them."""
 
     def __call__(self, text: str, /, *, start: bool = False) -> Sequence[int]: ...
 
@@ -79,7 +78,7 @@ class Tokenised:
 def step_tokens(
     steps: Iterable[Step], encode: Encode, *, score_output: bool = False
 ) -> tuple[list[int], list[bool]]:
-    """Ids of steps and of what the host appended to them, with the mask of what counts."""
+    """Ids of steps and of what the host appended to them, and the mask of what counts."""
     ids: list[int] = []
     mask: list[bool] = []
     for step in steps:
@@ -99,8 +98,8 @@ def solution_tokens(
 ) -> tuple[list[int], list[bool]]:
     """Ids of prompt and solution for supervised training, with the mask of what counts.
 
-    `prompt_ids` are used as they are; where there are none, `prompt` is encoded as the start
-    of a text.
+    `prompt_ids` are used as they are; if there are none, `prompt` is encoded as the start of a
+    text.
     """
     start = list(prompt_ids or encode(prompt, start=True))
     ids, mask = step_tokens(steps, encode, score_output=score_output)

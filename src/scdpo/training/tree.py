@@ -1,11 +1,11 @@
-"""Token trees: of sequences that begin alike, every shared token once.
+"""Token trees: sequences that begin alike, with every shared token once.
 
-A causal model's state at a token depends on the tokens before it alone, so sequences that begin
+A causal model's state at a token depends only on the tokens before it, so sequences that begin
 with the same ids share those states exactly, and a question's preferred solution, its naive
-negative and its step-controlled negatives form one tree. A tree is laid out depth first, which
-makes two numbers per token enough to say who sees whom: token i sees token j if and only if
-`j <= i <= last[j]`, with `last[j]` the last token of j's subtree. Several trees laid side by side
-do not see each other under the same rule, so a packed row needs nothing more.
+negative and its step-controlled negatives form one tree. A tree is laid out depth first, so that
+one number per token says who sees whom: token i sees token j if and only if `j <= i <= last[j]`,
+where `last[j]` is the last token of j's subtree. By the same rule, several trees side by side do
+not see each other, so a packed row needs nothing more.
 
 Shape suffixes: N tokens of a row, S sequences, C tokens that some sequence counts, E pairs
 (sequence, token that it counts).
@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 MaskedIds: TypeAlias = tuple[Sequence[int], Sequence[bool]]
-"""Ids of a whole sequence and the mask of what counts."""
+"""Ids of a whole sequence, and a mask that is True where a token counts in the loss."""
 Ints: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Tokens `start` to `stop` of a row: each but the first continues the one before it.
+    """Tokens `start` to `stop` of a row, each of which continues the token before it.
 
-    `before` are the ranges of tokens on the path to the chain, in order; empty for one that
-    begins a text.
+    `before` are the ranges of tokens on the path to the chain, in order; it is empty for a chain
+    that begins a text.
     """
 
     start: int
@@ -42,12 +42,12 @@ class Chain:
 class Tree:
     """One token tree, or several side by side in a row.
 
-    `ids_N`, `position_N` (counted along each path from 0), `parent_N` (the token before, -1 for
-    one that begins a text) and `last_N` (the last token of the subtree) describe the tokens;
-    `chains` cut them into runs that continue each other. Of the S sequences, `sequence_E` and
-    `token_E` say which counts which token; a token without a token before it never counts.
-    `n_separate` is the number of tokens of the sequences each for itself; `n_scored` is C, or
-    more where processes have to go through as many chunks as each other (`equalise_chunks`).
+    `ids_N`, `position_N` (counted along each path from 0), `parent_N` (the token before, -1 at
+    the beginning of a text) and `last_N` (the last token of the subtree) describe the tokens;
+    `chains` cut them into runs that continue each other. Sequence `sequence_E[e]` counts token
+    `token_E[e]`; the first token of a text never counts. `n_separate` is the number of tokens if
+    the S sequences shared nothing; `n_scored` is C, or more where all processes have to compute
+    equally many chunks (`equalise_chunks`).
     """
 
     ids_N: Ints
@@ -67,7 +67,7 @@ class Tree:
 
 @dataclass(slots=True)
 class _Node:
-    """A run of tokens without a branching, `start` from the beginning of the layout."""
+    """Tokens `start` to `stop` of the layout, between two branchings."""
 
     start: int
     stop: int
@@ -75,10 +75,10 @@ class _Node:
 
 
 def grow(sequences: Sequence[MaskedIds]) -> Tree:
-    """The tree of sequences, whatever they share; none may be empty.
+    """The tree of non-empty sequences, whatever they share.
 
-    Where sequences part, the side with the most of them comes first, so that a question's
-    preferred solution (in every pair of it) is one chain from end to end.
+    Where sequences part, the branch with the most of them comes first, so that a question's
+    preferred solution (which is in all its pairs) is one chain from end to end.
     """
     ids = [np.asarray(s[0], dtype=np.int64) for s in sequences]
     nodes: list[_Node] = []
@@ -138,10 +138,10 @@ def join(trees: Sequence[Tree]) -> Tree:
 
 
 def equalise_chunks(trees: Sequence[Tree], processes: int) -> list[Tree]:
-    """Rows with the `n_scored` of the largest of every `processes` of them.
+    """Rows in which every `processes` consecutive ones have the same `n_scored`, their largest.
 
-    Those are scored side by side, and processes that share a sharded model have to call its
-    parts equally often.
+    These are scored at the same time, and the processes of a sharded model have to call its parts
+    equally often.
     """
     return [
         replace(
@@ -155,9 +155,9 @@ def equalise_chunks(trees: Sequence[Tree], processes: int) -> list[Tree]:
 
 
 def visible(tree: Tree, window: int | None = None) -> NDArray[np.bool_]:
-    """Who sees whom, (N, N): row i is True at the tokens that token i attends to.
+    """The attention mask (N, N): row i is True at the tokens that token i attends to.
 
-    A sliding `window` is counted along the path, as for a sequence on its own.
+    A sliding `window` is counted along the path, as it is for a single sequence.
     """
     index = np.arange(len(tree))
     seen = (index[None, :] <= index[:, None]) & (index[:, None] <= tree.last_N[None, :])
@@ -167,7 +167,7 @@ def visible(tree: Tree, window: int | None = None) -> NDArray[np.bool_]:
 
 
 def _parted(ids: Sequence[Ints], depth: int) -> list[list[int]]:
-    """Indices of sequences by their token at `depth`: the most numerous first, else in order."""
+    """Indices of sequences by their token at `depth`, the largest group first."""
     parts: dict[int, list[int]] = {}
     for index, sequence in enumerate(ids):
         parts.setdefault(int(sequence[depth]), []).append(index)
@@ -175,7 +175,7 @@ def _parted(ids: Sequence[Ints], depth: int) -> list[list[int]]:
 
 
 def _agreement(ids: Sequence[Ints], depth: int) -> int:
-    """Up to where sequences that agree up to `depth` and one token on have the same tokens."""
+    """The length of the common beginning of sequences that agree up to and including `depth`."""
     first = ids[0]
     stop = len(first)
     for other in ids[1:]:
