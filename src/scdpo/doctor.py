@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import statistics
@@ -14,6 +13,7 @@ from scdpo.errors import SandboxError
 from scdpo.records import Record
 from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig
 from scdpo.store import versions
+from scdpo.waiting import run
 
 _TRIES = 9
 _CAP_SYS_ADMIN = 21
@@ -139,7 +139,7 @@ def _tried(level: Level, *, default: bool) -> LevelFound:
     try:
         with ProcessSandbox(SandboxConfig(level=level)) as sandbox:
             warm = time.perf_counter() - began
-            seconds = asyncio.run(_first_results(sandbox))
+            seconds = run(_first_results(sandbox))
             return LevelFound(
                 level=level,
                 default=default,

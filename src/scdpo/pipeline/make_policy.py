@@ -18,7 +18,6 @@ from scdpo.formats.compose import compose
 from scdpo.pipeline.recipe import read_yaml
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.problems import EmbeddedSplit, generate, load_embedded
-from scdpo.progress import Progress
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
@@ -26,6 +25,7 @@ from scdpo.training.sft_config import SFTConfig, SFTReport
 from scdpo.training.supervised import examples_from_solutions, sft
 from scdpo.training.tokens import solution_tokens
 from scdpo.training.tree import MaskedIds
+from scdpo.waiting import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
