@@ -109,8 +109,7 @@ DEAD_END = "http://127.0.0.1:9"
 
 def test_a_missing_recipe_names_those_in_the_package(capsys: Capture) -> None:
     assert fail(capsys, "run", "nothing.yaml") == (
-        "nothing.yaml: no such recipe file (in the package: embedded, embedded-policy, import, "
-        "smoke)"
+        "nothing.yaml: no such recipe file (in the package: embedded, import, smoke)"
     )
 
 
@@ -129,7 +128,7 @@ def test_a_missing_recipe_names_those_in_the_package(capsys: Capture) -> None:
 )
 def test_a_folder_without_a_run(command: tuple[str, ...], capsys: Capture, tmp_path: Path) -> None:
     message = fail(capsys, *command)
-    assert message == "out: no run there (it has no recipe.yaml); begin one with --recipe"
+    assert message == "out: not a run folder (it has no recipe.yaml); start one with --recipe"
     assert not (tmp_path / "out").exists()
 
 
@@ -142,12 +141,12 @@ def test_a_folder_without_a_run(command: tuple[str, ...], capsys: Capture, tmp_p
             ("evaluate", "RUN", "--policy", "x"),
             "unknown policy 'x'; known: sft, dpo, dpo_equal, scdpo",
         ),
-        (("branch", "RUN"), "RUN: solutions is not there yet; run `scdpo sample` first"),
+        (("branch", "RUN"), "RUN: solutions is missing; run `scdpo sample` first"),
         (
             ("evaluate", "RUN", "--policy", "dpo"),
-            "RUN: policies/dpo is not there yet; run `scdpo train --method dpo` first",
+            "RUN: policies/dpo is missing; run `scdpo train --method dpo` first",
         ),
-        (("report", "RUN", "--by", "level"), "RUN: its questions have no level, or none is eval"),
+        (("report", "RUN", "--by", "level"), "RUN: its questions have no level, or no policy"),
         (
             ("import", "x.jsonl", "--layout", "latex", "--out", "RUN"),
             "unknown layout 'latex'; known: mathcoder, tora",
@@ -173,7 +172,7 @@ def test_pairs_of_a_run_that_has_none_yet(tmp_path: Path, capsys: Capture) -> No
     for command in ("export", "train"):
         more = ("--out", "x.jsonl") if command == "export" else ()
         message = fail(capsys, command, "out", *more)
-        assert message == "out: pairs/naive is not there yet; run `scdpo pair` first"
+        assert message == "out: pairs/naive is missing; run `scdpo pair` first"
     assert fail(capsys, "pair", "out") == (
         "out: no solutions to pair; run `scdpo sample` or `scdpo import` first"
     )
@@ -328,7 +327,7 @@ def test_a_run_that_was_only_begun_can_be_reported(run: Path, capsys: Capture) -
     succeed("report", run)
     found = capsys.readouterr()
     assert "imports/apples" in found.out
-    assert "nothing is evaluated yet; scdpo evaluate" in found.err
+    assert "no policy has been evaluated yet: scdpo evaluate" in found.err
     assert not (run / "report.md").exists(), "reporting only reads"
 
 
