@@ -154,7 +154,7 @@ def test_settings_are_checked_and_take_the_place_of_the_configs(
     config = DPOConfig(**SETTINGS | {"epochs": 1})
     report = train(policy, PAIRS, tmp_path / "a", config=config, epochs=3)
     assert report.steps == 3 * math.ceil(len(PAIRS) / 4)
-    with pytest.raises(InputError, match="'learning_rat' .did you mean learning_rate"):
+    with pytest.raises(InputError, match=r"'learning_rat' .did you mean learning_rate"):
         train(policy, PAIRS, tmp_path / "b", learning_rat=1)
     with pytest.raises(InputError, match=r"unknown key 'xyz'; known here: .*batch_size"):
         sft(policy, EXAMPLES, tmp_path / "b", xyz=1)
