@@ -28,7 +28,6 @@ from scdpo.training.dpo_config import DPOConfig, LoraSettings
 from scdpo.training.pair_batches import tree_batches
 from scdpo.training.preference import train
 from scdpo.training.preference_trainer import PreferenceTrainer
-from scdpo.training.scoring import TreeScoring, using_attention
 from scdpo.training.steps import by_question, plan_epochs
 from scdpo.training.tokens import PairTokens, tokenise
 
@@ -319,32 +318,26 @@ def compare_gradients(job: Job) -> Outcome:
 
     The weights are moved away from the reference first, as its own pairs all have loss log 2.
     """
-    config = settings(job)
     policy = load_policy(job.policy)
     policy.model.eval()
     tokens = tokens_of(read_pairs(Path(job.pairs)), policy)
-    trainer = PreferenceTrainer(policy.model, tokens, config, Path(job.out))
-    sequences = [side for pair in tokens for side in (pair.chosen, pair.rejected)]
-    questions = [pair.prompt_ids for pair in tokens for _ in range(2)]
-    reference = trainer.score_all(sequences, questions, initial=True)
-    trainer.reference = torch.tensor(reference, dtype=torch.float64).view(-1, 2).numpy()
+    changes: dict[str, Any] = {"computation": "tree", "attention": "flex" if job.gpu else "paths"}
+    config = settings(job)
+    trainers = [
+        PreferenceTrainer(policy.model, tokens, config.model_copy(update=c), Path(job.out))
+        for c in (changes, {"computation": "pairs"})
+    ]
+    for trainer in trainers:
+        trainer.prepare()
     torch.manual_seed(SEED)
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter += 0.01 * parameter.std() * torch.randn_like(parameter)
     losses: list[float] = []
     gradients: list[torch.Tensor] = []
-    for way in (TreeScoring("flex" if job.gpu else "paths"), None):
-        trainer.way = way
+    for trainer in trainers:
         policy.model.zero_grad()
-        total = 0.0
-        with using_attention(policy.model, way.backend if way else None):
-            work = trainer.work(trainer.steps[0], 0, 1)
-            for micro_batch in work.micro_batches:
-                loss = trainer.loss(policy.model, micro_batch, counts=False) / work.n_items
-                loss.backward()
-                total += loss.item()
-        losses.append(total)
+        losses.append(trainer.training_step(policy.model, trainer.steps[0]).item())
         found = [p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]
         gradients.append(torch.cat(found).double())
     tree, alone = gradients
