@@ -213,8 +213,9 @@ def test_a_mended_problem_file_is_read_again(tmp_path: Path, capsys: Capture) ->
     problems = {"test": {"source": "jsonl", "path": str(file)}}
     path = write_recipe(tmp_path / "my.yaml", problems=problems, evaluate={"rows": 4})
     assert "no answer" in fail(capsys, "evaluate", "out", "--recipe", path)
+    assert not (tmp_path / "out").exists()  # nothing was made, so no folder is left behind
     file.write_text('{"question": "1+1?", "answer": "2"}\n')
-    succeed("evaluate", "out")
+    succeed("evaluate", "out", "--recipe", path)
     with RunFolder(tmp_path / "out", write=False) as folder:
         assert [p.answer for p in folder.stage("problems/test").rows(Problem)] == ["2"]
 
