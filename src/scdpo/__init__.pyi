@@ -30,9 +30,9 @@ from .records import Step as Step
 from .records import Verdict as Verdict
 from .sampling.branching import branch as branch
 from .sampling.branching import branch_async as branch_async
-from .sampling.config import Schedule as Schedule
 from .sampling.naive import sample as sample
 from .sampling.naive import sample_async as sample_async
+from .sampling.rollout import Schedule as Schedule
 from .sandbox.host.client import Sandbox as Sandbox
 from .training.losses import dpo_loss as dpo_loss
 from .training.losses import dpop_loss as dpop_loss

@@ -4,14 +4,14 @@ from .branching import branch_solutions as branch_solutions
 from .branching import count_branches as count_branches
 from .branching import first_preferred as first_preferred
 from .config import BranchConfig as BranchConfig
-from .config import Limits as Limits
 from .config import SampleConfig as SampleConfig
-from .config import Schedule as Schedule
 from .driver import drive as drive
 from .naive import sample as sample
 from .naive import sample_async as sample_async
 from .naive import sample_solutions as sample_solutions
+from .rollout import Limits as Limits
 from .rollout import RolloutResult as RolloutResult
+from .rollout import Schedule as Schedule
 from .rollout import Task as Task
 from .solutions import Attempt as Attempt
 from .solutions import Sampler as Sampler

@@ -19,9 +19,10 @@ from scdpo.sampling.attempts import (
     draw_attempts,
     signs_of,
 )
-from scdpo.sampling.config import BranchConfig, Schedule
+from scdpo.sampling.config import BranchConfig
 from scdpo.sampling.driver import all_of
 from scdpo.sampling.replay import Start, close_starts, starts_at
+from scdpo.sampling.rollout import Schedule
 from scdpo.sampling.solutions import Attempt, Sampler, count_solutions, sampler_for
 from scdpo.sandbox import SandboxProtocol
 from scdpo.seeds import derive_seed

@@ -11,7 +11,8 @@ from scdpo.formats import Format
 from scdpo.grading import Grader
 from scdpo.records import Problem, Solution
 from scdpo.sampling.attempts import Origin, StopRule, draw_attempts, signs_of
-from scdpo.sampling.config import SampleConfig, Schedule
+from scdpo.sampling.config import SampleConfig
+from scdpo.sampling.rollout import Schedule
 from scdpo.sampling.solutions import Attempt, Sampler, sampler_for
 from scdpo.sandbox import SandboxProtocol
 from scdpo.seeds import derive_seed

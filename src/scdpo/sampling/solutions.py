@@ -11,10 +11,9 @@ from scdpo.engines.base import EngineProtocol
 from scdpo.formats import Format, get_format
 from scdpo.grading import Claim, Grader, judge
 from scdpo.records import Problem, Solution, Step, Verdict, undecided
-from scdpo.sampling.config import Limits, Schedule
 from scdpo.sampling.driver import drive
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.rollout import RolloutResult, Task, rollout
+from scdpo.sampling.rollout import Limits, RolloutResult, Schedule, Task, rollout
 from scdpo.sandbox import SandboxProtocol, Session
 from scdpo.waiting import Progress, silent
 
