@@ -52,7 +52,7 @@ class LocalEngineConfig(EngineConfig):
     )
 
 
-class LocalEngine:
+class Engine:
     """Completions from a transformers model, batched, on its own worker thread.
 
     Calls are served one at a time, in order of arrival. The same sequence of calls, counted from
@@ -185,8 +185,8 @@ class LocalEngine:
             raise refuse("a stop or end string is empty")
 
 
-Engine = LocalEngine
-"""The name of `LocalEngine` in the public face."""
+LocalEngine = Engine
+"""The name that tells it from other engines."""
 
 
 def _chunks(rows: list[DecodingRow], size: int) -> list[list[DecodingRow]]:

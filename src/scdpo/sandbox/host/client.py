@@ -31,12 +31,12 @@ _MAX_ASKED = 128
 """Requests under way at a time; a socket holds more than twice as many."""
 
 
-class ProcessSandbox:
+class Sandbox:
     """Starts sessions by forking one warm process; implements `Sandbox`.
 
     The constructor starts that process and waits until it has imported everything, which takes
     about a second. It accepts a `SandboxConfig` or the fields of one as keywords:
-    `ProcessSandbox(deadline=5)`. Raises InputError for settings that are not accepted, and
+    `Sandbox(deadline=5)`. Raises InputError for settings that are not accepted, and
     SandboxError if the sandbox cannot start or cannot keep the promises of its level.
 
     `run` runs blocks in a session of their own and `session` opens a session that stays. Use it
@@ -145,13 +145,13 @@ class ProcessSandbox:
         if self._folder is not None:
             files.remove(str(self._folder))
 
-    def __enter__(self) -> ProcessSandbox:
+    def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> ProcessSandbox:
+    async def __aenter__(self) -> Sandbox:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -340,8 +340,8 @@ class Reply(NamedTuple):
             os.close(fd)
 
 
-Sandbox = ProcessSandbox
-"""The name of `ProcessSandbox` in the public face."""
+ProcessSandbox = Sandbox
+"""The name that says how sessions are isolated: in processes."""
 
 
 def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
