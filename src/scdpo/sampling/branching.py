@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from scdpo.engines.base import EngineProtocol
+from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.formats import Format
 from scdpo.grading import Grader
@@ -40,7 +41,7 @@ async def branch_async(
     *,
     sandbox: SandboxProtocol | None = None,
     schedule: Schedule | None = None,
-    format: Format | str | None = None,
+    format: Format | str = "blocks",
     problems: Iterable[Problem] = (),
     grader: Grader | None = None,
     config: BranchConfig | None = None,
@@ -54,7 +55,12 @@ async def branch_async(
     parents = first_preferred(solutions, truncated_is_wrong=config.truncated_is_wrong)
     if not parents:
         return []
-    with sampler_for(engine, format or parents[0].format, grader, sandbox) as sampler:
+    with sampler_for(engine, format, grader, sandbox) as sampler:
+        if sampler.format.name != parents[0].format:
+            raise InputError(
+                f"the solutions are in format {parents[0].format!r}, not {sampler.format.name!r}; "
+                "give branch the format that they were sampled in"
+            )
         chunks = branch_solutions(parents, sampler, config, problems=problems, progress=progress)
         return [solution async for chunk in chunks for solution in chunk]
 
@@ -65,7 +71,7 @@ def branch(
     *,
     sandbox: SandboxProtocol | None = None,
     schedule: Schedule | None = None,
-    format: Format | str | None = None,
+    format: Format | str = "blocks",
     problems: Iterable[Problem] = (),
     grader: Grader | None = None,
     config: BranchConfig | None = None,
@@ -77,10 +83,10 @@ def branch(
     Stage 2 of arXiv 2407.00782 (Eq. 2). The parents are the first preferred solution of each
     question in `solutions` that also has a dispreferred solution. `engine` should be the policy
     that sampled them. `schedule` gives the temperatures of new steps (by default 1.1, 1.15 … 1.4),
-    and `format` is by default that of the solutions. Continuations are graded against the gold
+    and `format` is how the policy writes, with the options that it had in `sample`. Continuations are graded against the gold
     answers in `problems`, or else against their parent's answer. `settings` are fields of
     `BranchConfig`, such as `negatives=3`, which override those of `config`. Works with and without
-    a running event loop. Raises InputError for an unknown setting, EngineError, SandboxError and
+    a running event loop. Raises InputError for an unknown setting or another format, EngineError, SandboxError and
     GradingError.
     """
     return run(
