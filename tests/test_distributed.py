@@ -166,7 +166,7 @@ def test_selective_checkpointing_is_refused_where_it_would_fail(
     settings = config(gradient_checkpointing="selective")
     done = launched("deepspeed", policy, tmp_path / "two", settings)
     assert done.returncode != 0
-    assert "gradient_checkpointing: selective does not go with DeepSpeed" in done.stderr
+    assert "gradient_checkpointing: selective does not work with DeepSpeed" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp", pytest.param("deepspeed", marks=needs_deepspeed)])
