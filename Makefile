@@ -14,7 +14,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup setup-dev demo test attacks check docs wheel format clean \
-        bench-engine bench-sft bench-replay bench-resume \
+        bench-engine bench-path bench-sft bench-replay bench-resume \
         bench-sandbox bench-clones bench-soak bench-grading bench-training
 
 setup: .venv/base.done
@@ -60,6 +60,9 @@ format: setup-dev
 
 bench-engine: setup
 	$(BIN)/python benchmarks/engine.py
+
+bench-path: setup
+	$(BIN)/python benchmarks/path.py
 
 bench-sft: setup
 	$(BIN)/python benchmarks/sft.py

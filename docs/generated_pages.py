@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import ismodule
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
@@ -25,7 +26,8 @@ RECIPE_INTRODUCTION = """\
 # Recipe reference
 
 A recipe is one YAML file. Every key has a default, except `problems`; an unknown key is an error.
-A run writes the recipe it used, with every default filled in, to `RUN/recipe.yaml`. Recipes in the
+`scdpo recipe NAME_OR_FILE` prints a recipe with every default filled in, as a run writes it to
+`RUN/recipe.yaml`. Recipes in the
 package are `embedded` (the default run), `smoke` (a minute, for tests) and `import` (for recorded
 solutions).
 
@@ -267,7 +269,7 @@ def api_page() -> str:
     """One entry for each exported name, as Markdown for mkdocstrings."""
     import scdpo
 
-    exported: Sequence[str] = [n for n in getattr(scdpo, "__all__", ()) if not n.startswith("_")]
+    exported: Sequence[str] = [n for n in scdpo.__all__ if not ismodule(getattr(scdpo, n))]
     parts = [API_INTRODUCTION]
     grouped = {name for names in API_GROUPS.values() for name in names}
     groups = {**API_GROUPS, "More": tuple(name for name in exported if name not in grouped)}

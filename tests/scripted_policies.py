@@ -13,7 +13,6 @@ from typing import TypeVar
 from scdpo.engines import CodePoints, Completion, Request, ScriptedEngine
 from scdpo.formats import get_format
 from scdpo.grading import Grader
-from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Solution
 from scdpo.sampling import (
     BranchConfig,
@@ -26,6 +25,7 @@ from scdpo.sampling import (
 )
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import RunFolder, Stage
+from scdpo.waiting import Progress, silent
 
 FORMAT = get_format("blocks", system="")
 END = FORMAT.end[0]

@@ -10,11 +10,11 @@ import pytest
 
 from scdpo.engines import Request, ScriptedEngine
 from scdpo.evaluation import EvaluateConfig, count_evaluations, evaluate_greedy
-from scdpo.progress import Progress, silent
 from scdpo.records import Evaluation, Problem
 from scdpo.sampling import Limits
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
 from scdpo.store import RunFolder, Stage
+from scdpo.waiting import Progress, silent
 from scripted_policies import (
     END,
     FORMAT,

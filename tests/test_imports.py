@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,35 @@ def test_rooms_import_downwards() -> None:
         assert all(ROOMS[other][0] <= floor for other in allowed), f"{room} looks up"
         beside = {other for other in allowed - {room} if ROOMS[other][0] == floor}
         assert not any(room in MAY_IMPORT[other] for other in beside), f"{room}: a circle"
+
+
+MAX_ARROWS = 95
+"""Arrows between rooms, an arrow for each room that another one imports."""
+
+
+def modules_imported(path: Path) -> set[Path]:
+    """The modules of ours that a module imports, also inside functions."""
+    found = set()
+    for _, name in imported(path, ast.parse(path.read_text(encoding="utf-8"))):
+        parts = name.split(".")[1:]
+        for n in range(len(parts), 0, -1):
+            base = SOURCE.joinpath(*parts[:n])
+            if (module := base.with_suffix(".py")).is_file():
+                found.add(module)
+                break
+            if (module := base / "__init__.py").is_file():
+                found.add(module)
+                break
+    return found - {path}
+
+
+def test_there_are_few_arrows_between_rooms_and_no_circle_of_modules() -> None:
+    graph = {path: modules_imported(path) for path in MODULES}
+    arrows = {(room_of(a), room_of(b)) for a, targets in graph.items() for b in targets}
+    assert len([1 for a, b in arrows if a != b]) <= MAX_ARROWS
+    # A package's face loads its modules when they are used, so an import of it is no circle.
+    faces = {path for path in MODULES if path.name == "__init__.py"}
+    TopologicalSorter({a: targets - faces for a, targets in graph.items()}).prepare()
 
 
 @pytest.mark.parametrize("words", ["everything", "floor one", "stores"])

@@ -41,7 +41,7 @@ def test_sft_on_the_run_s_own_solutions(tmp_path: Path, capsys: pytest.CaptureFi
     succeed("import", recorded, "--layout", "tora", "--out", run, "--recipe", recipe)
     succeed("sft", run, "--out", out)
     assert policy_hash(out / "policy") != policy_hash("embedded")
-    assert "no run there" in fail(capsys, "sft", tmp_path / "none", "--out", out)
+    assert "not a run folder" in fail(capsys, "sft", tmp_path / "none", "--out", out)
 
 
 @pytest.mark.parametrize("sources", [{}, {"demonstrations": 2, "solutions": "run"}])

@@ -148,7 +148,7 @@ def test_places_that_are_named_and_those_on_the_hub() -> None:
 
 def test_settings_are_a_recipes_without_its_problems() -> None:
     path = write_recipe(policy="models/mine")
-    found = measuring_recipe(path, "embedded", form="fenced", end=["<|im_end|>"], rows=7)
+    found = measuring_recipe(path, "embedded", format="fenced", end=["<|im_end|>"], rows=7)
     assert (found.policy, found.format.name, found.format.end) == (
         "embedded",
         "fenced",
@@ -157,13 +157,13 @@ def test_settings_are_a_recipes_without_its_problems() -> None:
     assert (found.evaluate.rows, found.evaluate.limits.max_steps) == (7, LIMITS["max_steps"])
     assert measuring_recipe(path, None).policy == "models/mine"
     assert measuring_recipe(None, "embedded").format.system == ""
-    assert measuring_recipe(None, "x/y", form="plain").format.name == "plain"
+    assert measuring_recipe(None, "x/y", format="plain").format.name == "plain"
     with pytest.raises(InputError, match="--policy is needed"):
         measuring_recipe(None, None)
     with pytest.raises(InputError, match="policy x/y: its solution format is not known"):
         measuring_recipe(None, "x/y")
     with pytest.raises(RecipeError, match="unknown format 'latex'; known: blocks, fenced, plain"):
-        measuring_recipe(None, "x/y", form="latex")
+        measuring_recipe(None, "x/y", format="latex")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_bad_file_of_any_benchmark_is_found_first(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "a run folder, or --policy and --benchmarks are expected, found neither"),
+        ((), "expected a run folder, or --policy and --benchmarks; found neither"),
         (
             ("run", "--benchmarks", "gsm8k"),
             "--benchmarks applies only without a run folder, but run",

@@ -24,9 +24,9 @@ import scdpo.rowfiles.driver
 import scdpo.rowfiles.source
 from row_files import read, write
 from scdpo.errors import DataError, ScdpoError, StoreError
+from scdpo.errors.validation import settings_from_options
 from scdpo.rowfiles import ExecSummary, exec_rows, exec_rows_async
 from scdpo.sandbox import Execution, ProcessSandbox, SandboxConfig
-from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 

@@ -20,9 +20,9 @@ import pytest
 import row_files
 from row_files import read, write
 from scdpo.errors import ScdpoError, StoreError
+from scdpo.errors.validation import settings_from_options
 from scdpo.grading import GradingConfig
 from scdpo.rowfiles import GradeSummary, grade_rows, grade_rows_async
-from scdpo.validation import settings_from_options
 from small_runs import fail, succeed
 from test_cli import mounted, resize
 

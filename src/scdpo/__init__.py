@@ -11,74 +11,8 @@ Functions that wait for a policy or a program work with and without a running ev
 a twin `…_async`. Errors are subclasses of `scdpo.errors.ScdpoError`.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from scdpo.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from scdpo.engines import EngineProtocol
-    from scdpo.engines import LocalEngine as Engine
-    from scdpo.evaluation import compare, evaluate, evaluate_async
-    from scdpo.formats import get_format
-    from scdpo.grading import grade, grade_async
-    from scdpo.pairs import pair, pairs_from_rows
-    from scdpo.problems import load_problems
-    from scdpo.records import Pair, Problem, Solution, Step, Verdict
-    from scdpo.sampling import Schedule, branch, branch_async, sample, sample_async
-    from scdpo.sandbox import ProcessSandbox as Sandbox
-    from scdpo.training import dpo_loss, dpop_loss, ipo_loss, sft, train, tree_logps
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Engine",
-    "EngineProtocol",
-    "Pair",
-    "Problem",
-    "Sandbox",
-    "Schedule",
-    "Solution",
-    "Step",
-    "Verdict",
-    "branch",
-    "branch_async",
-    "compare",
-    "dpo_loss",
-    "dpop_loss",
-    "evaluate",
-    "evaluate_async",
-    "get_format",
-    "grade",
-    "grade_async",
-    "ipo_loss",
-    "load_problems",
-    "pair",
-    "pairs_from_rows",
-    "sample",
-    "sample_async",
-    "sft",
-    "train",
-    "tree_logps",
-]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "engines": "Engine=LocalEngine EngineProtocol",
-        "evaluation": "compare evaluate evaluate_async",
-        "formats": "get_format",
-        "grading": "grade grade_async",
-        "pairs": "pair pairs_from_rows",
-        "problems": "load_problems",
-        "records": "Pair Problem Solution Step Verdict",
-        "sampling": "Schedule branch branch_async sample sample_async",
-        "sandbox": "Sandbox=ProcessSandbox",
-        "training": "dpo_loss dpop_loss ipo_loss sft train tree_logps",
-    },
-    packages=(
-        *("engines", "evaluation", "formats", "grading", "pairs", "pipeline", "problems"),
-        *("sampling", "sandbox", "store", "training"),
-    ),
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

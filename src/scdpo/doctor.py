@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import statistics
@@ -14,6 +13,7 @@ from scdpo.errors import SandboxError
 from scdpo.records import Record
 from scdpo.sandbox import Level, ProcessSandbox, SandboxConfig
 from scdpo.store import versions
+from scdpo.waiting import run
 
 _TRIES = 9
 _CAP_SYS_ADMIN = 21
@@ -59,7 +59,7 @@ class Diagnosis(Record):
     @property
     def ready(self) -> bool:
         """Whether the level that runs use by default is available."""
-        return any(found.obtained for found in self.levels if found.default)
+        return any(result.obtained for result in self.levels if result.default)
 
     @property
     def text(self) -> str:
@@ -70,9 +70,9 @@ class Diagnosis(Record):
             lines.append(("torch", f"cannot be imported: {self.torch}"))
         elif len(self.devices) == 1:
             lines.append(("gpu", "none that torch can use"))
-        for found in self.levels:
-            lines.append((f"{found.level}{' *' if found.default else ''}", _outcome(found)))
-            lines += [("", f"hint: {hint}") for hint in found.hints]
+        for result in self.levels:
+            lines.append((f"{result.level}{' *' if result.default else ''}", _outcome(result)))
+            lines += [("", f"hint: {hint}") for hint in result.hints]
         lines.append(("", "* what runs use unless a recipe says otherwise"))
         return "\n".join(f"{label:<13} {text}".rstrip() for label, text in lines)
 
@@ -82,8 +82,8 @@ def diagnose() -> Diagnosis:
     devices, torch = _devices()
     default = SandboxConfig().level
     levels = [_tried(level, default=level == default) for level in get_args(Level)]
-    if any(found.obtained for found in levels):
-        levels = [_with_fallback(found, levels) for found in levels]
+    if any(result.obtained for result in levels):
+        levels = [_with_fallback(result, levels) for result in levels]
     return Diagnosis(
         versions=versions() | {"kernel": _kernel(), "libc": _libc()},
         devices=devices,
@@ -101,7 +101,7 @@ def forbidding(root: Path = Path("/proc")) -> list[str]:
         line.split(":", 1) for line in _read(root / "self/status").splitlines() if ":" in line
     )
     privileged = int(status.get("CapEff", "0"), 16) >> _CAP_SYS_ADMIN & 1
-    found = [
+    hints = [
         f"user.max_{kind}_namespaces is 0, which forbids {kind} namespaces: "
         f"`sysctl user.max_{kind}_namespaces=10000`"
         for kind in _OF_NAMESPACES
@@ -112,17 +112,17 @@ def forbidding(root: Path = Path("/proc")) -> list[str]:
         "apparmor_restrict_unprivileged_userns": "1",
     }.items():
         if not privileged and _read(root / "sys/kernel" / name) == value:
-            found.append(
+            hints.append(
                 f"kernel.{name} is {value}, which forbids user namespaces to all but root: "
                 f"`sysctl kernel.{name}={1 - int(value)}`"
             )
-    found += forbidding_filters(root)
-    if not found and status.get("Seccomp", "").strip() == "2":
-        found.append(
+    hints += forbidding_filters(root)
+    if not hints and status.get("Seccomp", "").strip() == "2":
+        hints.append(
             "a seccomp filter applies to this process, as under container runtimes, and may forbid "
             "namespaces: with docker, use `--security-opt seccomp=unconfined`"
         )
-    return found
+    return hints
 
 
 def forbidding_filters(root: Path = Path("/proc")) -> list[str]:
@@ -139,7 +139,7 @@ def _tried(level: Level, *, default: bool) -> LevelFound:
     try:
         with ProcessSandbox(SandboxConfig(level=level)) as sandbox:
             warm = time.perf_counter() - began
-            seconds = asyncio.run(_first_results(sandbox))
+            seconds = run(_first_results(sandbox))
             return LevelFound(
                 level=level,
                 default=default,
@@ -171,13 +171,13 @@ async def _first_results(sandbox: ProcessSandbox) -> list[float]:
     return taken
 
 
-def _with_fallback(found: LevelFound, levels: list[LevelFound]) -> LevelFound:
-    """If `found` is the default level and not available, it with a hint at a level that is."""
-    if found.obtained or not found.default:
-        return found
+def _with_fallback(result: LevelFound, levels: list[LevelFound]) -> LevelFound:
+    """Add to an unavailable default level the hint that another level is available."""
+    if result.obtained or not result.default:
+        return result
     fallback = next(level.level for level in levels if level.obtained)
     hint = f"level {fallback} is available: put `sandbox: {{level: {fallback}}}` in the recipe"
-    return found.model_copy(update={"hints": (*found.hints, hint)})
+    return result.model_copy(update={"hints": (*result.hints, hint)})
 
 
 def _devices() -> tuple[tuple[Device, ...], str]:
@@ -203,13 +203,13 @@ def _described(device: Device) -> str:
     return f"{device.model}, {device.memory_mb or 0:,} MiB"
 
 
-def _outcome(found: LevelFound) -> str:
-    if not found.obtained:
-        return f"not available: {found.missing}"
-    parts = found.isolation.removeprefix(f"{found.level}: ")
+def _outcome(result: LevelFound) -> str:
+    if not result.obtained:
+        return f"not available: {result.missing}"
+    parts = result.isolation.removeprefix(f"{result.level}: ")
     return (
-        f"{parts}; starts in {found.warm_seconds:.1f} s, "
-        f"then {found.first_result_ms:.1f} ms to a session's first result"
+        f"{parts}; starts in {result.warm_seconds:.1f} s, "
+        f"then {result.first_result_ms:.1f} ms to a session's first result"
     )
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from scdpo.progress import Progress
+from scdpo.waiting import Progress
 
 LINE_SECONDS = 30.0
 """Without a terminal, progress is printed as lines, at most this often."""

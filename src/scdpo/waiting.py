@@ -1,4 +1,4 @@
-"""Runs a coroutine from ordinary code, whether or not an event loop is running already."""
+"""Work that takes a while: how it reports progress, and how ordinary code waits for it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done and how much there is in total, in any unit."""
+
+
+def silent(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,7 @@ import typer
 
 from scdpo import __version__
 from scdpo.cli.app import RESUME, app
-from scdpo.pipeline.tables import console
+from scdpo.cli.tables import console
 from scdpo.terminal import Terminal
 
 
@@ -43,9 +43,9 @@ def exec_(
     A row is one session: `{"id": 1, "blocks": ["x = 6", "x * 7"]}`. With --out, rerun the same
     command to resume after the last row; the settings, kept in OUT.manifest.json, must not change.
     """
+    from scdpo.errors.validation import settings_from_options
     from scdpo.rowfiles import exec_rows
     from scdpo.sandbox import SandboxConfig
-    from scdpo.validation import settings_from_options
 
     config = settings_from_options(
         SandboxConfig,
@@ -97,9 +97,9 @@ def grade(
     Under --compat paper nothing is undecided, and a solution should be its last step alone, which
     is all that the rule looks at.
     """
+    from scdpo.errors.validation import settings_from_options
     from scdpo.grading import GradingConfig
     from scdpo.rowfiles import grade_rows
-    from scdpo.validation import settings_from_options
 
     config = settings_from_options(GradingConfig, workers=workers, deadline=deadline, compat=compat)
     with Terminal() as terminal:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scdpo.cli.app import RESUME, Group, RecipeOption, RedoOption, app, opened
+from scdpo.cli.tables import show, show_compared, show_measured
 from scdpo.errors import InputError
-from scdpo.pipeline.tables import show, show_compared, show_measured
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:

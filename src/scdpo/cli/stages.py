@@ -17,7 +17,7 @@ from scdpo.cli.app import (
     known_method,
     opened,
 )
-from scdpo.pipeline.tables import show, show_stages
+from scdpo.cli.tables import show, show_stages
 from scdpo.terminal import Terminal
 
 
@@ -179,13 +179,9 @@ def export(
     method: MethodOption = "scdpo",
 ) -> None:
     """Write a method's training pairs in TRL's preference format (prompt, chosen, rejected)."""
-    from scdpo.pairs import trl_rows
-    from scdpo.store import write_jsonl
-
     name = known_method(method)
     with opened(path, None, write=False) as (run, terminal):
-        pairs = [pair for pair in run.pairs_of(name) if pair.split == "train"]
-        terminal.note("export", f"{write_jsonl(out, trl_rows(pairs))} pairs written to {out}")
+        terminal.note("export", f"{run.export(name, out)} pairs written to {out}")
 
 
 @app.command("make-policy")

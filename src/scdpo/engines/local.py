@@ -52,7 +52,7 @@ class LocalEngineConfig(EngineConfig):
     )
 
 
-class LocalEngine:
+class Engine:
     """Completions from a transformers model, batched, on its own worker thread.
 
     Calls are served one at a time, in order of arrival. The same sequence of calls, counted from
@@ -183,6 +183,10 @@ class LocalEngine:
             raise refuse(f"temperature is {request.temperature}; it must be finite and at least 0")
         if "" in request.stop or "" in request.end:
             raise refuse("a stop or end string is empty")
+
+
+LocalEngine = Engine
+"""The name that tells it from other engines."""
 
 
 def _chunks(rows: list[DecodingRow], size: int) -> list[list[DecodingRow]]:

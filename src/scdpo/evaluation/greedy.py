@@ -8,16 +8,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from scdpo.engines import EngineProtocol
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.evaluation.accuracy import Accuracy, summarise
 from scdpo.formats import Format
 from scdpo.grading import Grader
-from scdpo.progress import Progress, silent
 from scdpo.records import Evaluation, Problem, Record, Solution
 from scdpo.sampling import Attempt, Limits, Sampler, Schedule
 from scdpo.sampling.solutions import sampler_for
-from scdpo.sandbox import Sandbox
-from scdpo.validation import settings_from_keywords
-from scdpo.waiting import run
+from scdpo.sandbox import SandboxProtocol
+from scdpo.waiting import Progress, run, silent
 
 GREEDY = Schedule(start=0, increment=0, cap=0)
 
@@ -44,7 +43,7 @@ async def evaluate_async(
     problems: Sequence[Problem],
     engine: EngineProtocol,
     *,
-    sandbox: Sandbox | None = None,
+    sandbox: SandboxProtocol | None = None,
     format: Format | str = "blocks",
     grader: Grader | None = None,
     config: EvaluateConfig | None = None,
@@ -63,7 +62,7 @@ def evaluate(
     problems: Sequence[Problem],
     engine: EngineProtocol,
     *,
-    sandbox: Sandbox | None = None,
+    sandbox: SandboxProtocol | None = None,
     format: Format | str = "blocks",
     grader: Grader | None = None,
     config: EvaluateConfig | None = None,

@@ -26,22 +26,25 @@ _PairKey = tuple[str, str]  # gold answer, answer
 
 
 class GradingConfig(BaseModel):
-    """How answers are compared.
-
-    Attributes:
-        workers: Number of processes for symbolic comparisons.
-        deadline: Seconds of CPU time that a comparison may use before its process is killed and
-            the verdict is `undecided`. CPU time, so that a busy machine gives the same verdicts.
-        compat: `paper` judges as the code released with arXiv 2407.00782 does (see
-            `grading.paper`), for comparison with published numbers. That rule leaves nothing
-            undecided and needs no workers, so the other settings have no effect.
-    """
+    """How answers are compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(default=2, ge=1, le=64)
-    deadline: float = Field(default=5.0, gt=0, le=600)
-    compat: Literal["none", "paper"] = "none"
+    workers: int = Field(
+        2, ge=1, le=64, description="Number of processes for symbolic comparisons."
+    )
+    deadline: float = Field(
+        5.0,
+        gt=0,
+        le=600,
+        description="Seconds of CPU time that a comparison may use before the verdict is "
+        "`undecided`; CPU time, so that a busy machine gives the same verdicts.",
+    )
+    compat: Literal["none", "paper"] = Field(
+        "none",
+        description="`paper` judges as the code released with arXiv 2407.00782 does, for "
+        "comparison with published numbers: nothing is undecided, and no workers are needed.",
+    )
 
 
 class Grader:

@@ -17,7 +17,6 @@ from typing import IO
 
 from pydantic import ValidationError
 
-import scdpo
 from scdpo.errors import GradingError
 from scdpo.records import Verdict, undecided
 
@@ -38,7 +37,7 @@ class _Worker:
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "PYTHONHASHSEED": "0",
-            "PYTHONPATH": str(Path(scdpo.__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         }
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         try:

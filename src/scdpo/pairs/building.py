@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.pairs.config import PairConfig
 from scdpo.pairs.mixture import mixture
 from scdpo.pairs.naive import naive_pairs
 from scdpo.pairs.step_controlled import step_controlled_pairs
 from scdpo.records import Pair, Solution
-from scdpo.validation import settings_from_keywords
 
 
 def pair(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scdpo.errors import InputError, RecipeError
+from scdpo.errors.validation import explain
 from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
 from scdpo.pipeline.recipe import read_yaml
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.problems import EmbeddedSplit, generate, load_embedded
-from scdpo.progress import Progress
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
@@ -25,7 +25,7 @@ from scdpo.training.sft_config import SFTConfig, SFTReport
 from scdpo.training.supervised import examples_from_solutions, sft
 from scdpo.training.tokens import solution_tokens
 from scdpo.training.tree import MaskedIds
-from scdpo.validation import explain
+from scdpo.waiting import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from scdpo.engines import LocalEngineConfig
 from scdpo.engines.registry import engine_kind
 from scdpo.errors import InputError, RecipeError
+from scdpo.errors.validation import explain
 from scdpo.evaluation import EvaluateConfig
 from scdpo.formats import get_format
 from scdpo.grading import GradingConfig
@@ -24,7 +25,6 @@ from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.sft_config import SFTConfig
-from scdpo.validation import explain
 
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")

@@ -9,7 +9,7 @@ from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
-from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs
+from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
@@ -26,7 +26,7 @@ from scdpo.sampling import (
     sample_solutions,
 )
 from scdpo.sampling.recorded import Reproduced, recorded_solutions
-from scdpo.store import Manifest, Stage, file_hash
+from scdpo.store import Manifest, Stage, file_hash, write_jsonl
 from scdpo.training.dpo_config import TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
@@ -161,6 +161,11 @@ class Run(OpenRun):
         """The pairs that a method trains on, held-out pairs included."""
         sets = [list(stage.rows(Pair)) for stage in self._pair_stages(method)]
         return sets[0] if len(sets) == 1 else mixture(sets[0], sets[1], self.recipe.pairs.seed)
+
+    def export(self, method: Method, out: Path) -> int:
+        """Write a method's training pairs in TRL's preference format; returns how many."""
+        pairs = [pair for pair in self.pairs_of(method) if pair.split == "train"]
+        return write_jsonl(out, trl_rows(pairs))
 
     def train(self, method: Method) -> None:
         """Stage 3: train the initial policy on a method's pairs.

@@ -11,12 +11,11 @@ from scdpo.formats import get_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
-from scdpo.progress import Progress, silent
 from scdpo.records import Record
 from scdpo.sampling import Sampler
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
-from scdpo.waiting import run
+from scdpo.waiting import Progress, run, silent
 
 
 class Watcher(Protocol):

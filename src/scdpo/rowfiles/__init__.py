@@ -6,29 +6,6 @@ made its rows, and the same call resumes it after the last row. `driver.complete
 they share.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING
-
-from scdpo.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from scdpo.rowfiles.exec import ExecSummary, exec_rows, exec_rows_async
-    from scdpo.rowfiles.grade import GradeSummary, grade_rows, grade_rows_async
-
-__all__ = [
-    "ExecSummary",
-    "GradeSummary",
-    "exec_rows",
-    "exec_rows_async",
-    "grade_rows",
-    "grade_rows_async",
-]
-
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "exec": "ExecSummary exec_rows exec_rows_async",
-        "grade": "GradeSummary grade_rows grade_rows_async",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from scdpo.errors import StoreError
-from scdpo.progress import Progress, silent
 from scdpo.rowfiles.output import InputRow, Output, OutputManifest, RowCounts, open_output
 from scdpo.rowfiles.source import Source
 from scdpo.rowfiles.window import Window
+from scdpo.waiting import Progress, silent
 
 WINDOW_ROWS = 4096
 WINDOW_BYTES = 256 * 2**20

@@ -15,6 +15,7 @@ from typing import IO, Any, Generic, Protocol, Self, TypeVar
 from pydantic import Field, ValidationError
 
 from scdpo.errors import DataError, InputError, StoreError
+from scdpo.errors.validation import explain
 from scdpo.records import Record
 from scdpo.rowfiles.source import Source, ready
 from scdpo.store import (
@@ -28,7 +29,6 @@ from scdpo.store import (
     versions,
     write_atomic,
 )
-from scdpo.validation import explain
 
 
 class RowCounts(Protocol):

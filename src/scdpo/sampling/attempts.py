@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Side, Solution
+from scdpo.waiting import Progress, silent
 
 REPLAY_DIFFERS = "replay_differs"
 """Flag of a continuation for which the parent's programs, rerun up to the branch step, printed

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from scdpo.engines.base import EngineProtocol
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.formats import Format
 from scdpo.grading import Grader
-from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Solution, Step
 from scdpo.sampling.attempts import (
     REPLAY_DIFFERS,
@@ -19,14 +19,14 @@ from scdpo.sampling.attempts import (
     draw_attempts,
     signs_of,
 )
-from scdpo.sampling.config import BranchConfig, Schedule
+from scdpo.sampling.config import BranchConfig
 from scdpo.sampling.driver import all_of
 from scdpo.sampling.replay import Start, close_starts, starts_at
+from scdpo.sampling.rollout import Schedule
 from scdpo.sampling.solutions import Attempt, Sampler, count_solutions, sampler_for
-from scdpo.sandbox import Sandbox
+from scdpo.sandbox import SandboxProtocol
 from scdpo.seeds import derive_seed
-from scdpo.validation import settings_from_keywords
-from scdpo.waiting import run
+from scdpo.waiting import Progress, run, silent
 
 UNLIKELY = "unlikely"
 """Flag of a continuation whose new steps are improbable under the initial policy."""
@@ -38,7 +38,7 @@ async def branch_async(
     solutions: Iterable[Solution],
     engine: EngineProtocol,
     *,
-    sandbox: Sandbox | None = None,
+    sandbox: SandboxProtocol | None = None,
     schedule: Schedule | None = None,
     format: Format | str | None = None,
     problems: Iterable[Problem] = (),
@@ -63,7 +63,7 @@ def branch(
     solutions: Iterable[Solution],
     engine: EngineProtocol,
     *,
-    sandbox: Sandbox | None = None,
+    sandbox: SandboxProtocol | None = None,
     schedule: Schedule | None = None,
     format: Format | str | None = None,
     problems: Iterable[Problem] = (),

@@ -1,58 +1,16 @@
-"""Settings of the step loop, of naive sampling and of branching."""
+"""Settings of naive sampling and of branching; those of the step loop are in `rollout`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt
 
 from scdpo.errors import InputError
+from scdpo.sampling.rollout import Limits, SamplingSettings, Schedule
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Schedule(_Config):
-    """The temperature of each new step: `start`, then `increment` more per step, up to `cap`.
-
-    The paper's schedule for branches is Schedule(1.1, 0.05, 1.4) (arXiv 2407.00782, Sec. 3.2). A
-    constant schedule has increment 0.
-    """
-
-    start: float = Field(1.1, ge=0, description="Temperature of the first new step.")
-    increment: float = Field(0.05, ge=0, description="Temperature increase per further step.")
-    cap: float = Field(1.4, ge=0, description="Maximum temperature.")
-
-    def __init__(
-        self, start: float = 1.1, increment: float = 0.05, cap: float = 1.4, **unknown: object
-    ) -> None:
-        values: dict[str, object] = {"start": start, "increment": increment, "cap": cap}
-        super().__init__(**values, **unknown)
-
-    @model_validator(mode="after")
-    def _cap_is_reachable(self) -> Schedule:
-        if self.cap < self.start:
-            raise ValueError(f"cap {self.cap} is below start {self.start}")
-        return self
-
-    def temperature(self, new_step: int) -> float:
-        """The temperature of the new step with this 0-based index."""
-        # Rounded, so that rows do not record 1.2000000000000002.
-        return min(round(self.start + self.increment * new_step, 9), self.cap)
-
-
-class Limits(_Config):
-    """Where a rollout is cut."""
-
-    max_steps: int = Field(
-        64, ge=1, description="Maximum steps per solution, shared steps included."
-    )
-    step_tokens: int = Field(512, ge=1, description="Maximum tokens per step.")
-    context: int = Field(3072, ge=16, description="Maximum tokens of prompt and solution together.")
-
-
-class SampleConfig(_Config):
+class SampleConfig(SamplingSettings):
     """Naive sampling (stage 1 of the method): a question is sampled until it has `correct`
     preferred and `wrong` dispreferred solutions, or for `max_attempts`."""
 
@@ -76,7 +34,7 @@ class SampleConfig(_Config):
     seed: int = Field(0, description="Seed; the recipe's `seed` by default.")
 
 
-class BranchConfig(_Config):
+class BranchConfig(SamplingSettings):
     """Branching (stage 2 of the method): every preferred solution is continued from its branch
     steps until `negatives` continuations are dispreferred, at most `max_attempts` times."""
 

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from scdpo.engines.base import Completion, EngineProtocol, Request
 from scdpo.errors import SandboxError
-from scdpo.progress import Progress, silent
 from scdpo.sampling.rollout import Execute, Rollout, RolloutResult
-from scdpo.sandbox import Execution, Sandbox, Session
+from scdpo.sandbox import Execution, SandboxProtocol, Session
+from scdpo.waiting import Progress, silent
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class _Running:
         except StopIteration as stop:
             self.wants, self.result = None, stop.value
 
-    async def execute(self, sandbox: Sandbox | None) -> None:
+    async def execute(self, sandbox: SandboxProtocol | None) -> None:
         """Run the wanted program in this rollout's session. Raises SandboxError."""
         assert isinstance(self.wants, Execute)
         if self.session is None:
@@ -54,7 +54,7 @@ class _Running:
 async def drive(
     rollouts: Sequence[Rollout],
     engine: EngineProtocol,
-    sandbox: Sandbox | None,
+    sandbox: SandboxProtocol | None,
     *,
     sessions: Sequence[Session | None] | None = None,
     progress: Progress = silent,
@@ -96,7 +96,7 @@ async def all_of(awaitables: Iterable[Awaitable[T]]) -> list[T]:
     return [result for result in results if not isinstance(result, BaseException)]
 
 
-async def fresh_session(sandbox: Sandbox | None) -> Session:
+async def fresh_session(sandbox: SandboxProtocol | None) -> Session:
     """A fresh session. Raises SandboxError, also if there is no sandbox."""
     if sandbox is None:
         raise SandboxError("a solution has code to run, but no sandbox was given")

@@ -6,24 +6,24 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from scdpo.engines.base import EngineProtocol
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.formats import Format
 from scdpo.grading import Grader
-from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Solution
 from scdpo.sampling.attempts import Origin, StopRule, draw_attempts, signs_of
-from scdpo.sampling.config import SampleConfig, Schedule
+from scdpo.sampling.config import SampleConfig
+from scdpo.sampling.rollout import Schedule
 from scdpo.sampling.solutions import Attempt, Sampler, sampler_for
-from scdpo.sandbox import Sandbox
+from scdpo.sandbox import SandboxProtocol
 from scdpo.seeds import derive_seed
-from scdpo.validation import settings_from_keywords
-from scdpo.waiting import run
+from scdpo.waiting import Progress, run, silent
 
 
 async def sample_async(
     problems: Sequence[Problem],
     engine: EngineProtocol,
     *,
-    sandbox: Sandbox | None = None,
+    sandbox: SandboxProtocol | None = None,
     format: Format | str = "blocks",
     grader: Grader | None = None,
     config: SampleConfig | None = None,
@@ -41,7 +41,7 @@ def sample(
     problems: Sequence[Problem],
     engine: EngineProtocol,
     *,
-    sandbox: Sandbox | None = None,
+    sandbox: SandboxProtocol | None = None,
     format: Format | str = "blocks",
     grader: Grader | None = None,
     config: SampleConfig | None = None,

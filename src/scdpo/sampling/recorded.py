@@ -12,12 +12,12 @@ from scdpo.errors import DataError
 from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
 from scdpo.grading import Claim, Grader, judge
 from scdpo.problems import one_of_several, problem_id
-from scdpo.progress import Progress, silent
 from scdpo.records import Finish, Solution
 from scdpo.sampling.driver import all_of
 from scdpo.sampling.flags import solution_flags
 from scdpo.sampling.solutions import claim_of, unfinished
-from scdpo.sandbox import SESSION_ENDING_CUTS, Sandbox, same_output
+from scdpo.sandbox import SESSION_ENDING_CUTS, SandboxProtocol, same_output
+from scdpo.waiting import Progress, silent
 
 BATCH = 64
 """Number of solutions graded together."""
@@ -53,7 +53,7 @@ async def recorded_solutions(
     layout: str,
     dataset: str,
     grader: Grader,
-    sandbox: Sandbox,
+    sandbox: SandboxProtocol,
     reproduced: Reproduced,
     progress: Progress = silent,
 ) -> AsyncIterator[list[Solution]]:
@@ -85,7 +85,9 @@ async def recorded_solutions(
         progress(start + len(part), len(recorded))
 
 
-async def _execute(recorded: RecordedSolution, format: Format, sandbox: Sandbox) -> Reproduced:
+async def _execute(
+    recorded: RecordedSolution, format: Format, sandbox: SandboxProtocol
+) -> Reproduced:
     """Run a solution's programs and count how many print what was recorded."""
     codes = [(format.code(s.text), s.output) for s in recorded.steps if s.kind == "code"]
     runnable = [(code, output) for code, output in codes if code is not None and output is not None]

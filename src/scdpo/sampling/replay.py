@@ -14,7 +14,7 @@ from scdpo.errors import SandboxError
 from scdpo.formats.base import Format
 from scdpo.records import Solution
 from scdpo.sampling.driver import all_of, fresh_session
-from scdpo.sandbox import SESSION_ENDING_CUTS, Execution, Sandbox, Session, same_output
+from scdpo.sandbox import SESSION_ENDING_CUTS, Execution, SandboxProtocol, Session, same_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Start:
 
 
 async def starts_at(
-    solution: Solution, ks: Sequence[int], format: Format, sandbox: Sandbox | None
+    solution: Solution, ks: Sequence[int], format: Format, sandbox: SandboxProtocol | None
 ) -> list[Start]:
     """A start after the first k steps of `solution`, for every k in `ks`, in order.
 
@@ -69,7 +69,7 @@ class _Lost:
 class _Walk:
     """A session that runs through a solution's programs, step by step."""
 
-    def __init__(self, solution: Solution, format: Format, sandbox: Sandbox | None):
+    def __init__(self, solution: Solution, format: Format, sandbox: SandboxProtocol | None):
         self._solution = solution
         self._format = format
         self._sandbox = sandbox

@@ -11,12 +11,58 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from scdpo.engines.base import Completion, Request
 from scdpo.errors import EngineError
 from scdpo.formats.base import Format
 from scdpo.records import Finish, Step
-from scdpo.sampling.config import Limits, Schedule
 from scdpo.sandbox import SESSION_ENDING_CUTS, Execution
+
+
+class SamplingSettings(BaseModel):
+    """Base of the settings of sampling: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Schedule(SamplingSettings):
+    """The temperature of each new step: `start`, then `increment` more per step, up to `cap`.
+
+    The paper's schedule for branches is Schedule(1.1, 0.05, 1.4) (arXiv 2407.00782, Sec. 3.2). A
+    constant schedule has increment 0.
+    """
+
+    start: float = Field(1.1, ge=0, description="Temperature of the first new step.")
+    increment: float = Field(0.05, ge=0, description="Temperature increase per further step.")
+    cap: float = Field(1.4, ge=0, description="Maximum temperature.")
+
+    def __init__(
+        self, start: float = 1.1, increment: float = 0.05, cap: float = 1.4, **unknown: object
+    ) -> None:
+        values: dict[str, object] = {"start": start, "increment": increment, "cap": cap}
+        super().__init__(**values, **unknown)
+
+    @model_validator(mode="after")
+    def _cap_is_reachable(self) -> Schedule:
+        if self.cap < self.start:
+            raise ValueError(f"cap {self.cap} is below start {self.start}")
+        return self
+
+    def temperature(self, new_step: int) -> float:
+        """The temperature of the new step with this 0-based index."""
+        # Rounded, so that rows do not record 1.2000000000000002.
+        return min(round(self.start + self.increment * new_step, 9), self.cap)
+
+
+class Limits(SamplingSettings):
+    """Where a rollout is cut."""
+
+    max_steps: int = Field(
+        64, ge=1, description="Maximum steps per solution, shared steps included."
+    )
+    step_tokens: int = Field(512, ge=1, description="Maximum tokens per step.")
+    context: int = Field(3072, ge=16, description="Maximum tokens of prompt and solution together.")
 
 
 @dataclass(frozen=True, slots=True)

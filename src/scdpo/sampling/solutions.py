@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from scdpo.engines.base import EngineProtocol
 from scdpo.formats import Format, get_format
 from scdpo.grading import Claim, Grader, judge
-from scdpo.progress import Progress, silent
 from scdpo.records import Problem, Solution, Step, Verdict, undecided
-from scdpo.sampling.config import Limits, Schedule
 from scdpo.sampling.driver import drive
 from scdpo.sampling.flags import solution_flags
-from scdpo.sampling.rollout import RolloutResult, Task, rollout
-from scdpo.sandbox import Sandbox, Session
+from scdpo.sampling.rollout import Limits, RolloutResult, Schedule, Task, rollout
+from scdpo.sandbox import SandboxProtocol, Session
+from scdpo.waiting import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Sampler:
     engine: EngineProtocol
     format: Format
     grader: Grader
-    sandbox: Sandbox | None
+    sandbox: SandboxProtocol | None
     policy: str = ""
 
     async def draw(
@@ -128,7 +127,10 @@ class Sampler:
 
 @contextmanager
 def sampler_for(
-    engine: EngineProtocol, format: Format | str, grader: Grader | None, sandbox: Sandbox | None
+    engine: EngineProtocol,
+    format: Format | str,
+    grader: Grader | None,
+    sandbox: SandboxProtocol | None,
 ) -> Iterator[Sampler]:
     """A sampler; if no grader is given, it gets its own, which is closed at the end."""
     written = get_format(format) if isinstance(format, str) else format

@@ -13,9 +13,9 @@ from typing import IO, Any, TypeVar, cast
 from pydantic import ValidationError
 
 from scdpo.errors import DataError, short
+from scdpo.errors.validation import explain
 from scdpo.records import Record
 from scdpo.store.full_disk import reason
-from scdpo.validation import explain
 
 R = TypeVar("R", bound=Record)
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from scdpo.errors import DataError, StorageFull, StoreError
+from scdpo.errors.validation import explain
 from scdpo.records import Record
 from scdpo.store.append import append_row, cut_torn_tail
 from scdpo.store.encoding import canonical, json_line
@@ -22,7 +23,6 @@ from scdpo.store.full_disk import storage_errors
 from scdpo.store.manifest import Manifest, changed_keys, hash_text, utc_now, versions
 from scdpo.store.reading import R, numbered_lines, object_of, record_of, values_of
 from scdpo.store.writing import make_folder, remove_leftovers, write_atomic
-from scdpo.validation import explain
 
 SHARD_BYTES = 256 * 2**20
 """A shard that has reached this size is closed and the next one is started."""

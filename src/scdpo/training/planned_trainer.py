@@ -24,13 +24,13 @@ from transformers import (
 )
 
 from scdpo.errors import InputError
-from scdpo.progress import Progress
 from scdpo.training.config import TrainingConfig
 from scdpo.training.internals import private_part
 from scdpo.training.processes import on_cpu
 from scdpo.training.recomputing import enable_checkpointing
 from scdpo.training.scoring import TreeScoring, decoder_of, model_inside, using_attention
 from scdpo.training.steps import OptimizerStep
+from scdpo.waiting import Progress
 
 W = TypeVar("W")
 

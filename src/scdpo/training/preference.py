@@ -12,9 +12,9 @@ import torch
 from transformers import TrainerCallback
 
 from scdpo.errors import InputError
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.pairs.rows import pairs_from_rows
 from scdpo.policies import Policy
-from scdpo.progress import Progress
 from scdpo.records import Pair
 from scdpo.training.adapters import save_adapter_and_merged, with_adapter
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
@@ -32,7 +32,7 @@ from scdpo.training.processes import broadcast_from_main, process_group
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import PairTokens, Tokenised, tokenise
-from scdpo.validation import settings_from_keywords
+from scdpo.waiting import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

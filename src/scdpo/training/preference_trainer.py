@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from scdpo.errors import InputError, ScdpoError
-from scdpo.progress import Progress
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.loading import without_dropout
 from scdpo.training.losses import DPOOutput, preference_loss
@@ -40,6 +39,7 @@ from scdpo.training.scoring import (
 from scdpo.training.steps import OptimizerStep, by_question, plan_epochs
 from scdpo.training.tokens import PairTokens
 from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
+from scdpo.waiting import Progress
 
 Note = Callable[[str], None]
 """Called with one line about how a training computes."""

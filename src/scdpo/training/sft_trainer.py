@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from scdpo.errors import InputError
-from scdpo.progress import Progress
 from scdpo.training.batching import EpochOrder
 from scdpo.training.optimizers import MuonWithAdamW
 from scdpo.training.packing import pack
@@ -23,6 +22,7 @@ from scdpo.training.scoring import TreeScoring, score_padded, score_tree
 from scdpo.training.sft_config import SFTConfig
 from scdpo.training.steps import OptimizerStep
 from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
+from scdpo.waiting import Progress
 
 GROUP = 16
 """Number of batches whose solutions are sorted by length together."""

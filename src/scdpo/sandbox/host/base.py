@@ -41,7 +41,7 @@ class Session(Protocol):
         ...
 
 
-class Sandbox(Protocol):
+class SandboxProtocol(Protocol):
     """Starts sessions; closing it ends everything it started."""
 
     async def session(self) -> Session:

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from scdpo import waiting
 from scdpo.errors import InputError, SandboxError
+from scdpo.errors.validation import settings_from_keywords
 from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Execution
 from scdpo.sandbox.host.config import SandboxConfig
 from scdpo.sandbox.host.launch import await_start, launch, wait_until_ready
 from scdpo.sandbox.host.session import ProcessSession
 from scdpo.sandbox.processes import files, wire
-from scdpo.validation import settings_from_keywords
 
 _REPLY_SECONDS = 30.0
 _MORE_SECONDS = 1.0
@@ -31,12 +31,12 @@ _MAX_ASKED = 128
 """Requests under way at a time; a socket holds more than twice as many."""
 
 
-class ProcessSandbox:
+class Sandbox:
     """Starts sessions by forking one warm process; implements `Sandbox`.
 
     The constructor starts that process and waits until it has imported everything, which takes
     about a second. It accepts a `SandboxConfig` or the fields of one as keywords:
-    `ProcessSandbox(deadline=5)`. Raises InputError for settings that are not accepted, and
+    `Sandbox(deadline=5)`. Raises InputError for settings that are not accepted, and
     SandboxError if the sandbox cannot start or cannot keep the promises of its level.
 
     `run` runs blocks in a session of their own and `session` opens a session that stays. Use it
@@ -145,13 +145,13 @@ class ProcessSandbox:
         if self._folder is not None:
             files.remove(str(self._folder))
 
-    def __enter__(self) -> ProcessSandbox:
+    def __enter__(self) -> Sandbox:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> ProcessSandbox:
+    async def __aenter__(self) -> Sandbox:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -338,6 +338,10 @@ class Reply(NamedTuple):
         """Close the descriptors."""
         for fd in self.fds:
             os.close(fd)
+
+
+ProcessSandbox = Sandbox
+"""The name that says how sessions are isolated: in processes."""
 
 
 def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import scdpo
 from scdpo.errors import SandboxError
 from scdpo.sandbox.host.config import SandboxConfig
 from scdpo.sandbox.processes import wire
@@ -25,7 +24,7 @@ def launch(config: SandboxConfig, folder: Path | None, control: int) -> subproce
     `folder`: where sessions have their folders at level `process`. `control`: the descriptor of
     the socket on which the supervisor will serve the owner.
     """
-    package = str(Path(scdpo.__file__).parents[1])
+    package = str(Path(__file__).resolve().parents[3])
     settings = {
         "owner": os.getpid(),
         "level": config.level,

@@ -1,0 +1,12 @@
+from .base import Completion as Completion
+from .base import EngineConfig as EngineConfig
+from .base import EngineProtocol as EngineProtocol
+from .base import Request as Request
+from .local import LocalEngine as LocalEngine
+from .local import LocalEngineConfig as LocalEngineConfig
+from .registry import EngineKind as EngineKind
+from .registry import engine_config as engine_config
+from .registry import open_engine as open_engine
+from .registry import register_engine as register_engine
+from .scripted import CodePoints as CodePoints
+from .scripted import ScriptedEngine as ScriptedEngine

@@ -1,0 +1,10 @@
+from .benchmarks import BENCHMARKS as BENCHMARKS
+from .benchmarks import Benchmark as Benchmark
+from .benchmarks import load_problems as load_problems
+from .embedded import EMBEDDED as EMBEDDED
+from .embedded import EmbeddedSplit as EmbeddedSplit
+from .embedded import generate as generate
+from .embedded import load_embedded as load_embedded
+from .gold import one_of_several as one_of_several
+from .gold import problem_id as problem_id
+from .places import Place as Place

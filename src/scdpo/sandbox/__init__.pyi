@@ -1,0 +1,11 @@
+from .host.base import SESSION_ENDING_CUTS as SESSION_ENDING_CUTS
+from .host.base import Cut as Cut
+from .host.base import Execution as Execution
+from .host.base import SandboxProtocol as SandboxProtocol
+from .host.base import Session as Session
+from .host.client import ProcessSandbox as ProcessSandbox
+from .host.compare import normalise_output as normalise_output
+from .host.compare import same_output as same_output
+from .host.config import Level as Level
+from .host.config import SandboxConfig as SandboxConfig
+from .host.session import ProcessSession as ProcessSession
