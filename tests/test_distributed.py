@@ -237,4 +237,6 @@ def test_commands_that_train_can_be_launched_as_several_processes(tmp_path: Path
 
     refused = torchrun("pair", str(two))
     assert refused.returncode != 0
-    assert "only `scdpo train` and `scdpo sft` can be launched as several processes" in refused.stderr
+    assert (
+        "only `scdpo train` and `scdpo sft` can be launched as several processes" in refused.stderr
+    )
