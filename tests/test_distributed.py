@@ -166,7 +166,7 @@ def test_selective_checkpointing_is_refused_where_it_would_fail(
     settings = config(gradient_checkpointing="selective")
     done = launched("deepspeed", policy, tmp_path / "two", settings)
     assert done.returncode != 0
-    assert "gradient_checkpointing: selective does not go with DeepSpeed" in done.stderr
+    assert "gradient_checkpointing: selective does not work with DeepSpeed" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp", pytest.param("deepspeed", marks=needs_deepspeed)])
@@ -237,4 +237,6 @@ def test_commands_that_train_can_be_launched_as_several_processes(tmp_path: Path
 
     refused = torchrun("pair", str(two))
     assert refused.returncode != 0
-    assert "only `scdpo train` and `scdpo sft` can be launched as several processes" in refused.stderr
+    assert (
+        "only `scdpo train` and `scdpo sft` can be launched as several processes" in refused.stderr
+    )
