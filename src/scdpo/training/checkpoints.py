@@ -29,6 +29,7 @@ from scdpo.errors import ScdpoError, StoreError
 from scdpo.policies import Policy
 from scdpo.records import Record
 from scdpo.store import write_atomic
+from scdpo.training.processes import process_group
 from scdpo.training.scoring import model_inside
 
 R = TypeVar("R", bound=Record)
@@ -66,9 +67,12 @@ class TrainingFolder:
             raise StoreError(f"{self._report}: not a report of this kind of training") from error
 
     def finish(self, report: Record) -> None:
-        """Write the report and delete the checkpoints."""
-        write_atomic(self._report, report.model_dump_json(indent=2) + "\n")
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Write the report and delete the checkpoints, in the main process; all wait for it."""
+        processes = process_group()
+        if processes.is_main_process:
+            write_atomic(self._report, report.model_dump_json(indent=2) + "\n")
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        processes.wait_for_everyone()
 
     def last_checkpoint(self) -> str | None:
         """The newest complete checkpoint: one whose state file, written last, can be read."""

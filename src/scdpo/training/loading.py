@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from scdpo.errors import InputError
 from scdpo.policies import Policy, load_policy
 from scdpo.training.adapters import load_in_four_bits
-from scdpo.training.processes import process_count
+from scdpo.training.processes import process_count, process_group
 from scdpo.training.recomputing import checkpoints_activations, disable_checkpointing
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def initial_policy(
     InputError for a loaded model without one or with `quantize`, PolicyError where a folder or
     hub name holds no policy, MissingDependency without bitsandbytes.
     """
+    process_group()  # joined before loading: a launcher may have one process read the weights
     if isinstance(policy, (str, Path)):
         # Of several processes, each leaves it to the Trainer to place the model.
         device = None if process_count() == 1 else "cpu"

@@ -57,65 +57,45 @@ def train(
     """Train a policy on preference pairs; its initial weights are the reference policy.
 
     `policy` is a folder, a hub name, a `Policy`, or a loaded model with its `tokenizer`; what is
-    loaded is trained in place. `pairs` are our `Pair`s, or rows in the layouts of
-    `pairs_from_rows`; those with split `heldout` are measured with `heldout` and not trained on.
-    `settings` are fields of DPOConfig (`beta=0.1`, `learning_rate=…`) and take the place of those
-    in `config`. `callbacks` are the Trainer's.
+    loaded is trained in place. `pairs` are `Pair`s, or rows in the layouts of `pairs_from_rows`;
+    those with split `heldout` are measured with `heldout` and not trained on. `settings` are
+    fields of DPOConfig (`beta=0.1`) and replace those of `config`; `callbacks` are the Trainer's.
 
-    The trained policy is written to `out/policy` (an adapter to `out/adapter`, and merged into
-    the weights to `out/policy`). A training that was stopped resumes from its last checkpoint
-    when it is called again with the same arguments; a finished one returns its report and
-    changes nothing. `references` is the file that keeps reference log-probs, by default in
-    `out`; trainings of the same policy can share it. `progress` is called with the optimizer
-    steps done and their total, `reference_progress` with the sequences scored under the
-    reference policy, `note` with a line where the model cannot be trained over token trees.
-    Launched as several processes, each has to make the same call.
-
-    Raises InputError for an unknown setting, when no pair can be trained on and when the model
-    cannot be trained as configured, DataError for a row in no known layout, StoreError when
-    `out` holds another training, PolicyError for a folder without a policy.
+    The trained policy is written to `out/policy`, an adapter also to `out/adapter`. A stopped
+    training resumes from its last checkpoint when called again with the same arguments; a
+    finished one returns its report and changes nothing. `references` is the file of reference
+    log-probs, by default in `out`; trainings of one policy can share it. `progress` is called
+    with optimizer steps, `reference_progress` with scored sequences (done, total), `note` with a
+    line where the model cannot be trained over token trees. Every launched process makes the
+    same call. Raises InputError for an unknown setting, when no pair can be trained on and when
+    the model cannot be trained as configured; DataError for a row in no known layout; StoreError
+    when `out` holds another training; PolicyError for a folder without a policy.
     """
     started = time.perf_counter()
     settled = settings_from_keywords(DPOConfig, config, settings)
-    processes = process_group()
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
     with evaluation_mode_after(initial):
         data = _Data(initial, _records(pairs, initial), _records(heldout, initial), settled)
-        with processes.main_process_first():
+        with process_group().main_process_first():
             folder = TrainingFolder(Path(out), data.fingerprint)
         if done := folder.report(TrainingReport):
             return done
-        trainer = PreferenceTrainer(
-            with_adapter(initial, settled.lora, settled.seed),
-            data.train.pairs,
-            settled,
-            folder.checkpoints,
-            heldout=data.held.pairs,
-            references=ReferenceCache(references or folder.path / "references.npz"),
-            weights=data.weights,
+        trainer = data.trainer(
+            initial,
+            folder,
+            references,
             callbacks=callbacks,
             progress=progress,
             reference_progress=reference_progress,
             note=note,
         )
         resumed_at_step = fit(trainer, folder)
-        after = trainer.score_all(*pair_sides(data.held.pairs), initial=False)
-        if settled.lora:
-            save_adapter_and_merged(trainer, policy, initial, folder)
-        else:
-            save_trained(trainer, initial, folder.policy)
-    report = TrainingReport(
-        policy=str(folder.policy),
-        initial_policy=initial.name,
-        resumed_at_step=resumed_at_step,
-        seconds=time.perf_counter() - started,
-        heldout_after=preference_metrics(after, trainer.reference.heldout, settled.beta),
-        **_figures(trainer, data),
-    )
-    if processes.is_main_process:
-        folder.finish(report)
-    processes.wait_for_everyone()
+        figures = _figures(trainer, data, initial, folder)
+        _save(trainer, policy, initial, folder)
+    seconds = time.perf_counter() - started
+    report = TrainingReport(resumed_at_step=resumed_at_step, seconds=seconds, **figures)
+    folder.finish(report)
     return report
 
 
@@ -134,6 +114,22 @@ class _Data:
         # A launcher may have one process alone load the weights and hand them out later.
         self.weights = broadcast_from_main(policy_key(policy.model, _precision(config)))
         self.fingerprint = _fingerprint(config, self.train.pairs, self.held.pairs, self.weights)
+        self.config = config
+
+    def trainer(
+        self, policy: Policy, folder: TrainingFolder, references: Path | None, **options: Any
+    ) -> PreferenceTrainer:
+        """The trainer of the policy, with an adapter if the config asks for one."""
+        return PreferenceTrainer(
+            with_adapter(policy, self.config.lora, self.config.seed),
+            self.train.pairs,
+            self.config,
+            folder.checkpoints,
+            heldout=self.held.pairs,
+            references=ReferenceCache(references or folder.path / "references.npz"),
+            weights=self.weights,
+            **options,
+        )
 
 
 def _records(pairs: Iterable[Pair | Mapping[str, Any]], policy: Policy) -> list[Pair]:
@@ -147,12 +143,27 @@ def _records(pairs: Iterable[Pair | Mapping[str, Any]], policy: Policy) -> list[
     return pairs_from_rows(rows, tokenizer=policy.tokenizer)  # type: ignore[arg-type]
 
 
-def _figures(trainer: PreferenceTrainer, data: _Data) -> dict[str, Any]:
-    """What a report says about the training itself."""
+def _save(
+    trainer: PreferenceTrainer, source: AnyPolicy, initial: Policy, folder: TrainingFolder
+) -> None:
+    """Write the trained policy, and its adapter if it has one; every process has to call it."""
+    if trainer.config.lora:
+        save_adapter_and_merged(trainer, source, initial, folder)
+    else:
+        save_trained(trainer, initial, folder.policy)
+
+
+def _figures(
+    trainer: PreferenceTrainer, data: _Data, policy: Policy, folder: TrainingFolder
+) -> dict[str, Any]:
+    """What a report says about a training that is done; every process has to call it."""
     kinds = [pair.kind for pair in trainer.pairs]
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     before = trainer.reference.heldout
+    after = trainer.score_all(*pair_sides(data.held.pairs), initial=False)
     return {
+        "policy": str(folder.policy),
+        "initial_policy": policy.name,
         "n_pairs": len(kinds),
         "n_naive": kinds.count("naive"),
         "n_step_controlled": kinds.count("step_controlled"),
@@ -163,6 +174,7 @@ def _figures(trainer: PreferenceTrainer, data: _Data) -> dict[str, Any]:
         "first_loss": losses[0],
         "final_loss": losses[-1],
         "heldout_before": preference_metrics(before, before, trainer.config.beta),
+        "heldout_after": preference_metrics(after, before, trainer.config.beta),
         "computation": trainer.computation,
         "tokens_saved": trainer.tokens_saved,
     }

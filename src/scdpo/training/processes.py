@@ -48,6 +48,7 @@ def broadcast_from_main(value: T) -> T:
         return value
     from accelerate.utils import broadcast_object_list
 
+    process_group()
     return cast(T, broadcast_object_list([value])[0])
 
 

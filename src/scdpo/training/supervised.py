@@ -82,11 +82,10 @@ def sft(
     """
     started = time.perf_counter()
     settled = settings_from_keywords(SFTConfig, config, settings)
-    processes = process_group()
     initial = initial_policy(policy, tokenizer)
     kept, dropped = _usable(initial, _examples(data, initial, settled), settled)
     fingerprint = _fingerprint(initial, kept, settled)
-    with processes.main_process_first():
+    with process_group().main_process_first():
         folder = TrainingFolder(Path(out), fingerprint)
     if done := folder.report(SFTReport):
         return done
@@ -108,9 +107,7 @@ def sft(
         first_loss=losses[0],
         final_loss=losses[-1],
     )
-    if processes.is_main_process:
-        folder.finish(report)
-    processes.wait_for_everyone()
+    folder.finish(report)
     return report
 
 

@@ -66,7 +66,7 @@ class Tree:
 
 
 @dataclass(slots=True)
-class _Node:
+class _Segment:
     """Tokens `start` to `stop` of the layout, between two branchings."""
 
     start: int
@@ -81,7 +81,7 @@ def grow(sequences: Sequence[MaskedIds]) -> Tree:
     preferred solution (which is in all its pairs) is one chain from end to end.
     """
     ids = [np.asarray(s[0], dtype=np.int64) for s in sequences]
-    nodes: list[_Node] = []
+    nodes: list[_Segment] = []
     pieces: list[Ints] = []
     paths: list[list[int]] = [[] for _ in sequences]
     size = 0
@@ -93,7 +93,7 @@ def grow(sequences: Sequence[MaskedIds]) -> Tree:
         for s in members:
             paths[s].append(len(nodes))
         pieces.append(ids[members[0]][depth:stop])
-        nodes.append(_Node(size, size + stop - depth, parent))
+        nodes.append(_Segment(size, size + stop - depth, parent))
         size += stop - depth
         here = len(nodes) - 1
         longer = [s for s in members if len(ids[s]) > stop]
@@ -186,7 +186,7 @@ def _agreement(ids: Sequence[Ints], depth: int) -> int:
     return stop
 
 
-def _counted(path: Sequence[int], nodes: Sequence[_Node], mask: Sequence[bool]) -> Ints:
+def _counted(path: Sequence[int], nodes: Sequence[_Segment], mask: Sequence[bool]) -> Ints:
     """The tokens of a path that count."""
     tokens = np.concatenate([np.arange(nodes[n].start, nodes[n].stop) for n in path])
     counts = np.asarray(mask, dtype=np.bool_).copy()
@@ -201,7 +201,7 @@ class _Layout(TypedDict):
     chains: tuple[Chain, ...]
 
 
-def _layout(nodes: Sequence[_Node], size: int) -> _Layout:
+def _layout(nodes: Sequence[_Segment], size: int) -> _Layout:
     position = np.zeros(size, dtype=np.int64)
     parent = np.arange(-1, size - 1)
     last = np.zeros(size, dtype=np.int64)
