@@ -14,8 +14,8 @@ from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
     from scdpo.evaluation import GroupBy
+    from scdpo.pipeline.measure import Place
     from scdpo.pipeline.recipe import Recipe
-    from scdpo.problems import Place
 
 
 @app.command()
@@ -88,8 +88,7 @@ def evaluate(
     elif benchmarks is None:
         raise InputError("expected a run folder, or --policy and --benchmarks; found neither")
     else:
-        from scdpo.pipeline.measure import measuring_recipe
-        from scdpo.problems.places import places
+        from scdpo.pipeline.measure import measuring_recipe, places
 
         sources = places(benchmarks, data or [])
         settings = measuring_recipe(recipe, policy, format=format, end=end or [], rows=rows)

@@ -43,12 +43,11 @@ def show_measured(measured: Measurement, rows: Evaluations, by: GroupBy | None =
     """Print a policy's results on its benchmarks, with the usual and requested breakdowns, and
     write them to the folder's `report.md`."""
     from scdpo.evaluation import benchmark_lines, breakdown_lines
-    from scdpo.problems import BENCHMARKS
     from scdpo.report import benchmark_table, breakdown_table
 
     tables: list[Grid] = []
     for name, answered in rows.items():
-        for key in dict.fromkeys((*BENCHMARKS[name].groups, *([by] if by else []))):
+        for key in measured.groups(name, by):
             if lines := breakdown_lines({measured.policy: answered}, key):
                 tables.append(breakdown_table(lines, key, name))
     tables.append(benchmark_table(benchmark_lines(measured.policy, rows)))

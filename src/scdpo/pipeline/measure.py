@@ -18,7 +18,9 @@ from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
 from scdpo.policies import EMBEDDED, policy_hash
-from scdpo.problems import Place, load_problems
+from scdpo.problems import BENCHMARKS, load_problems
+from scdpo.problems.places import Place as Place
+from scdpo.problems.places import places as places
 from scdpo.records import Evaluation, Problem
 from scdpo.store import RunFolder, Stage
 
@@ -123,6 +125,10 @@ class Measurement:
             self._services.close()
         finally:
             self.folder.close()
+
+    def groups(self, benchmark: str, by: GroupBy | None = None) -> list[GroupBy]:
+        """What results of a benchmark are usually broken down by, and `by`."""
+        return list(dict.fromkeys((*BENCHMARKS[benchmark].groups, *([by] if by else []))))
 
     def run(self) -> dict[str, list[Evaluation]]:
         """Answer the remaining questions; returns all rows of each benchmark.
