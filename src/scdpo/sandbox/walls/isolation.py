@@ -94,6 +94,7 @@ def filter_options(rules: Rules) -> dict[str, bool]:
         "network": rules.network,
         "nested": bool(rules.namespaces),
         "attributes": not rules.own_user,
+        "extended": bool(rules.namespaces),
     }
 
 
