@@ -103,6 +103,13 @@ class Folders:
         self._discard(place)
         answer(why=place.why)
 
+    def expire(self, number: int) -> None:
+        """See `SessionManager`."""
+        place = self._places.get(number)
+        if place is not None and not place.why:
+            place.why = "deadline"
+            self._kill_below(place)
+
     def watch(self) -> None:
         """See `SessionManager`; also adds up the files of each session."""
         for place in self._places.values():

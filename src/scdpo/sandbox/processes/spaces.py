@@ -80,6 +80,8 @@ class Spaces:
         self._memory = memory + max(map(table.resident, table.descendants([self._own])))
         self._folder = settings.scratch.folder
         self._spaces: dict[int, _Space] = {}
+        # Why spaces have ended that the owner has not asked to end yet.
+        self._reasons: dict[int, str] = {}
         # A steward in waiting.
         self._spare: socket.socket | None = self._start_steward()
 
@@ -98,7 +100,7 @@ class Spaces:
             fds = [*fds, space.pidfd]
             self._warm.fork(self._folder, None, fds, lambda pid: space.answer(**failure(pid)))
         except OSError as error:
-            space.answer(error=str(error.strerror or error))
+            space.answer(error=wire.reason_of(error))
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
         """See `SessionManager`; the answer has a pidfd of the keeper that the copy enters."""
@@ -109,7 +111,7 @@ class Spaces:
         try:
             self._steward(above).send(keeper.NEST, socket.MSG_DONTWAIT)
         except OSError as error:
-            answer(error=str(error.strerror or error))
+            answer(error=wire.reason_of(error))
             return
         space = self._spaces[number] = _Space(number, above, answer)
         above.below.add(number)
@@ -126,7 +128,7 @@ class Spaces:
         space = self._spaces.get(number)
         self._settle(space)
         if space is None or space.husk:
-            answer()
+            answer(why=self._reasons.pop(number, ""))
         elif space.above is not None and space.pidfd < 0:
             # Its keeper was requested; if it still arrives, it is killed.
             space.above.below.discard(number)
@@ -140,6 +142,13 @@ class Spaces:
         else:
             space.on_end.append(lambda: answer(why=space.why))
             self._kill(space)
+
+    def expire(self, number: int) -> None:
+        """See `SessionManager`."""
+        space = self._spaces.get(number)
+        if space is not None and not (space.why or space.husk or space.on_end):
+            space.why = "deadline"
+            self._kill_session(space)
 
     def watch(self) -> None:
         """See `SessionManager`."""
@@ -263,6 +272,8 @@ class Spaces:
         self._forget_steward(space)
         space.answer(error="its process 1 has ended")
         self._settle(space)
+        if space.why and not space.on_end:
+            self._reasons[space.number] = space.why
         above = space.above
         if above is not None:
             above.below.discard(space.number)

@@ -7,6 +7,7 @@ everything it started ends with it. It runs no model-written code, and no sessio
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from scdpo.sandbox.processes import wire
+from scdpo.sandbox.processes.deadlines import OverdueBlocks
 from scdpo.sandbox.processes.process_table import ProcessTable
 
 Answer = Callable[..., None]
@@ -30,12 +32,16 @@ _WATCH_SHARE = 20
 """Checks take at most 1/20 of the supervisor's time, unless `_MAX_PAUSE` requires more."""
 _MAX_PAUSE = 0.25
 """The most seconds between two checks, however long a check takes."""
+_CHECK_SECONDS = 0.1
+"""Seconds between two looks for blocks that should have ended."""
 _IDLE_SECONDS = 0.003
 """After so long without a request, there is time to prepare something in advance."""
 _RESEND_SECONDS = 0.001
 _BARE = 128 << 20
 _SHARED = 4
 _MAX_REASON = 500
+_MAX_FDS = 3
+"""In a request: a session's socket and output pipe, and the owner's end of that socket."""
 
 
 class SessionManager(Protocol):
@@ -55,6 +61,10 @@ class SessionManager(Protocol):
 
     def end(self, number: int, answer: Answer) -> None:
         """Kill a session, and answer when nothing is left of it."""
+        ...
+
+    def expire(self, number: int) -> None:
+        """Kill a session whose owner has not ended it at its deadline."""
         ...
 
     def watch(self) -> None:
@@ -143,14 +153,19 @@ class Warm:
 
 def failure(number: int) -> dict[str, str]:
     """The reply for a negative error number; empty for a process id."""
-    return {"error": os.strerror(-number)} if number < 0 else {}
+    if number == -errno.EAGAIN:
+        return {"error": "this user may not have more processes (ulimit -u, or a cgroup's limit)"}
+    return {"error": wire.reason_of(OSError(-number, os.strerror(-number)))} if number < 0 else {}
 
 
 class Supervisor:
     """Serves the owner's requests until the owner is gone."""
 
-    def __init__(self, control: socket.socket, loop: Loop) -> None:
+    def __init__(self, control: socket.socket, loop: Loop, notes: int) -> None:
+        """`notes`: see `OverdueBlocks`."""
         self._control = control
+        self._overdue = OverdueBlocks(notes)
+        self._checked = 0.0
         self._loop = loop
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._watched = 0.0
@@ -177,6 +192,10 @@ class Supervisor:
     def _watch(self, idle: bool) -> float:
         self._send()
         now = time.monotonic()
+        if now - self._checked >= _CHECK_SECONDS:
+            for number in self._overdue:
+                self._manager.expire(number)
+            self._checked = now = time.monotonic()
         if now - self._watched >= self._pause:
             self._manager.watch()
             self._watched = time.monotonic()
@@ -189,11 +208,11 @@ class Supervisor:
                 return _IDLE_SECONDS
             with contextlib.suppress(OSError):
                 self._manager.prepare()
-        return self._pause
+        return min(self._pause, _CHECK_SECONDS)
 
     def _hear(self) -> None:
         try:
-            packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 2)
+            packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, _MAX_FDS)
         except OSError:
             packet, fds = b"", []
         if not packet:
@@ -202,17 +221,23 @@ class Supervisor:
         request = json.loads(packet)
         number, answer = request["session"], self._answerer(request["id"], fds)
         try:
+            if len(fds) < request.get("fds", 0):
+                # The kernel drops those for which there is no room.
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             match request["do"]:
                 case "start":
+                    self._overdue.add(number, request["slot"], fds.pop())
                     self._manager.start(number, fds, answer)
                 case "clone":
+                    self._overdue.add(number, request["slot"], fds.pop())
                     self._manager.clone(number, request["of"], answer)
                 case "adopt":
                     self._manager.adopt(number, request["pid"], answer)
                 case "end":
+                    self._overdue.remove(number)
                     self._manager.end(number, answer)
         except OSError as error:
-            answer(error=str(error.strerror or error))
+            answer(error=wire.reason_of(error))
 
     def _answerer(self, number: int, received: list[int]) -> Answer:
         def answer(fds: list[int] | None = None, **reply: object) -> None:

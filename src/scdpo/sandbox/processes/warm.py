@@ -52,8 +52,9 @@ def start(channel: socket.socket, settings: WarmSettings) -> None:
     if os.fork() == 0:
         try:
             isolation.close_all_but(0, 1, 2, channel.fileno(), settings.proc)
-            # Undo the supervisor's setting: sessions start with Python's default.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Undo the supervisor's settings: sessions start with Python's default.
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             syscalls.ignore_children()
             _serve(channel, settings)

@@ -19,7 +19,6 @@ from scdpo.sandbox.walls import isolation, syscalls, view
 KEEPER_FD = isolation.MAX_FILES - 3
 SOCKET_FD = isolation.MAX_FILES - 2
 OUTPUT_FD = isolation.MAX_FILES - 1
-_LAST_FD = os.sysconf("SC_OPEN_MAX")
 
 
 class Runner:
@@ -40,6 +39,7 @@ class Runner:
         self._staying = [syscalls.STAY_READABLE, syscalls.DIE_WITH_PARENT]
         self._sock = _socket_to_come(SOCKET_FD)
         self._folder = ""
+        self._last_fd = os.sysconf("SC_OPEN_MAX")
         self._in_group_of_original = False
         notebook.aim(OUTPUT_FD)
         # A process that code starts must not hold the socket open when this process is gone.
@@ -62,7 +62,7 @@ class Runner:
         syscalls.perform(self._staying)
         os.setsid()
         os.closerange(3, SOCKET_FD)
-        os.closerange(OUTPUT_FD + 1, _LAST_FD)
+        os.closerange(OUTPUT_FD + 1, self._last_fd)
         # A clone's folder is beside this one, and a right to it cannot be added later.
         self._confinement.apply(os.path.dirname(folder))  # noqa: PTH120
         syscalls.await_children()

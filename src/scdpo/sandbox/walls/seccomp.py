@@ -102,8 +102,8 @@ def _file_commands(network: bool) -> dict[str, FilterAction]:
     # Locks on the host's files would hold up its programs, and tell other sessions something.
     # SQLite and the like expect to get locks, and only the session itself sees its own files.
     locks = Check(1, _RECORD_LOCKS, IGNORE, REFUSE)
-    requests = (*_TERMINAL_REQUESTS, *_DESCRIPTOR_REQUESTS)
-    requests += _NETWORK_REQUESTS if network else ()
+    interfaces = _NETWORK_REQUESTS if network else ()
+    requests = (*_TERMINAL_REQUESTS, *_DESCRIPTOR_REQUESTS, *interfaces)
     # Copying by reference is what programs try first; this is how file systems decline.
     copying = Check(1, (_FICLONE, _FICLONERANGE), NOT_SUPPORTED, REFUSE)
     return {
