@@ -42,9 +42,11 @@ def launch(config: SandboxConfig, control: int, notes: int) -> subprocess.Popen[
         "processes": config.processes,
     }
     boot = (
-        f"import sys; sys.path.insert(0, {package!r})\n"
+        f"import json, sys; settings = json.loads({json.dumps(settings)!r})\n"
+        "sys.path += [path for path in settings['packages'] if path not in sys.path]\n"
+        f"sys.path.insert(0, {package!r})\n"
         "from scdpo.sandbox.processes.boot import main\n"
-        f"import json; sys.path.pop(0); main({control}, json.loads({json.dumps(settings)!r}))"
+        f"sys.path.pop(0); main({control}, settings)"
     )
     # Not with -I, which would ignore the hash seed that fixes the order of sets.
     return subprocess.Popen(

@@ -229,8 +229,8 @@ class ProcessSession:
     async def await_copy(self, token: bytes) -> int:
         """Wait until a new copy answers.
 
-        Returns its process id as the kernel reports it, which is 0 if the copy is in another PID
-        namespace. Raises SandboxError.
+        Returns its process id as the kernel reports it, in the PID namespace of this process.
+        Raises SandboxError.
         """
         loop = asyncio.get_running_loop()
         answered = asyncio.Event()

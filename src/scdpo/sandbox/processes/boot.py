@@ -39,7 +39,6 @@ class Refused(Exception):
 def main(fd: int, settings: dict[str, Any]) -> None:
     """Serve the owner on descriptor `fd`; the settings come from `host.launch`."""
     control = socket.socket(fileno=fd)
-    sys.path += [path for path in settings["packages"] if path not in sys.path]
     try:
         _require_descriptors()
         isolation.give_up_priorities()

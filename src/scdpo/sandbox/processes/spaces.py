@@ -119,9 +119,13 @@ class Spaces:
         above.nesting.append(space)
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
-        """See `SessionManager`; a copy is in its namespaces as soon as it answers."""
-        self._settle(self._spaces.get(number))
-        answer()
+        """See `SessionManager`; a session can be told to answer from somewhere else."""
+        space = self._spaces.get(number)
+        self._settle(space)
+        if space is not None and self._is_inside(space, pid):
+            answer()
+        else:
+            answer(error="the copy is not in its namespaces")
 
     def end(self, number: int, answer: Answer) -> None:
         """See `SessionManager`."""
@@ -340,6 +344,15 @@ class Spaces:
         own = self._namespace(space)
         found = self._table.descendants([self._own])
         return self._without_ours(space, [p for p in found if self._table.namespace(p) == own])
+
+    def _is_inside(self, space: _Space, pid: int) -> bool:
+        """Whether a copy has entered its space.
+
+        `pid`: that of the process that answered, as the owner sees it. Its /proc may be that of
+        another PID namespace, and then any process inside will do.
+        """
+        own = self._namespace(space)
+        return own != 0 and (self._table.namespace(pid) == own or bool(self._members(space)))
 
     def _namespace(self, space: _Space) -> int:
         # Read only when needed: most sessions end before that.
