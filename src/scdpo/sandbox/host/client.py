@@ -324,6 +324,8 @@ class Sandbox:
                             asked.cancel()
                             raise
                     place = await self._answer(asked, "clone")
+                if self.level == "namespace" and not place.fds:
+                    raise SandboxError("no descriptors for another sandbox session (ulimit -n)")
                 try:
                     copy.send_place(str(place.message["folder"]), place.fds)
                 finally:

@@ -240,10 +240,13 @@ class Spaces:
             nested.answer(fds=[nested.pidfd], folder=self._folder)
         elif message[:1] == keeper.FAILED and space.nesting:
             self._fail(space.nesting.popleft(), message[1:].decode())
+        elif message in (keeper.READY, keeper.NEST) and not fds:
+            # The kernel drops descriptors for which there is no room.
+            self._forget_steward(space, "Too many open files (ulimit -n)")
         else:
             self._forget_steward(space)
 
-    def _forget_steward(self, space: _Space) -> None:
+    def _forget_steward(self, space: _Space, reason: str = "its session has changed") -> None:
         if space.steward is not None:
             self._loop.remove(space.steward.fileno())
             space.steward.close()
@@ -252,7 +255,7 @@ class Spaces:
                 os.close(space.steward_pidfd)
             space.steward, space.steward_pidfd, space.steward_pid = None, -1, 0
         while space.nesting:
-            self._fail(space.nesting.popleft(), "its session has changed")
+            self._fail(space.nesting.popleft(), reason)
 
     def _fail(self, space: _Space, reason: str) -> None:
         """Give up a nested space whose keeper was not started."""

@@ -241,8 +241,12 @@ class Supervisor:
 
     def _answerer(self, number: int, received: list[int]) -> Answer:
         def answer(fds: list[int] | None = None, **reply: object) -> None:
-            # Copies, as the caller may close its descriptors before this is sent.
-            copies = [os.dup(fd) for fd in fds or []]
+            copies: list[int] = []
+            try:
+                # Copies, as the caller may close its descriptors before this is sent.
+                copies += map(os.dup, fds or [])
+            except OSError as error:
+                reply = {"error": wire.reason_of(error)}
             self._unsent.append((json.dumps({"id": number, **reply}).encode(), copies))
             self._send()
             while received:
