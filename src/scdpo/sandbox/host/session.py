@@ -63,7 +63,12 @@ class ProcessSession:
         self._socket, self._their_socket = socket.socketpair()
         # Event loops get the number, as they would ask the object for its addresses.
         self._fd = self._socket.fileno()
-        self._output, self._their_output = os.pipe()
+        try:
+            self._output, self._their_output = os.pipe()
+        except OSError:
+            self._socket.close()
+            self._their_socket.close()
+            raise
         self._socket.setblocking(False)
         os.set_blocking(self._output, False)
         self.slot = sandbox.deadlines.take()
