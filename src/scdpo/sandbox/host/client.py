@@ -63,10 +63,13 @@ class Sandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.lost = ""
-        self.deadlines = Deadlines()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = launch(self.config, theirs.fileno(), self.deadlines.fd)
+        try:
+            self.deadlines = Deadlines()
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = launch(self.config, theirs.fileno(), self.deadlines.fd)
+        except OSError as error:
+            raise SandboxError(f"the sandbox did not start: {wire.reason_of(error)}") from error
         try:
             started = await_start(self._process, self._control, self.config)
             self._folder = started.get("folder", "")

@@ -61,6 +61,8 @@ class Runner:
             isolation.become(user)
         syscalls.perform(self._staying)
         os.setsid()
+        # Not that of the warm parent, whose flags all sessions could set and read.
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.closerange(3, SOCKET_FD)
         os.closerange(OUTPUT_FD + 1, self._last_fd)
         # A clone's folder is beside this one, and a right to it cannot be added later.
