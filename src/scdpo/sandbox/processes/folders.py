@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scdpo.sandbox.processes import files
 from scdpo.sandbox.processes.process_table import ProcessTable, send_signal
-from scdpo.sandbox.processes.supervisor import Answer, Warm, failure, over_limit
+from scdpo.sandbox.processes.supervisor import Answer, Pulse, Warm, failure, over_limit
 
 _KILL_SECONDS = 5.0
 _AT_ONCE = 0.02
@@ -125,7 +125,7 @@ class Folders:
             place.why = "deadline"
             self._kill_below(place)
 
-    def watch(self) -> None:
+    def watch(self, pulse: Pulse) -> None:
         """See `SessionManager`; also adds up the files of each session."""
         self._finish_endings()
         self._sweep_if_due()
@@ -134,15 +134,15 @@ class Folders:
                 continue
             pids = [place.pid, *self._table.descendants([place.pid])]
             if (
-                over_limit(self._table, pids, self._memory)
+                over_limit(self._table, pids, self._memory, pulse)
                 or _too_large(self._table, place.folder, pids, self._disk)
                 or self._has_strays(place)
             ):
-                place.why = "memory"
+                place.why = place.why or "memory"
                 self._kill_below(place)
         strangers = [] if self._awaited else self._strangers()
         pids = [*strangers, *self._table.descendants(strangers)]
-        if over_limit(self._table, pids, self._memory):
+        if over_limit(self._table, pids, self._memory, pulse):
             self._kill_trees(strangers)
 
     def wants_to_prepare(self) -> bool:

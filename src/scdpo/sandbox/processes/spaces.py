@@ -14,7 +14,7 @@ from typing import Any
 
 from scdpo.sandbox.processes import keeper, wire
 from scdpo.sandbox.processes.process_table import ProcessTable, send_signal
-from scdpo.sandbox.processes.supervisor import Answer, Loop, Warm, failure, over_limit
+from scdpo.sandbox.processes.supervisor import Answer, Loop, Pulse, Warm, failure, over_limit
 from scdpo.sandbox.walls import syscalls
 
 _PATIENCE = 3.0
@@ -154,7 +154,7 @@ class Spaces:
             space.why = "deadline"
             self._kill_session(space)
 
-    def watch(self) -> None:
+    def watch(self, pulse: Pulse) -> None:
         """See `SessionManager`."""
         if not self._spaces:
             return
@@ -163,8 +163,8 @@ class Spaces:
             members.setdefault(self._table.namespace(pid), []).append(pid)
         for space in list(self._spaces.values()):
             pids = self._without_ours(space, members.get(self._namespace(space), []))
-            if pids and not space.on_end and over_limit(self._table, pids, self._memory):
-                space.why = "memory"
+            if pids and not space.on_end and over_limit(self._table, pids, self._memory, pulse):
+                space.why = space.why or "memory"
                 self._kill_session(space)
 
     def wants_to_prepare(self) -> bool:

@@ -26,6 +26,9 @@ from scdpo.sandbox.processes.process_table import ProcessTable
 Answer = Callable[..., None]
 """Answers a request with the keys of a reply, or `error`, and with descriptors in `fds`."""
 
+Pulse = Callable[[], None]
+"""Called during work that may take long, so that no deadline has to wait for its end."""
+
 _WATCH_SECONDS = 0.05
 """Seconds between two checks of the memory of sessions, unless a check takes long."""
 _WATCH_SHARE = 20
@@ -67,7 +70,7 @@ class SessionManager(Protocol):
         """Kill a session whose owner has not ended it at its deadline."""
         ...
 
-    def watch(self) -> None:
+    def watch(self, pulse: Pulse) -> None:
         """End sessions that use too much memory beyond that of the warm parent."""
         ...
 
@@ -191,13 +194,10 @@ class Supervisor:
 
     def _watch(self, idle: bool) -> float:
         self._send()
+        self._end_overdue()
         now = time.monotonic()
-        if now - self._checked >= _CHECK_SECONDS:
-            for number in self._overdue:
-                self._manager.expire(number)
-            self._checked = now = time.monotonic()
         if now - self._watched >= self._pause:
-            self._manager.watch()
+            self._manager.watch(self._end_overdue)
             self._watched = time.monotonic()
             took = _WATCH_SHARE * (self._watched - now)
             self._pause = min(max(_WATCH_SECONDS, took), _MAX_PAUSE)
@@ -209,6 +209,13 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self._manager.prepare()
         return min(self._pause, _CHECK_SECONDS)
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        if now - self._checked >= _CHECK_SECONDS:
+            self._checked = now
+            for number in self._overdue:
+                self._manager.expire(number)
 
     def _hear(self) -> None:
         try:
@@ -270,7 +277,7 @@ class Supervisor:
                 os.close(fd)
 
 
-def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:
+def over_limit(table: ProcessTable, pids: list[int], limit: int, pulse: Pulse) -> bool:
     """Whether processes together use more than `limit` bytes of memory."""
     seen = sum(table.resident(pid) for pid in pids)
     if seen <= limit:
@@ -279,4 +286,11 @@ def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:
     # decided without that. A bare interpreter has less than _BARE.
     if seen - _BARE * len(pids) > _SHARED * limit:
         return True
-    return sum(table.proportional(pid) for pid in pids) > limit
+    total = 0
+    for pid in pids:
+        # For a process with many mappings, this takes a while.
+        pulse()
+        total += table.proportional(pid)
+        if total > limit:
+            return True
+    return False
