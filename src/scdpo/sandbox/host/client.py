@@ -266,7 +266,8 @@ class Sandbox:
             raise SandboxError(f"the sandbox was lost: {self.lost}")
         reply = future.result()
         if "error" in reply.message:
-            raise SandboxError(f"the sandbox could not {do} a session: {reply.message['error']}")
+            what = "clone" if do == "adopt" else do
+            raise SandboxError(f"the sandbox could not {what} a session: {reply.message['error']}")
         return reply
 
     def _has_answers(self) -> bool:

@@ -170,7 +170,8 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
         pid = syscalls.plain_fork()
         if pid == 0:
             try:
-                runner.begin(folder, None if user < 0 else user)
+                _isolate(runner, folder, user)
+                runner.serve()
             finally:
                 os._exit(1)
     finally:
@@ -178,6 +179,16 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
             # Otherwise this process would keep the last session's namespaces alive.
             syscalls.enter(own, syscalls.NEW_PIDS)
     return pid
+
+
+def _isolate(runner: worker.Runner, folder: str, user: int) -> None:
+    try:
+        runner.begin(folder, None if user < 0 else user)
+    except OSError as error:
+        # No code has run yet, so this is all that the owner reads.
+        said = f"this session could not be isolated: {wire.reason_of(error)}"
+        os.write(worker.OUTPUT_FD, said.encode())
+        raise
 
 
 def _send(channel: socket.socket, message: dict[str, object]) -> None:

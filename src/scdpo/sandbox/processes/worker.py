@@ -46,11 +46,11 @@ class Runner:
         os.register_at_fork(after_in_child=self._let_go)
 
     def begin(self, folder: str, user: int | None) -> None:
-        """Isolate this process, and run blocks until the owner closes the socket.
+        """Isolate this process, which then can only `serve`.
 
         The session's socket, its output pipe and, if it has a keeper, a pidfd of the keeper are at
         `SOCKET_FD`, `OUTPUT_FD` and `KEEPER_FD`. `folder`: where the session lives. `user`: the
-        user id that it takes. Does not return. Raises OSError if isolation fails.
+        user id that it takes. Raises OSError.
         """
         if self._rules.namespaces:
             syscalls.perform(self._entering)
@@ -70,9 +70,9 @@ class Runner:
         syscalls.await_children()
         self._folder = tempfile.tempdir = folder
         sys.path.insert(0, "")
-        self.serve()
 
     def serve(self) -> None:
+        """Run blocks until the owner closes the socket. Does not return."""
         while True:
             kind, token, payload, fds = wire.receive_request(self._sock)
             if kind == wire.CLONE:
