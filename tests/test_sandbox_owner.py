@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ import pytest
 
 from scdpo.errors import InputError, SandboxError
 from scdpo.sandbox import Execution, Level, ProcessSandbox, SandboxConfig
+from scdpo.sandbox.host.deadlines import Deadlines
+from scdpo.sandbox.processes import wire
+from scdpo.sandbox.processes.deadlines import OverdueBlocks
 from scdpo.sandbox.processes.process_table import ProcessTable
 from sessions import DEADLINE, GRACE, LEVELS, below_us, last, play, run, sandbox
 
@@ -338,3 +342,32 @@ def test_ends_at_the_same_time(sandbox: ProcessSandbox) -> None:
     assert {execution.cut for execution in executions} == {"deadline"}
     assert left <= 6 * 2
     assert run(play(sandbox, "1 + 1"))[0].output == "2"
+
+
+def test_overdue_blocks_are_those_with_a_note_and_no_answer() -> None:
+    deadlines = Deadlines()
+    overdue = OverdueBlocks(deadlines.fd)
+    pairs = [socket.socketpair() for _ in range(5)]
+    token = bytes(range(16))
+    slots = [deadlines.take() for _ in range(300)]
+    assert len(set(slots)) == 300
+    for number, (ours, _) in enumerate(pairs):
+        overdue.add(number, slots[-1 - number], os.dup(ours.fileno()))
+        deadlines.note(slots[-1 - number], time.monotonic() - 1, token)
+    assert list(overdue) == [0, 1, 2, 3, 4]
+    pairs[0][1].sendall(wire.DONE + token)
+    pairs[1][1].sendall(wire.MEMORY + token)
+    pairs[2][1].sendall(wire.DONE + bytes(16))
+    pairs[3][1].close()
+    deadlines.erase(slots[-5])
+    assert list(overdue) == [2, 3]
+    deadlines.note(slots[-3], time.monotonic() + 5, token)
+    overdue.remove(3)
+    overdue.remove(17)
+    assert list(overdue) == []
+    for number in range(5):
+        overdue.remove(number)
+    for one in (end for pair in pairs for end in pair):
+        one.close()
+    deadlines.give_back(slots.pop())
+    deadlines.close()
