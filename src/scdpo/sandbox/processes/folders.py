@@ -201,7 +201,9 @@ class Folders:
         """Whether a session has created something in the family's folder while that was open."""
         if place.user is not None:
             return False
-        ours = {p.folder for p in self._places.values() if p.family == place.family}
+        ending = [ending.place for ending in self._endings]
+        places = [*self._places.values(), *ending]
+        ours = {p.folder for p in places if p.family == place.family}
         with contextlib.suppress(OSError):
             return not ours.issuperset(place.folder.parent.iterdir())
         return False
