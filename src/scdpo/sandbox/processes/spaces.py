@@ -296,29 +296,30 @@ class Spaces:
 
     def _kill_session(self, space: _Space) -> None:
         """Kill the processes of a session, and spare those of its clones if possible."""
+        until = time.monotonic() + _PATIENCE
         for _ in range(_ATTEMPTS if space.below else 0):
             # Stopped processes cannot fork, so the list is complete.
-            if self._freeze(space):
+            if self._freeze(space, until):
                 found = self._members(space)
                 here = (self._table.here(pid, self._own) for pid in found)
                 send_signal(signal.SIGKILL, [pid for pid in here if pid is not None])
                 self._tell(space, keeper.THAW)
-                if self._wait_until_gone(space, set(found)):
+                if self._wait_until_gone(space, set(found), until):
                     return
+            if time.monotonic() > until:
+                break
         self._kill(space)
 
-    def _wait_until_gone(self, space: _Space, killed: set[int]) -> bool:
+    def _wait_until_gone(self, space: _Space, killed: set[int], until: float) -> bool:
         """Wait for the end of the processes; False as soon as there is one that was not killed."""
-        until = time.monotonic() + _PATIENCE
         while left := self._members(space):
             if not killed.issuperset(left) or time.monotonic() > until:
                 return False
             time.sleep(0.0005)
         return True
 
-    def _freeze(self, space: _Space) -> bool:
+    def _freeze(self, space: _Space, until: float) -> bool:
         """Stop everything in a space and below; False if the session prevented that."""
-        until = time.monotonic() + _PATIENCE
         with contextlib.suppress(OSError):
             self._steward(space).settimeout(_GLANCE)
             self._steward(space).send(keeper.FREEZE, socket.MSG_DONTWAIT)
