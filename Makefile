@@ -1,6 +1,6 @@
 # make demo   set up and run the whole pipeline on the embedded policy
 # make test   set up and run the tests
-# make attacks  hostile code against the sandbox: 450 cases, as root and without rights
+# make attacks  hostile code against the sandbox: 470 cases, as root and without rights
 # make check  format, lint, types and documentation, then the tests
 # make docs   the documentation site, into build/site
 # make wheel  the wheel, installed in a clean environment and run from there

@@ -1,7 +1,7 @@
 """Hostile code: none of it reaches the host, another session or the next one, or is late.
 
 The attacks are in tests/cases/attacks. They run in a process of their own, at both levels, as the
-user who runs the tests and, for root, as an unprivileged one too.
+user who runs the tests and, for root, as an unprivileged one too, who owns the interpreter's files.
 `python tests/test_attacks.py --table` prints how long each takes; run it on a quiet machine.
 """
 
@@ -15,10 +15,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from attacks.owned import SYSTEM, owned_interpreter
 
 TESTS = Path(__file__).parent
 # For minutes they load a machine so that nothing else can be timed beside them.
@@ -61,16 +64,17 @@ def row(level: str, name: str, complaints: list[str]) -> dict[str, Any]:
     return {"name": name, "level": level, "user": os.geteuid(), "complaints": complaints, **empty}
 
 
-def start(level: str, user: int, *more: str) -> subprocess.Popen[str]:
-    """A process that runs the attacks and prints a row of JSON for each."""
+def start(stack: ExitStack, level: str, user: int, *more: str) -> subprocess.Popen[str]:
+    """A process that runs the attacks and prints a row of JSON for each.
+
+    What it needs is deleted with `stack`.
+    """
     python, packages = sys.executable, ""
     become: dict[str, Any] = {}
     if user != os.geteuid():
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        # Ours may be where such a user may not enter.
-        python = f"/usr/bin/{version}"
-        if not Path(python).exists():
-            pytest.skip(f"no {python}")
+        if not SYSTEM.exists():
+            pytest.skip(f"no {SYSTEM}")
+        python = str(stack.enter_context(owned_interpreter(user)))
         packages = next(p for p in sys.path if p.endswith("site-packages"))
         become = {"user": user, "group": user, "extra_groups": []}
         more = (*more, "--bare")
@@ -97,14 +101,15 @@ def found() -> dict[tuple[str, int], list[dict[str, Any]]]:
     They run side by side, since most only wait.
     """
     runs = []
-    for n, level in enumerate(LEVELS):
-        for share in range(SHARES):
-            # Root has one half at one level and the other half at the other.
-            user = users(level)[(share + n) % len(users(level))]
-            more = (f"--share={share}", f"--grace={BUSY * 0.5}")
-            runs.append((level, user, start(level, user, *more)))
-    with ThreadPoolExecutor(len(runs)) as threads:
-        said = list(threads.map(lambda run: run[2].communicate(timeout=SECONDS), runs))
+    with ExitStack() as stack:
+        for n, level in enumerate(LEVELS):
+            for share in range(SHARES):
+                # Root has one half at one level and the other half at the other.
+                user = users(level)[(share + n) % len(users(level))]
+                more = (f"--share={share}", f"--grace={BUSY * 0.5}")
+                runs.append((level, user, start(stack, level, user, *more)))
+        with ThreadPoolExecutor(len(runs)) as threads:
+            said = list(threads.map(lambda run: run[2].communicate(timeout=SECONDS), runs))
     results: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for (level, user, run), (output, errors) in zip(runs, said, strict=True):
         assert run.returncode == 0, errors[-2000:]
@@ -132,23 +137,28 @@ def table(arguments: argparse.Namespace) -> int:
     more = [f"--grace={arguments.grace}", f"--name={arguments.name}", *arguments.kinds]
     for level in levels:
         for user in [arguments.user] if arguments.user is not None else users(level):
-            run = start(level, user, *more)
-            assert run.stdout is not None and run.stderr is not None
-            for line in run.stdout:
-                r = json.loads(line)
-                name = f"{r['kind']}: {r['name']}"
-                cut = f"skipped: {r['skipped']}" if r["skipped"] else r["cut"]
-                print(
-                    f"{name:58}{r['level']:10}{r['user']:6}{r['seconds']:8.2f}  {cut}", flush=True
-                )
-                for complaint in r["complaints"]:
-                    print(f"    FAILED {complaint}", flush=True)
-                failed += bool(r["complaints"])
-            if run.wait():
-                print(run.stderr.read()[-3000:])
-                failed += 1
+            with ExitStack() as stack:
+                failed += follow(start(stack, level, user, *more))
     print(f"{failed} failed")
     return min(failed, 100)
+
+
+def follow(run: subprocess.Popen[str]) -> int:
+    """Print a line for each attack of a run; how many failed."""
+    failed = 0
+    assert run.stdout is not None and run.stderr is not None
+    for line in run.stdout:
+        r = json.loads(line)
+        name = f"{r['kind']}: {r['name']}"
+        cut = f"skipped: {r['skipped']}" if r["skipped"] else r["cut"]
+        print(f"{name:58}{r['level']:10}{r['user']:6}{r['seconds']:8.2f}  {cut}", flush=True)
+        for complaint in r["complaints"]:
+            print(f"    FAILED {complaint}", flush=True)
+        failed += bool(r["complaints"])
+    if run.wait():
+        print(run.stderr.read()[-3000:])
+        failed += 1
+    return failed
 
 
 def main() -> int:

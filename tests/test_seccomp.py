@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import platform
@@ -9,6 +10,7 @@ import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,7 +20,8 @@ import pytest
 
 from children import in_child
 from scdpo.sandbox.walls import seccomp
-from scdpo.sandbox.walls.seccomp import CHECKED, DENIED, NESTED_FLAGS, SOCKETS
+from scdpo.sandbox.walls.call_numbers import CHECKED, DENIED, SOCKETS
+from scdpo.sandbox.walls.seccomp import NESTED_FLAGS
 
 SIGCHLD = 17
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls of x86_64")
@@ -68,10 +71,11 @@ def test_arguments_decide():
         return ctypes.get_errno()
 
     def attempt():
+        # Requests of those who make terminals are refused.
+        terminal, _ = os.openpty()
         seccomp.install(network=False)
         parent, own = os.getppid(), os.sched_getaffinity(0)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        terminal, _ = os.openpty()
         refused = {
             "clone": clone_into_user_namespace(),
             "TIOCSTI": call(here("ioctl"), terminal, 0x5412, 0),
@@ -91,6 +95,45 @@ def test_arguments_decide():
     refused, personality, _ = in_child(attempt)
     assert set(refused.values()) == {errno.EPERM}, refused
     assert personality == 0
+
+
+def test_files_have_no_leases_watchers_flags_or_locks(tmp_path):
+    """What acts on a file beyond the process that has it open."""
+
+    def attempt():
+        seccomp.install(network=False, extended=False)
+        (tmp_path / "file").touch()
+        fd = os.open(tmp_path / "file", os.O_RDWR)
+        folder = os.open(tmp_path, os.O_RDONLY)
+        refused = [
+            errno_of(fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_WRLCK),
+            errno_of(fcntl.fcntl, folder, fcntl.F_NOTIFY, fcntl.DN_CREATE),
+            errno_of(fcntl.fcntl, fd, fcntl.F_SETOWN, os.getpid()),
+            errno_of(fcntl.fcntl, fd, fcntl.F_OFD_SETLK, bytes(32)),
+            errno_of(fcntl.fcntl, fd, fcntl.F_SETFL, os.O_ASYNC),
+            errno_of(fcntl.ioctl, fd, 0x40086602, bytes(8)),
+            call(444, 0, 0, 1),
+        ]
+        kept = os.dup(fd)
+        os.set_blocking(kept, False)
+        os.set_inheritable(kept, True)
+        absent = [errno_of(os.listxattr, fd), errno_of(os.getxattr, tmp_path, "user.x")]
+        shutil.copy2(tmp_path / "file", tmp_path / "copy")
+        locks = (fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        locked = [
+            errno_of(lock, os.open(tmp_path / "file", os.O_RDWR), kind)
+            for lock in (fcntl.flock, fcntl.lockf)
+            for kind in locks
+        ]
+        with sqlite3.connect(tmp_path / "base") as base:
+            base.execute("create table t (x)")
+            base.execute("insert into t values (1)")
+        return refused, absent, locked, os.isatty(fd)
+
+    refused, absent, locked, terminal = in_child(attempt)
+    assert refused == [errno.EPERM] * 7
+    assert absent == [errno.EOPNOTSUPP] * 2
+    assert (locked, terminal) == ([0] * 4, False)
 
 
 def test_no_socket_without_network():
@@ -253,13 +296,15 @@ def test_it_needs_no_privilege():
         "from scdpo.sandbox.walls import seccomp; seccomp.install(network=False)\n"
         "try: socket.socket()\nexcept PermissionError: print(os.geteuid(), 'none')"
     )
+    site = next(p for p in sys.path if p.endswith("site-packages"))
+    path = f"{Path(seccomp.__file__).parents[3]}:{site}"
     done = subprocess.run(
         [python, "-c", code],
         user=65534,
         group=65534,
         extra_groups=[],
         cwd="/",
-        env={"PYTHONPATH": str(Path(seccomp.__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )

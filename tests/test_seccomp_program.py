@@ -10,23 +10,22 @@ from pathlib import Path
 import pytest
 
 from scdpo.sandbox.walls import seccomp
+from scdpo.sandbox.walls.call_numbers import ATTRIBUTES, CHECKED, DENIED, EXTENDED, SOCKETS
 from scdpo.sandbox.walls.seccomp import (
     ALLOW,
-    CHECKED,
-    DENIED,
     IGNORE,
     KILL,
     NESTED_FLAGS,
     NO_FAMILY,
     NO_NETWORK,
+    NOT_SUPPORTED,
     OUT_OF_REACH,
     REFUSE,
-    SOCKETS,
     UNKNOWN,
 )
 
 MACHINES = list(seccomp.AUDIT_ARCH)
-NUMBERS = DENIED | SOCKETS | CHECKED
+NUMBERS = DENIED | SOCKETS | CHECKED | ATTRIBUTES | EXTENDED
 
 
 def simulate(code, number, arch, arguments=()):
@@ -66,12 +65,12 @@ def verdict(machine, name, *arguments, network=False, nested=False):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_number_gets_the_verdict_of_the_tables(machine, network, nested):
     column = MACHINES.index(machine)
-    by_argument = set(CHECKED) - {"clone3", "setsid"} | ({"setns"} if nested else set())
+    by_argument = set(CHECKED) - {"clone3", "setsid", "flock"} | ({"setns"} if nested else set())
     by_argument |= {"socket", "socketpair"} if network else set()
     expected = {both[column]: REFUSE for name, both in DENIED.items() if name not in by_argument}
     expected |= {both[column]: ALLOW if network else NO_NETWORK for both in SOCKETS.values()}
     expected[CHECKED["clone3"][column]] = UNKNOWN
-    expected[CHECKED["setsid"][column]] = IGNORE
+    expected[CHECKED["setsid"][column]] = expected[CHECKED["flock"][column]] = IGNORE
     unclear = {NUMBERS[name][column] for name in by_argument}
     code = seccomp.program(machine, network=network, nested=nested)
     for number in range(601):
@@ -120,8 +119,34 @@ BY_ARGUMENT = [
             *[(OUT_OF_REACH - 1, True, ALLOW), (-OUT_OF_REACH - 1, True, REFUSE)],
         ]
     ],
-    *[("fcntl", [3, command], False, False, REFUSE) for command in (8, 10, 15)],
-    *[("fcntl", [3, command], False, False, ALLOW) for command in (0, 1, 2, 3, 4, 1030)],
+    # Owners of signals, F_OFD_…, leases, F_NOTIFY, sizes of pipes, seals, delegations, the unknown.
+    *[
+        ("fcntl", [3, command], False, False, REFUSE)
+        for command in (
+            8,
+            9,
+            10,
+            11,
+            15,
+            36,
+            37,
+            38,
+            1024,
+            1025,
+            1026,
+            1031,
+            1033,
+            1039,
+            1040,
+            2000,
+        )
+    ],
+    ("fcntl", [3, 1024 | HIGH], True, True, REFUSE),
+    *[("fcntl", [3, command], False, False, ALLOW) for command in (0, 1, 2, 3, 5, 1030, 1032)],
+    *[("fcntl", [3, command], False, False, IGNORE) for command in (6, 7)],
+    ("fcntl", [3, 4, 0o4000], False, False, ALLOW),
+    ("fcntl", [3, 4, 0o20000 | 0o4000], False, False, REFUSE),
+    ("flock", [3, 2], False, False, IGNORE),
     ("prctl", [4, 0], False, False, REFUSE),
     ("prctl", [4, 1], False, False, ALLOW),
     *[("ioctl", [0, code], False, False, REFUSE) for code in (0x8901, 0x8902)],
@@ -134,6 +159,17 @@ BY_ARGUMENT = [
     *[("ioctl", [0, code], True, True, REFUSE) for code in (0x5412, 0x541C, 0x5423)],
     ("ioctl", [0, 0x5412 | HIGH], False, False, REFUSE),
     ("ioctl", [0x5412, 0x5413], False, False, ALLOW),
+    *[
+        ("ioctl", [0, code], True, False, ALLOW)
+        for code in (0x5401, 0x541B, 0x5421, 0x5450, 0x5451, 0x8933)
+    ],
+    ("ioctl", [0, 0x8933], False, False, REFUSE),
+    # Flags, generation and project of a file; volumes and snapshots of btrfs; FIOASYNC.
+    *[
+        ("ioctl", [0, code], True, True, REFUSE)
+        for code in (0x40086602, 0x40087602, 0x401C5820, 0x5000940E, 0x50009401, 0x50009417, 0x5452)
+    ],
+    *[("ioctl", [0, code], True, True, NOT_SUPPORTED) for code in (0x40049409, 0x4020940D)],
     ("personality", [0xFFFFFFFF], False, False, ALLOW),
     ("personality", [0], False, False, ALLOW),
     ("personality", [0x0040000], False, False, REFUSE),
@@ -214,7 +250,17 @@ def test_attributes_of_files_can_be_withheld(machine):
     column = MACHINES.index(machine)
     for attributes in (False, True):
         code = seccomp.program(machine, network=False, attributes=attributes)
-        for number in (both[column] for both in seccomp.ATTRIBUTES.values()):
+        for number in (both[column] for both in ATTRIBUTES.values()):
             if number is not None:
                 found = simulate(code, number, seccomp.AUDIT_ARCH[machine])[0]
                 assert found == (ALLOW if attributes else REFUSE), number
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_extended_attributes_can_be_absent(machine):
+    column = MACHINES.index(machine)
+    for extended in (False, True):
+        code = seccomp.program(machine, network=False, extended=extended)
+        for both in EXTENDED.values():
+            found = simulate(code, both[column], seccomp.AUDIT_ARCH[machine])[0]
+            assert found == (ALLOW if extended else NOT_SUPPORTED), both

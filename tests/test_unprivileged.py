@@ -1,6 +1,6 @@
 """The tests of the sandbox once more, as a user without rights (test_attacks.py does so itself).
 
-With the system's interpreter, which such a user may enter, and the packages of ours.
+With an interpreter that belongs to this user, and the packages of ours.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from attacks.owned import SYSTEM, owned_interpreter
+
 NOBODY = 65534
 CHECKOUT = Path(__file__).resolve().parents[1]
-FILES = ["test_sandbox.py", "test_clones.py", "test_landlock.py", "test_seccomp.py"]
+FILES = [
+    *("test_sandbox.py", "test_sandbox_owner.py", "test_clones.py"),
+    *("test_landlock.py", "test_seccomp.py"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +39,17 @@ def copy() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Path]:
+    if not SYSTEM.exists():
+        pytest.skip(f"no {SYSTEM}")
+    with owned_interpreter(NOBODY) as path:
+        yield path
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become someone else")
 @pytest.mark.parametrize("file", FILES)
-def test_as_an_unprivileged_user(copy: Path, file: str) -> None:
-    interpreter = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
-    if not interpreter.exists():
-        pytest.skip(f"no {interpreter}")
+def test_as_an_unprivileged_user(copy: Path, interpreter: Path, file: str) -> None:
     site = next(p for p in sys.path if p.endswith("site-packages"))
     own = copy / f"basetemp-{file}"
     try:

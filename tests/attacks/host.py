@@ -26,6 +26,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO, signal.S
 PR_SET_CHILD_SUBREAPER = 36
 _DEPTH = 12
 _LIBC = ctypes.CDLL(None)
+MODULES = [os.__file__, sysconfig.__file__, contextlib.__file__]
 KEY = 0x5CD90000
 """Of System V objects."""
 
@@ -48,6 +49,8 @@ class Host:
         for path, name in self.files.items():
             path.write_text(self.secrets[name])
             path.chmod(0o600)
+            with contextlib.suppress(OSError):
+                os.setxattr(path, "user.origin", self.secrets[name].encode())
             # Whatever reads the file from here on moves its time of access.
             os.utime(path, (1, 2))
         self._listen()
@@ -102,7 +105,7 @@ class Host:
             "udp": self.udp.getsockname()[1],
             "unix": list(self.unix),
             "interpreter": sorted({sys.prefix, sys.base_prefix, *interpreter_folders()}),
-            "modules": [os.__file__, sysconfig.__file__, contextlib.__file__],
+            "modules": MODULES,
             "mark": f"{MARK}-{os.getpid()}",
             "key": KEY,
         }
@@ -130,6 +133,7 @@ class Host:
             "clock set": abs(time.time() - time.monotonic() - self.clock) > 1,
             "marks": marks(),
             "name": os.uname(),
+            "interpreter": [(os.stat(p).st_mode, os.stat(p).st_ctime_ns) for p in MODULES],  # noqa: PTH116
         }
 
     def names(self, top: Path) -> list[str]:
@@ -142,7 +146,15 @@ class Host:
         return sorted(found)
 
     def allowances(self) -> tuple[bool, bool]:
-        """Whether the kernel still gives the owner pipes and notifications of files."""
+        """Whether the kernel still gives the owner pipes and notifications of files.
+
+        Raises BlockingIOError if the owner must wait for a file of its interpreter.
+        """
+        for path in MODULES:
+            # A lease of another would make this fail, and so would a lock.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.close(fd)
         ends = os.pipe()
         watcher = _LIBC.inotify_init()
         try:

@@ -11,16 +11,15 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from scdpo import waiting
 from scdpo.errors import InputError, SandboxError
 from scdpo.errors.validation import settings_from_keywords
-from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Execution
+from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution
 from scdpo.sandbox.host.config import SandboxConfig
+from scdpo.sandbox.host.deadlines import Deadlines
 from scdpo.sandbox.host.launch import await_start, launch, wait_until_ready
 from scdpo.sandbox.host.session import ProcessSession
 from scdpo.sandbox.processes import files, wire
@@ -55,9 +54,7 @@ class Sandbox:
         if not sys.platform.startswith("linux"):
             raise SandboxError(f"the sandbox runs on Linux only, not on {sys.platform}")
         self.level = self.config.level
-        self._folder: Path | None = None
-        if self.level == "process":
-            self._folder = Path(tempfile.mkdtemp(prefix="scdpo-sandbox-"))
+        self._folder = ""
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
         self._sessions: dict[int, ProcessSession] = {}
@@ -66,12 +63,17 @@ class Sandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.lost = ""
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = launch(self.config, self._folder, theirs.fileno())
         try:
-            parts = await_start(self._process, self._control, self.config)
-            self.isolation = f"{self.level}: {'+'.join(parts)}"
+            self.deadlines = Deadlines()
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = launch(self.config, theirs.fileno(), self.deadlines.fd)
+        except OSError as error:
+            raise SandboxError(f"the sandbox did not start: {wire.reason_of(error)}") from error
+        try:
+            started = await_start(self._process, self._control, self.config)
+            self._folder = started.get("folder", "")
+            self.isolation = f"{self.level}: {'+'.join(started['parts'])}"
         except BaseException:
             self.close()
             raise
@@ -106,15 +108,23 @@ class Sandbox:
     async def session(self) -> ProcessSession:
         """Start a fresh session, seeded and empty. Raises SandboxError."""
         with self._slot() as number:
-            session = ProcessSession(self, number)
+            session = self._new(number)
             try:
                 with session.child_ends() as fds:
-                    await self._request("start", number, fds)
+                    await self._request("start", number, fds, slot=session.slot)
             except BaseException:
                 self.abandon(session)
                 raise
             self._sessions[number] = session
             return session
+
+    def _new(self, number: int) -> ProcessSession:
+        """The owner's side of a session that is about to open. Raises SandboxError."""
+        try:
+            return ProcessSession(self, number)
+        except OSError as error:
+            reason = wire.reason_of(error)
+            raise SandboxError(f"no descriptors for another sandbox session: {reason}") from error
 
     def close(self) -> None:
         """Kill every session and all other processes, and delete their folder.
@@ -142,8 +152,9 @@ class Sandbox:
             if not future.done():
                 future.set_exception(SandboxError(f"the sandbox was {how}"))
         self._replies.clear()
-        if self._folder is not None:
-            files.remove(str(self._folder))
+        self.deadlines.close()
+        if self._folder:
+            files.remove(self._folder)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -255,7 +266,8 @@ class Sandbox:
             raise SandboxError(f"the sandbox was lost: {self.lost}")
         reply = future.result()
         if "error" in reply.message:
-            raise SandboxError(f"the sandbox could not {do} a session: {reply.message['error']}")
+            what = "clone" if do == "adopt" else do
+            raise SandboxError(f"the sandbox could not {what} a session: {reply.message['error']}")
         return reply
 
     def _has_answers(self) -> bool:
@@ -265,7 +277,8 @@ class Sandbox:
         if self._closed:
             raise SandboxError("the sandbox is closed")
         sent = next(self._ids)
-        packet = json.dumps({"id": sent, "do": do, "session": number, **more}).encode()
+        request = {"id": sent, "do": do, "session": number, "fds": len(fds), **more}
+        packet = json.dumps(request).encode()
         try:
             wait_until_ready(self._control, select.POLLOUT, _REPLY_SECONDS)
             socket.send_fds(self._control, [packet], list(fds))
@@ -282,10 +295,10 @@ class Sandbox:
             with contextlib.suppress(SandboxError):
                 self._send("end", session.number)
 
-    async def end(self, session: ProcessSession) -> str:
+    async def end(self, session: ProcessSession) -> Cut:
         """Kill a session. When this returns, nothing is left of it.
 
-        Returns `memory` if the supervisor had already ended it for using too much memory, else "".
+        Returns the cut if the supervisor had already ended it (`memory` or `deadline`), else "".
         """
         if self._sessions.pop(session.number, None) is None or self._closed:
             return ""
@@ -295,23 +308,28 @@ class Sandbox:
             # Sessions that cannot be killed one by one die with the supervisor.
             self.close()
             raise
-        return str(reply.message.get("why", ""))
+        why: Cut = reply.message.get("why", "")
+        return why
 
     async def clone(self, session: ProcessSession) -> ProcessSession:
         """See `ProcessSession.clone`."""
         with self._slot() as number:
-            copy = ProcessSession(self, number)
+            copy = self._new(number)
             try:
                 async with self._asking:
                     # The supervisor prepares the copy's place while the session forks.
-                    asked = self._ask("clone", number, of=session.number)
-                    try:
-                        with copy.child_ends() as fds:
+                    with copy.child_ends() as (*fds, own):
+                        asked = self._ask(
+                            "clone", number, (own,), of=session.number, slot=copy.slot
+                        )
+                        try:
                             token = session.send_clone(fds)
-                    except BaseException:
-                        asked.cancel()
-                        raise
+                        except BaseException:
+                            asked.cancel()
+                            raise
                     place = await self._answer(asked, "clone")
+                if self.level == "namespace" and not place.fds:
+                    raise SandboxError("no descriptors for another sandbox session (ulimit -n)")
                 try:
                     copy.send_place(str(place.message["folder"]), place.fds)
                 finally:

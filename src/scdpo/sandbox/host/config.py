@@ -35,6 +35,7 @@ class SandboxConfig(BaseModel):
     deadline: float = Field(
         default=10.0,
         gt=0,
+        allow_inf_nan=False,
         description="Wall-clock seconds that a block may run, and that a clone may take.",
     )
     memory_mb: int = Field(

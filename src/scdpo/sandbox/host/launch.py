@@ -8,7 +8,9 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from scdpo.errors import SandboxError
 from scdpo.sandbox.host.config import SandboxConfig
@@ -18,17 +20,18 @@ _START_SECONDS = 120.0
 _PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 
 
-def launch(config: SandboxConfig, folder: Path | None, control: int) -> subprocess.Popen[bytes]:
+def launch(config: SandboxConfig, control: int, notes: int) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that runs `processes.boot`.
 
-    `folder`: where sessions have their folders at level `process`. `control`: the descriptor of
-    the socket on which the supervisor will serve the owner.
+    `control`: the descriptor of the socket on which the supervisor will serve the owner. `notes`:
+    that of `Deadlines`.
     """
     package = str(Path(__file__).resolve().parents[3])
     settings = {
         "owner": os.getpid(),
         "level": config.level,
-        "folder": str(folder),
+        "folder": tempfile.gettempdir() if config.level == "process" else "",
+        "notes": notes,
         "package": package,
         # The owner's packages, even those found through PYTHONPATH; not the owner's other folders.
         "packages": [p for p in sys.path if Path(p).name in _PACKAGE_FOLDERS],
@@ -39,9 +42,11 @@ def launch(config: SandboxConfig, folder: Path | None, control: int) -> subproce
         "processes": config.processes,
     }
     boot = (
-        f"import sys; sys.path.insert(0, {package!r})\n"
+        f"import json, sys; settings = json.loads({json.dumps(settings)!r})\n"
+        "sys.path += [path for path in settings['packages'] if path not in sys.path]\n"
+        f"sys.path.insert(0, {package!r})\n"
         "from scdpo.sandbox.processes.boot import main\n"
-        f"import json; sys.path.pop(0); main({control}, json.loads({json.dumps(settings)!r}))"
+        f"sys.path.pop(0); main({control}, settings)"
     )
     # Not with -I, which would ignore the hash seed that fixes the order of sets.
     return subprocess.Popen(
@@ -51,15 +56,18 @@ def launch(config: SandboxConfig, folder: Path | None, control: int) -> subproce
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        pass_fds=(control,),
+        pass_fds=(control, notes),
         start_new_session=True,
     )
 
 
 def await_start(
     process: subprocess.Popen[bytes], control: socket.socket, config: SandboxConfig
-) -> list[str]:
-    """Wait for the supervisor's first message; returns the parts that its isolation consists of.
+) -> dict[str, Any]:
+    """Wait for the supervisor's first message, and return it.
+
+    It has the `parts` that its isolation consists of and, at level `process`, the `folder` of its
+    sessions.
 
     Raises SandboxError if the process ends, does not answer, or cannot isolate sessions.
     """
@@ -75,7 +83,7 @@ def await_start(
     message = json.loads(packet)
     if "error" in message:
         raise SandboxError(f"no sandbox of level {config.level} here: {message['error']}")
-    return list(message["parts"])
+    return dict(message)
 
 
 def wait_until_ready(sock: socket.socket, event: int, seconds: float) -> bool:

@@ -15,10 +15,12 @@ from typing import Protocol
 from scdpo.errors import SandboxError
 from scdpo.sandbox.host.base import SESSION_ENDING_CUTS, Cut, Execution
 from scdpo.sandbox.host.config import SandboxConfig
+from scdpo.sandbox.host.deadlines import Deadlines
 from scdpo.sandbox.processes import wire
 
 _MAX_PIPE = 1 << 20
 _CHUNK = 1 << 16
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 _CREDENTIALS = struct.Struct("3i")
 _CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
 _FROM = socket.SCM_CREDENTIALS
@@ -31,6 +33,7 @@ class SessionOwner(Protocol):
     """What a session needs from the sandbox that started it."""
 
     config: SandboxConfig
+    deadlines: Deadlines
     lost: str
     """Why the sandbox has ended without having been closed; empty while it has not."""
 
@@ -42,8 +45,8 @@ class SessionOwner(Protocol):
         """Kill a session without waiting for its end."""
         ...
 
-    async def end(self, session: ProcessSession) -> str:
-        """Kill a session and wait for its end; returns `memory` if that is what ended it."""
+    async def end(self, session: ProcessSession) -> Cut:
+        """Kill a session and wait for its end; returns why the supervisor ended it, if it did."""
         ...
 
     async def clone(self, session: ProcessSession) -> ProcessSession:
@@ -60,12 +63,19 @@ class ProcessSession:
         self._socket, self._their_socket = socket.socketpair()
         # Event loops get the number, as they would ask the object for its addresses.
         self._fd = self._socket.fileno()
-        self._output, self._their_output = os.pipe()
+        try:
+            self._output, self._their_output = os.pipe()
+        except OSError:
+            self._socket.close()
+            self._their_socket.close()
+            raise
         self._socket.setblocking(False)
         os.set_blocking(self._output, False)
+        self.slot = sandbox.deadlines.take()
         self._live = True
         self._busy = False
         self._token = b""
+        self._due = 0.0
         self._ended: asyncio.Future[bytes] | None = None
 
     async def run(self, code: str) -> Execution:
@@ -77,14 +87,15 @@ class ProcessSession:
                 collected = _Output(self._output, self._sandbox.config.output_chars)
                 try:
                     cut = await self._run(code, collected)
-                    if cut and await self._sandbox.end(self) == "memory" and cut == "died":
-                        cut = "memory"
+                    if cut:
+                        why = await self._sandbox.end(self)
+                        cut = (why or cut) if cut == "died" else cut
                 except BaseException:
                     self._sandbox.abandon(self)
                     raise
                 if not self._live:
-                    why = self._sandbox.lost
-                    how = f"lost while a block ran: {why}" if why else "closed while a block ran"
+                    lost = self._sandbox.lost
+                    how = f"lost while a block ran: {lost}" if lost else "closed while a block ran"
                     raise SandboxError(f"the sandbox was {how}")
                 text, whole = collected.finish()
                 seconds = time.perf_counter() - started
@@ -131,10 +142,13 @@ class ProcessSession:
         loop = asyncio.get_running_loop()
         ended = self._ended = loop.create_future()
         payload = code.encode("utf-8", "surrogatepass")
-        loop.add_reader(self._output, collected.read)
-        timer = loop.call_later(self._sandbox.config.deadline, self._too_late)
+        loop.add_reader(self._output, self._read, loop, collected)
+        deadline = self._sandbox.config.deadline
+        timer = loop.call_later(deadline, self._too_late)
         try:
             self._token = secrets.token_bytes(wire.TOKEN_BYTES)
+            self._due = time.monotonic() + deadline
+            self._sandbox.deadlines.note(self.slot, self._due, self._token)
             header = wire.HEADER.pack(wire.RUN, self._token, len(payload))
             await self._send(header + payload, ended)
             if self._live:
@@ -149,23 +163,42 @@ class ProcessSession:
 
     async def _send(self, data: bytes, ended: asyncio.Future[bytes]) -> None:
         """Send a message to the session; stops early if the session ends or its time is up."""
+        pause = _SHORTEST_PAUSE
         while data and not ended.done():
             try:
                 data = data[self._socket.send(data) :]
+                pause = _SHORTEST_PAUSE
             except BlockingIOError:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
             except ConnectionError:
                 return
 
+    def _read(self, loop: asyncio.AbstractEventLoop, collected: _Output) -> None:
+        collected.read()
+        if collected.closed:
+            # Otherwise the loop would call back again and again.
+            loop.remove_reader(self._output)
+
     def _hear(self) -> None:
         """Read the message that ends a block. Any other message ends the session."""
+        if self._ended is None or self._ended.done():
+            return
+        # In this order: the supervisor takes a block without an answer and with a note for overdue.
+        self._sandbox.deadlines.erase(self.slot)
+        message = b""
         try:
             message = self._socket.recv(wire.ANSWER_BYTES)
         except BlockingIOError:
+            self._sandbox.deadlines.note(self.slot, self._due, self._token)
             return
         except ConnectionError:
-            message = b""
-        self._resolve(message[:1] if message[1:] == self._token else _GONE)
+            pass
+        if message[1:] != self._token:
+            # Until the session has been killed.
+            self._sandbox.deadlines.note(self.slot, self._due, self._token)
+            message = _GONE
+        self._resolve(message[:1])
 
     def _too_late(self) -> None:
         # The event loop itself may have been held up, long after the end of the block.
@@ -176,7 +209,7 @@ class ProcessSession:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(kind)
 
-    def send_clone(self, fds: tuple[int, ...]) -> bytes:
+    def send_clone(self, fds: list[int]) -> bytes:
         """Ask the session to fork a copy that takes over `fds`.
 
         Returns the token that the copy will answer with. Raises SandboxError.
@@ -201,8 +234,8 @@ class ProcessSession:
     async def await_copy(self, token: bytes) -> int:
         """Wait until a new copy answers.
 
-        Returns its process id as the kernel reports it, which is 0 if the copy is in another PID
-        namespace. Raises SandboxError.
+        Returns its process id as the kernel reports it, in the PID namespace of this process.
+        Raises SandboxError.
         """
         loop = asyncio.get_running_loop()
         answered = asyncio.Event()
@@ -223,10 +256,13 @@ class ProcessSession:
         return int(pids[0]) if pids else 0
 
     @contextlib.contextmanager
-    def child_ends(self) -> Iterator[tuple[int, int]]:
-        """The descriptors that the session's process takes over; this process closes its own."""
+    def child_ends(self) -> Iterator[tuple[int, int, int]]:
+        """The descriptors that the session's process takes over, and this end of its socket.
+
+        This process closes the former afterwards.
+        """
         try:
-            yield self._their_socket.fileno(), self._their_output
+            yield self._their_socket.fileno(), self._their_output, self._fd
         finally:
             self._their_socket.close()
             os.close(self._their_output)
@@ -236,6 +272,7 @@ class ProcessSession:
         if not self._live:
             return
         self._live = False
+        self._sandbox.deadlines.give_back(self.slot)
         with contextlib.suppress(RuntimeError):
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._fd)
@@ -254,13 +291,18 @@ class _Output:
         self._room = 4 * limit
         self._parts: list[bytes] = []
         self._dropped = False
+        self.closed = False
+        """Whether nothing can come any more."""
 
     def read(self) -> int:
         """Read what is there, at most one chunk; returns its size in bytes."""
         try:
             chunk = os.read(self._fd, _CHUNK)
-        except (BlockingIOError, OSError):
+        except BlockingIOError:
             return 0
+        except OSError:
+            chunk = b""
+        self.closed = not chunk
         if self._room > 0 and chunk:
             self._parts.append(chunk[: self._room])
         self._dropped |= len(chunk) > self._room

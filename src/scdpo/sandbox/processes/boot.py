@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from scdpo.sandbox.processes import keeper, warm, wire
+from scdpo.sandbox.processes import files, keeper, warm, wire
 from scdpo.sandbox.processes.folders import Folders
 from scdpo.sandbox.processes.process_table import ProcessTable
 from scdpo.sandbox.processes.spaces import Spaces
@@ -37,16 +39,33 @@ class Refused(Exception):
 def main(fd: int, settings: dict[str, Any]) -> None:
     """Serve the owner on descriptor `fd`; the settings come from `host.launch`."""
     control = socket.socket(fileno=fd)
-    sys.path += [path for path in settings["packages"] if path not in sys.path]
     try:
+        _require_descriptors()
+        isolation.give_up_priorities()
         if settings["level"] == "namespace":
             _run_in_namespaces(control, settings)
         else:
             _run_plainly(control, settings)
     except (Refused, OSError) as error:
-        reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-        control.send(json.dumps({"id": 0, "error": reason}).encode()[: wire.MAX_PACKET])
+        _report(control, error)
     os._exit(2)
+
+
+def _report(control: socket.socket, error: Refused | OSError) -> None:
+    """Tell the owner, if there still is one, why there is no sandbox."""
+    reason = wire.reason_of(error) if isinstance(error, OSError) else str(error)
+    with contextlib.suppress(OSError):
+        control.send(json.dumps({"id": 0, "error": reason}).encode()[: wire.MAX_PACKET])
+
+
+def _require_descriptors() -> None:
+    """Raise the limit on open files to what sessions need. Raises Refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = isolation.MAX_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise Refused(f"the limit on open files (ulimit -n) is {hard}, and sessions need {needed}")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _run_in_namespaces(control: socket.socket, settings: dict[str, Any]) -> None:
@@ -128,17 +147,17 @@ def _supervise_namespaces(
             processes=settings["processes"] + 1,
         )
         loop = Loop()
-        forks = _start_warm(settings, rules, table.fd, loop)
+        forks = _start_warm(settings, rules, table.fd, loop, owner)
         kept = keeper.KeeperSettings(
             *(flags, INNER_ID, view.Scratch(settings["tmp"], paths), table.fd),
             seccomp.OUT_OF_REACH,
         )
         manager = Spaces(loop, forks, table, kept, settings["memory"])
         names = [n for n, flag in zip(_NAMES, _SPACES, strict=True) if flags & flag]
-        _serve(control, owner, loop, manager, [*names, "uid", "seccomp"])
+        parts = {"parts": [*names, "uid", "seccomp"]}
+        _serve(control, owner, Supervisor(control, loop, settings["notes"]), manager, parts)
     except (Refused, OSError) as error:
-        reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
-        control.send(json.dumps({"id": 0, "error": reason}).encode()[: wire.MAX_PACKET])
+        _report(control, error)
     finally:
         os._exit(2)
 
@@ -146,6 +165,19 @@ def _supervise_namespaces(
 def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
     """Act as the supervisor of sessions without namespaces. Never returns; may raise Refused."""
     owner = _watch(settings["owner"])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(2))
+    # Not made by the owner, which may be killed at any time.
+    base = Path(tempfile.mkdtemp(prefix="scdpo-sandbox-", dir=settings["folder"]))
+    try:
+        _supervise_folders(control, owner, base, settings)
+    finally:
+        files.remove(str(base))
+
+
+def _supervise_folders(
+    control: socket.socket, owner: int, base: Path, settings: dict[str, Any]
+) -> None:
     syscalls.adopt_orphans()
     table = ProcessTable()
     users = _free_users() if os.getuid() == 0 else range(0)
@@ -158,7 +190,6 @@ def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
             "sessions run as their owner here, and only landlock with scopes (Linux 6.12) keeps "
             "them away from the owner's files and processes"
         )
-    base = Path(settings["folder"])
     closed = view.closed_to_others(paths) or view.out_of_reach_of_others([*paths, str(base)])
     closed = closed if users else None
     if closed is not None and not files:
@@ -178,10 +209,11 @@ def _run_plainly(control: socket.socket, settings: dict[str, Any]) -> None:
         processes=settings["processes"] + (0 if users else _own_processes()),
     )
     loop = Loop()
-    forks = _start_warm(settings, rules, table.fd, loop)
+    forks = _start_warm(settings, rules, table.fd, loop, owner)
     base.chmod(0o711)
     manager = Folders(forks, table, base, users, settings["memory"], settings["tmp"])
-    _serve(control, owner, loop, manager, [*parts, "seccomp"])
+    reply = {"parts": [*parts, "seccomp"], "folder": str(base)}
+    _serve(control, owner, Supervisor(control, loop, settings["notes"]), manager, reply)
 
 
 def _watch(pid: int) -> int:
@@ -202,13 +234,23 @@ def _readable(settings: dict[str, Any]) -> list[str]:
     return paths
 
 
-def _start_warm(settings: dict[str, Any], rules: isolation.Rules, proc: int, loop: Loop) -> Warm:
-    """Start the warm parent and wait until it has imported everything. Raises Refused."""
+def _start_warm(
+    settings: dict[str, Any], rules: isolation.Rules, proc: int, loop: Loop, owner: int
+) -> Warm:
+    """Start the warm parent and wait until it has imported everything.
+
+    Raises Refused, also if the owner ends meanwhile.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # The kernel reaps children as they end; nothing here asks for their exit status.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with theirs:
         warm.start(theirs, warm.WarmSettings(tuple(settings["preload"]), rules, proc))
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    poll.register(owner, select.POLLIN)
+    if owner in [fd for fd, _ in poll.poll()]:
+        raise Refused("the owner has ended")
     packet = ours.recv(wire.MAX_PACKET)
     reply = json.loads(packet) if packet else {"error": "it ended while importing"}
     if "error" in reply:
@@ -217,7 +259,11 @@ def _start_warm(settings: dict[str, Any], rules: isolation.Rules, proc: int, loo
 
 
 def _serve(
-    control: socket.socket, owner: int, loop: Loop, manager: SessionManager, parts: list[str]
+    control: socket.socket,
+    owner: int,
+    supervisor: Supervisor,
+    manager: SessionManager,
+    reply: dict[str, Any],
 ) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -226,8 +272,8 @@ def _serve(
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     os.close(null)
-    control.send(json.dumps({"id": 0, "parts": parts}).encode())
-    Supervisor(control, loop).serve(manager, owner)
+    control.send(json.dumps({"id": 0, **reply}).encode())
+    supervisor.serve(manager, owner)
 
 
 def _own_processes() -> int:

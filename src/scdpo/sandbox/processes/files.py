@@ -57,14 +57,14 @@ def _copy_opened(
     target: Path,
     moved: dict[tuple[int, int], Path],
 ) -> None:
+    # What is mounted below does not belong to the session.
+    if at.st_dev != os.fstat(source).st_dev:
+        return
     known = moved.get((at.st_dev, at.st_ino))
     if known is not None:
         target.hardlink_to(known)
         return
     if stat.S_ISDIR(at.st_mode):
-        # A file system mounted below does not belong to the session.
-        if at.st_dev != os.fstat(source).st_dev:
-            return
         target.mkdir(exist_ok=True)
         _copy_folder(fd, target, moved)
     else:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from scdpo.sandbox.processes import files
 from scdpo.sandbox.processes.process_table import ProcessTable, send_signal
-from scdpo.sandbox.processes.supervisor import Answer, Warm, failure, over_limit
+from scdpo.sandbox.processes.supervisor import Answer, Pulse, Warm, failure, over_limit
 
 _KILL_SECONDS = 5.0
+_AT_ONCE = 0.02
+"""Seconds that `end` waits itself; ends that take longer do not hold up other sessions."""
 _MAX_FILES = 8192
 _MAX_PATH = 1000
 
@@ -34,6 +36,15 @@ class _Place:
     user: int | None
     pid: int = 0
     why: str = ""
+
+
+@dataclass
+class _Ending:
+    """A session whose processes have been killed but may not be gone; waited for until `until`."""
+
+    place: _Place
+    answer: Answer
+    until: float
 
 
 class Folders:
@@ -56,6 +67,7 @@ class Folders:
         self._places: dict[int, _Place] = {}
         self._awaited: set[int] = set()
         self._sweep_due: set[int | None] = set()
+        self._endings: list[_Ending] = []
 
     def start(self, number: int, fds: list[int], answer: Answer) -> None:
         """See `SessionManager`."""
@@ -98,27 +110,39 @@ class Folders:
             answer()
             return
         self._kill_below(place)
-        self._sweep_due.add(place.user)
-        self._sweep_if_due()
-        self._discard(place)
-        answer(why=place.why)
+        started = time.monotonic()
+        ending = _Ending(place, answer, started + _KILL_SECONDS)
+        self._endings.append(ending)
+        self._finish_endings()
+        while ending in self._endings and time.monotonic() < started + _AT_ONCE:
+            time.sleep(0.0002)
+            self._finish_endings()
 
-    def watch(self) -> None:
+    def expire(self, number: int) -> None:
+        """See `SessionManager`."""
+        place = self._places.get(number)
+        if place is not None and not place.why:
+            place.why = "deadline"
+            self._kill_below(place)
+
+    def watch(self, pulse: Pulse) -> None:
         """See `SessionManager`; also adds up the files of each session."""
+        self._finish_endings()
+        self._sweep_if_due()
         for place in self._places.values():
             if not place.pid or place.why:
                 continue
             pids = [place.pid, *self._table.descendants([place.pid])]
             if (
-                over_limit(self._table, pids, self._memory)
+                over_limit(self._table, pids, self._memory, pulse)
                 or _too_large(self._table, place.folder, pids, self._disk)
                 or self._has_strays(place)
             ):
-                place.why = "memory"
+                place.why = place.why or "memory"
                 self._kill_below(place)
         strangers = [] if self._awaited else self._strangers()
         pids = [*strangers, *self._table.descendants(strangers)]
-        if over_limit(self._table, pids, self._memory):
+        if over_limit(self._table, pids, self._memory, pulse):
             self._kill_trees(strangers)
 
     def wants_to_prepare(self) -> bool:
@@ -133,7 +157,9 @@ class Folders:
         self._awaited.clear()
         for place in self._places.values():
             self._kill_below(place)
-        self._sweep({None})
+        until = time.monotonic() + _KILL_SECONDS
+        while self._kill_strangers({None}) and time.monotonic() < until:
+            time.sleep(0.0002)
         files.remove(str(self._base))
 
     def _make(self, number: int, family: int, user: int | None) -> _Place:
@@ -175,7 +201,9 @@ class Folders:
         """Whether a session has created something in the family's folder while that was open."""
         if place.user is not None:
             return False
-        ours = {p.folder for p in self._places.values() if p.family == place.family}
+        ending = [ending.place for ending in self._endings]
+        places = [*self._places.values(), *ending]
+        ours = {p.folder for p in places if p.family == place.family}
         with contextlib.suppress(OSError):
             return not ours.issuperset(place.folder.parent.iterdir())
         return False
@@ -190,25 +218,38 @@ class Folders:
         known = {place.pid for place in self._places.values()} | self._kept
         return [pid for pid in self._table.children(self._own) if pid not in known]
 
+    def _finish_endings(self) -> None:
+        """Answer for the sessions of which nothing is left."""
+        for ending in list(self._endings):
+            place = ending.place
+            if self._is_gone(place) or time.monotonic() > ending.until:
+                self._endings.remove(ending)
+                self._discard(place)
+                ending.answer(why=place.why)
+
+    def _is_gone(self, place: _Place) -> bool:
+        if place.pid and self._table.lives(place.pid):
+            return False
+        if self._awaited:
+            # The orphans may include a clone that is not yet known as a session.
+            self._sweep_due.add(place.user)
+            return True
+        return not self._kill_strangers({place.user})
+
     def _sweep_if_due(self) -> None:
-        """Sweep, unless the orphans may include a clone that is not yet known as a session."""
-        if self._sweep_due and not self._awaited:
-            self._sweep(self._sweep_due)
+        if self._sweep_due and not self._awaited and not self._kill_strangers(self._sweep_due):
             self._sweep_due = set()
 
-    def _sweep(self, users: set[int | None]) -> None:
-        """Kill the orphans of `users` until there are none, as killing a process can orphan others.
+    def _kill_strangers(self, users: set[int | None]) -> bool:
+        """Kill the orphans of `users`; whether there were any, as killing can orphan others.
 
         If sessions run as their owner, this kills the orphans of all sessions.
         """
-        until = time.monotonic() + _KILL_SECONDS
-        while time.monotonic() < until:
-            strangers = self._strangers()
-            if None not in users:
-                strangers = [pid for pid in strangers if self._table.user(pid) in users]
-            if not strangers:
-                return
-            self._kill_trees(strangers)
+        strangers = self._strangers()
+        if None not in users:
+            strangers = [pid for pid in strangers if self._table.user(pid) in users]
+        self._kill_trees(strangers)
+        return bool(strangers)
 
     def _kill_trees(self, roots: Iterable[int]) -> None:
         """Kill processes and their descendants, stopping them first so that they cannot fork."""
@@ -221,8 +262,6 @@ class Folders:
             if time.monotonic() > until:
                 break
         send_signal(signal.SIGKILL, stopped)
-        while any(self._table.lives(pid) for pid in roots) and time.monotonic() < until:
-            time.sleep(0.0002)
 
 
 def _too_large(table: ProcessTable, folder: Path, pids: list[int], limit: int) -> bool:

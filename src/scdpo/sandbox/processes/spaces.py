@@ -14,7 +14,7 @@ from typing import Any
 
 from scdpo.sandbox.processes import keeper, wire
 from scdpo.sandbox.processes.process_table import ProcessTable, send_signal
-from scdpo.sandbox.processes.supervisor import Answer, Loop, Warm, failure, over_limit
+from scdpo.sandbox.processes.supervisor import Answer, Loop, Pulse, Warm, failure, over_limit
 from scdpo.sandbox.walls import syscalls
 
 _PATIENCE = 3.0
@@ -80,6 +80,8 @@ class Spaces:
         self._memory = memory + max(map(table.resident, table.descendants([self._own])))
         self._folder = settings.scratch.folder
         self._spaces: dict[int, _Space] = {}
+        # Why spaces have ended that the owner has not asked to end yet.
+        self._reasons: dict[int, str] = {}
         # A steward in waiting.
         self._spare: socket.socket | None = self._start_steward()
 
@@ -98,7 +100,7 @@ class Spaces:
             fds = [*fds, space.pidfd]
             self._warm.fork(self._folder, None, fds, lambda pid: space.answer(**failure(pid)))
         except OSError as error:
-            space.answer(error=str(error.strerror or error))
+            space.answer(error=wire.reason_of(error))
 
     def clone(self, number: int, source: int, answer: Answer) -> None:
         """See `SessionManager`; the answer has a pidfd of the keeper that the copy enters."""
@@ -109,7 +111,7 @@ class Spaces:
         try:
             self._steward(above).send(keeper.NEST, socket.MSG_DONTWAIT)
         except OSError as error:
-            answer(error=str(error.strerror or error))
+            answer(error=wire.reason_of(error))
             return
         space = self._spaces[number] = _Space(number, above, answer)
         above.below.add(number)
@@ -117,16 +119,20 @@ class Spaces:
         above.nesting.append(space)
 
     def adopt(self, number: int, pid: int, answer: Answer) -> None:
-        """See `SessionManager`; a copy is in its namespaces as soon as it answers."""
-        self._settle(self._spaces.get(number))
-        answer()
+        """See `SessionManager`; a session can be told to answer from somewhere else."""
+        space = self._spaces.get(number)
+        self._settle(space)
+        if space is not None and self._is_inside(space, pid):
+            answer()
+        else:
+            answer(error="the copy is not in its namespaces")
 
     def end(self, number: int, answer: Answer) -> None:
         """See `SessionManager`."""
         space = self._spaces.get(number)
         self._settle(space)
         if space is None or space.husk:
-            answer()
+            answer(why=self._reasons.pop(number, ""))
         elif space.above is not None and space.pidfd < 0:
             # Its keeper was requested; if it still arrives, it is killed.
             space.above.below.discard(number)
@@ -141,7 +147,14 @@ class Spaces:
             space.on_end.append(lambda: answer(why=space.why))
             self._kill(space)
 
-    def watch(self) -> None:
+    def expire(self, number: int) -> None:
+        """See `SessionManager`."""
+        space = self._spaces.get(number)
+        if space is not None and not (space.why or space.husk or space.on_end):
+            space.why = "deadline"
+            self._kill_session(space)
+
+    def watch(self, pulse: Pulse) -> None:
         """See `SessionManager`."""
         if not self._spaces:
             return
@@ -150,8 +163,8 @@ class Spaces:
             members.setdefault(self._table.namespace(pid), []).append(pid)
         for space in list(self._spaces.values()):
             pids = self._without_ours(space, members.get(self._namespace(space), []))
-            if pids and not space.on_end and over_limit(self._table, pids, self._memory):
-                space.why = "memory"
+            if pids and not space.on_end and over_limit(self._table, pids, self._memory, pulse):
+                space.why = space.why or "memory"
                 self._kill_session(space)
 
     def wants_to_prepare(self) -> bool:
@@ -227,10 +240,13 @@ class Spaces:
             nested.answer(fds=[nested.pidfd], folder=self._folder)
         elif message[:1] == keeper.FAILED and space.nesting:
             self._fail(space.nesting.popleft(), message[1:].decode())
+        elif message in (keeper.READY, keeper.NEST) and not fds:
+            # The kernel drops descriptors for which there is no room.
+            self._forget_steward(space, "Too many open files (ulimit -n)")
         else:
             self._forget_steward(space)
 
-    def _forget_steward(self, space: _Space) -> None:
+    def _forget_steward(self, space: _Space, reason: str = "its session has changed") -> None:
         if space.steward is not None:
             self._loop.remove(space.steward.fileno())
             space.steward.close()
@@ -239,7 +255,7 @@ class Spaces:
                 os.close(space.steward_pidfd)
             space.steward, space.steward_pidfd, space.steward_pid = None, -1, 0
         while space.nesting:
-            self._fail(space.nesting.popleft(), "its session has changed")
+            self._fail(space.nesting.popleft(), reason)
 
     def _fail(self, space: _Space, reason: str) -> None:
         """Give up a nested space whose keeper was not started."""
@@ -263,6 +279,8 @@ class Spaces:
         self._forget_steward(space)
         space.answer(error="its process 1 has ended")
         self._settle(space)
+        if space.why and not space.on_end:
+            self._reasons[space.number] = space.why
         above = space.above
         if above is not None:
             above.below.discard(space.number)
@@ -278,29 +296,30 @@ class Spaces:
 
     def _kill_session(self, space: _Space) -> None:
         """Kill the processes of a session, and spare those of its clones if possible."""
+        until = time.monotonic() + _PATIENCE
         for _ in range(_ATTEMPTS if space.below else 0):
             # Stopped processes cannot fork, so the list is complete.
-            if self._freeze(space):
+            if self._freeze(space, until):
                 found = self._members(space)
                 here = (self._table.here(pid, self._own) for pid in found)
                 send_signal(signal.SIGKILL, [pid for pid in here if pid is not None])
                 self._tell(space, keeper.THAW)
-                if self._wait_until_gone(space, set(found)):
+                if self._wait_until_gone(space, set(found), until):
                     return
+            if time.monotonic() > until:
+                break
         self._kill(space)
 
-    def _wait_until_gone(self, space: _Space, killed: set[int]) -> bool:
+    def _wait_until_gone(self, space: _Space, killed: set[int], until: float) -> bool:
         """Wait for the end of the processes; False as soon as there is one that was not killed."""
-        until = time.monotonic() + _PATIENCE
         while left := self._members(space):
             if not killed.issuperset(left) or time.monotonic() > until:
                 return False
             time.sleep(0.0005)
         return True
 
-    def _freeze(self, space: _Space) -> bool:
+    def _freeze(self, space: _Space, until: float) -> bool:
         """Stop everything in a space and below; False if the session prevented that."""
-        until = time.monotonic() + _PATIENCE
         with contextlib.suppress(OSError):
             self._steward(space).settimeout(_GLANCE)
             self._steward(space).send(keeper.FREEZE, socket.MSG_DONTWAIT)
@@ -329,6 +348,15 @@ class Spaces:
         own = self._namespace(space)
         found = self._table.descendants([self._own])
         return self._without_ours(space, [p for p in found if self._table.namespace(p) == own])
+
+    def _is_inside(self, space: _Space, pid: int) -> bool:
+        """Whether a copy has entered its space.
+
+        `pid`: that of the process that answered, as the owner sees it. Its /proc may be that of
+        another PID namespace, and then any process inside will do.
+        """
+        own = self._namespace(space)
+        return own != 0 and (self._table.namespace(pid) == own or bool(self._members(space)))
 
     def _namespace(self, space: _Space) -> int:
         # Read only when needed: most sessions end before that.

@@ -7,6 +7,7 @@ everything it started ends with it. It runs no model-written code, and no sessio
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -19,10 +20,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from scdpo.sandbox.processes import wire
+from scdpo.sandbox.processes.deadlines import OverdueBlocks
 from scdpo.sandbox.processes.process_table import ProcessTable
 
 Answer = Callable[..., None]
 """Answers a request with the keys of a reply, or `error`, and with descriptors in `fds`."""
+
+Pulse = Callable[[], None]
+"""Called during work that may take long, so that no deadline has to wait for its end."""
 
 _WATCH_SECONDS = 0.05
 """Seconds between two checks of the memory of sessions, unless a check takes long."""
@@ -30,12 +35,16 @@ _WATCH_SHARE = 20
 """Checks take at most 1/20 of the supervisor's time, unless `_MAX_PAUSE` requires more."""
 _MAX_PAUSE = 0.25
 """The most seconds between two checks, however long a check takes."""
+_CHECK_SECONDS = 0.1
+"""Seconds between two looks for blocks that should have ended."""
 _IDLE_SECONDS = 0.003
 """After so long without a request, there is time to prepare something in advance."""
 _RESEND_SECONDS = 0.001
 _BARE = 128 << 20
 _SHARED = 4
 _MAX_REASON = 500
+_MAX_FDS = 3
+"""In a request: a session's socket and output pipe, and the owner's end of that socket."""
 
 
 class SessionManager(Protocol):
@@ -57,7 +66,11 @@ class SessionManager(Protocol):
         """Kill a session, and answer when nothing is left of it."""
         ...
 
-    def watch(self) -> None:
+    def expire(self, number: int) -> None:
+        """Kill a session whose owner has not ended it at its deadline."""
+        ...
+
+    def watch(self, pulse: Pulse) -> None:
         """End sessions that use too much memory beyond that of the warm parent."""
         ...
 
@@ -143,14 +156,19 @@ class Warm:
 
 def failure(number: int) -> dict[str, str]:
     """The reply for a negative error number; empty for a process id."""
-    return {"error": os.strerror(-number)} if number < 0 else {}
+    if number == -errno.EAGAIN:
+        return {"error": "this user may not have more processes (ulimit -u, or a cgroup's limit)"}
+    return {"error": wire.reason_of(OSError(-number, os.strerror(-number)))} if number < 0 else {}
 
 
 class Supervisor:
     """Serves the owner's requests until the owner is gone."""
 
-    def __init__(self, control: socket.socket, loop: Loop) -> None:
+    def __init__(self, control: socket.socket, loop: Loop, notes: int) -> None:
+        """`notes`: see `OverdueBlocks`."""
         self._control = control
+        self._overdue = OverdueBlocks(notes)
+        self._checked = 0.0
         self._loop = loop
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
         self._watched = 0.0
@@ -176,9 +194,10 @@ class Supervisor:
 
     def _watch(self, idle: bool) -> float:
         self._send()
+        self._end_overdue()
         now = time.monotonic()
         if now - self._watched >= self._pause:
-            self._manager.watch()
+            self._manager.watch(self._end_overdue)
             self._watched = time.monotonic()
             took = _WATCH_SHARE * (self._watched - now)
             self._pause = min(max(_WATCH_SECONDS, took), _MAX_PAUSE)
@@ -189,11 +208,18 @@ class Supervisor:
                 return _IDLE_SECONDS
             with contextlib.suppress(OSError):
                 self._manager.prepare()
-        return self._pause
+        return min(self._pause, _CHECK_SECONDS)
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        if now - self._checked >= _CHECK_SECONDS:
+            self._checked = now
+            for number in self._overdue:
+                self._manager.expire(number)
 
     def _hear(self) -> None:
         try:
-            packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 2)
+            packet, fds, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, _MAX_FDS)
         except OSError:
             packet, fds = b"", []
         if not packet:
@@ -202,22 +228,32 @@ class Supervisor:
         request = json.loads(packet)
         number, answer = request["session"], self._answerer(request["id"], fds)
         try:
+            if len(fds) < request.get("fds", 0):
+                # The kernel drops those for which there is no room.
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             match request["do"]:
                 case "start":
+                    self._overdue.add(number, request["slot"], fds.pop())
                     self._manager.start(number, fds, answer)
                 case "clone":
+                    self._overdue.add(number, request["slot"], fds.pop())
                     self._manager.clone(number, request["of"], answer)
                 case "adopt":
                     self._manager.adopt(number, request["pid"], answer)
                 case "end":
+                    self._overdue.remove(number)
                     self._manager.end(number, answer)
         except OSError as error:
-            answer(error=str(error.strerror or error))
+            answer(error=wire.reason_of(error))
 
     def _answerer(self, number: int, received: list[int]) -> Answer:
         def answer(fds: list[int] | None = None, **reply: object) -> None:
-            # Copies, as the caller may close its descriptors before this is sent.
-            copies = [os.dup(fd) for fd in fds or []]
+            copies: list[int] = []
+            try:
+                # Copies, as the caller may close its descriptors before this is sent.
+                copies += map(os.dup, fds or [])
+            except OSError as error:
+                reply = {"error": wire.reason_of(error)}
             self._unsent.append((json.dumps({"id": number, **reply}).encode(), copies))
             self._send()
             while received:
@@ -241,7 +277,7 @@ class Supervisor:
                 os.close(fd)
 
 
-def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:
+def over_limit(table: ProcessTable, pids: list[int], limit: int, pulse: Pulse) -> bool:
     """Whether processes together use more than `limit` bytes of memory."""
     seen = sum(table.resident(pid) for pid in pids)
     if seen <= limit:
@@ -250,4 +286,11 @@ def over_limit(table: ProcessTable, pids: list[int], limit: int) -> bool:
     # decided without that. A bare interpreter has less than _BARE.
     if seen - _BARE * len(pids) > _SHARED * limit:
         return True
-    return sum(table.proportional(pid) for pid in pids) > limit
+    total = 0
+    for pid in pids:
+        # For a process with many mappings, this takes a while.
+        pulse()
+        total += table.proportional(pid)
+        if total > limit:
+            return True
+    return False

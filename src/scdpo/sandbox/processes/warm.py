@@ -52,8 +52,9 @@ def start(channel: socket.socket, settings: WarmSettings) -> None:
     if os.fork() == 0:
         try:
             isolation.close_all_but(0, 1, 2, channel.fileno(), settings.proc)
-            # Undo the supervisor's setting: sessions start with Python's default.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # Undo the supervisor's settings: sessions start with Python's default.
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             syscalls.ignore_children()
             _serve(channel, settings)
@@ -169,7 +170,8 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
         pid = syscalls.plain_fork()
         if pid == 0:
             try:
-                runner.begin(folder, None if user < 0 else user)
+                _isolate(runner, folder, user)
+                runner.serve()
             finally:
                 os._exit(1)
     finally:
@@ -177,6 +179,16 @@ def _fork_session(runner: worker.Runner, folder: str, user: int, own: int | None
             # Otherwise this process would keep the last session's namespaces alive.
             syscalls.enter(own, syscalls.NEW_PIDS)
     return pid
+
+
+def _isolate(runner: worker.Runner, folder: str, user: int) -> None:
+    try:
+        runner.begin(folder, None if user < 0 else user)
+    except OSError as error:
+        # No code has run yet, so this is all that the owner reads.
+        said = f"this session could not be isolated: {wire.reason_of(error)}"
+        os.write(worker.OUTPUT_FD, said.encode())
+        raise
 
 
 def _send(channel: socket.socket, message: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ token, so that code cannot prepare an answer in advance.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from array import array
@@ -35,8 +36,21 @@ keeper; the path of its folder follows."""
 FORKED = struct.Struct("<i")
 """From the warm parent: the session's process id, or a negative error number."""
 
+DUE = struct.Struct("<d")
+SLOT = struct.Struct(f"<d{TOKEN_BYTES}s")
+"""What the owner notes about a session: when its running block must end, as in `time.monotonic`
+(0 if no block is running; alone as `DUE`), and the token of the request."""
+
 MAX_PACKET = 4096
 MAX_DESCRIPTORS = 2
+
+
+def reason_of(error: OSError) -> str:
+    """What to tell the owner about an error."""
+    words = str(error.strerror or error)
+    if error.errno == errno.EMFILE:
+        words += " (ulimit -n)"
+    return f"{error.filename}: {words}" if error.filename else words
 
 
 def send(sock: socket.socket, packet: bytes, fds: list[int], flags: int = 0) -> None:

@@ -19,7 +19,6 @@ from scdpo.sandbox.walls import isolation, syscalls, view
 KEEPER_FD = isolation.MAX_FILES - 3
 SOCKET_FD = isolation.MAX_FILES - 2
 OUTPUT_FD = isolation.MAX_FILES - 1
-_LAST_FD = os.sysconf("SC_OPEN_MAX")
 
 
 class Runner:
@@ -40,17 +39,18 @@ class Runner:
         self._staying = [syscalls.STAY_READABLE, syscalls.DIE_WITH_PARENT]
         self._sock = _socket_to_come(SOCKET_FD)
         self._folder = ""
+        self._last_fd = os.sysconf("SC_OPEN_MAX")
         self._in_group_of_original = False
         notebook.aim(OUTPUT_FD)
         # A process that code starts must not hold the socket open when this process is gone.
         os.register_at_fork(after_in_child=self._let_go)
 
     def begin(self, folder: str, user: int | None) -> None:
-        """Isolate this process, and run blocks until the owner closes the socket.
+        """Isolate this process, which then can only `serve`.
 
         The session's socket, its output pipe and, if it has a keeper, a pidfd of the keeper are at
         `SOCKET_FD`, `OUTPUT_FD` and `KEEPER_FD`. `folder`: where the session lives. `user`: the
-        user id that it takes. Does not return. Raises OSError if isolation fails.
+        user id that it takes. Raises OSError.
         """
         if self._rules.namespaces:
             syscalls.perform(self._entering)
@@ -61,16 +61,18 @@ class Runner:
             isolation.become(user)
         syscalls.perform(self._staying)
         os.setsid()
+        # Not that of the warm parent, whose flags all sessions could set and read.
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.closerange(3, SOCKET_FD)
-        os.closerange(OUTPUT_FD + 1, _LAST_FD)
+        os.closerange(OUTPUT_FD + 1, self._last_fd)
         # A clone's folder is beside this one, and a right to it cannot be added later.
         self._confinement.apply(os.path.dirname(folder))  # noqa: PTH120
         syscalls.await_children()
         self._folder = tempfile.tempdir = folder
         sys.path.insert(0, "")
-        self.serve()
 
     def serve(self) -> None:
+        """Run blocks until the owner closes the socket. Does not return."""
         while True:
             kind, token, payload, fds = wire.receive_request(self._sock)
             if kind == wire.CLONE:

@@ -12,6 +12,7 @@ from scdpo.sandbox.walls import landlock, seccomp, syscalls, view
 MAX_FILES = 256
 """Descriptors that a process of a session may have open."""
 _MAX_SIGNALS = 1024
+_RLIMIT_NICE = 13
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,17 @@ def _limits(rules: Rules, bare: int) -> Iterator[tuple[int, int]]:
         yield which, value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
+def give_up_priorities() -> None:
+    """Run this process, and all that it starts, at no more than normal priority.
+
+    An owner may run in real time, or may be allowed to. Raises OSError.
+    """
+    if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    for which in (_RLIMIT_NICE, resource.RLIMIT_RTPRIO):
+        resource.setrlimit(which, (0, 0))
+
+
 def become(user: int) -> None:
     """Change to the user and the group with this id, without other groups. Raises OSError."""
     syscalls.keep_capabilities()
@@ -94,6 +106,7 @@ def filter_options(rules: Rules) -> dict[str, bool]:
         "network": rules.network,
         "nested": bool(rules.namespaces),
         "attributes": not rules.own_user,
+        "extended": bool(rules.namespaces),
     }
 
 

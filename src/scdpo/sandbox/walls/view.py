@@ -130,16 +130,14 @@ class View:
 
 
 class Scratch:
-    """The /tmp of a session, prepared by the process that forks it."""
+    """The /tmp of a session, where it starts, prepared by the process that forks it."""
 
-    folder: str
-    """Where the session starts: /tmp, or a folder in it if an interpreter is below /tmp too."""
+    folder = "/tmp"
 
     def __init__(self, size: int, paths: Sequence[str]) -> None:
         """`size`: bytes that it holds. `paths`: those of `readable_paths`; an interpreter below
         /tmp stays visible there."""
         self._below = [path for path in paths if _is_below(path, "/tmp")]
-        self.folder = "/tmp/session" if self._below else "/tmp"
         options = f"size={size},nr_inodes={MAX_FILES},mode=700"
         self._mounting = [syscalls.mounting_tmpfs("/tmp", options)]
 
@@ -151,8 +149,6 @@ class Scratch:
             _make_place(path, folder=stat.S_ISDIR(os.fstat(tree).st_mode))
             syscalls.move_mount(tree, path)
             os.close(tree)
-        if trees:
-            Path(self.folder).mkdir()
 
 
 def _make_place(path: str, *, folder: bool) -> None:
