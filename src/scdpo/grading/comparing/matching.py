@@ -166,7 +166,8 @@ def _matrices(gold: Items, answer: Items, leaves: Leaves) -> Found:
 def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
     """`x = 3` and `3`, or two named values."""
     if isinstance(gold, Named) and isinstance(answer, Named):
-        found = compare(gold.value, same_argument(gold, answer).value, leaves)
+        answer = same_argument(gold, answer)
+        found = compare(gold.value, answer.value, leaves)
         names = {key(gold.name), key(answer.name)}
         if len(names) == 1 or wordy(gold.name) != wordy(answer.name):
             return found
@@ -295,6 +296,12 @@ def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
             found = [compare(gold, item.value, leaves) for item in named]
             if CORRECT in found:
                 return undecided("values of several unknowns")
+    if isinstance(gold, Items) and isinstance(answer, Leaf):
+        shared = [item.value for item in gold.items if isinstance(item, Named)]
+        if len(shared) == len(gold.items) and all(
+            compare(item, answer, leaves) == CORRECT for item in shared
+        ):
+            return undecided("a value that several unknowns share")
     if isinstance(gold, Items) and isinstance(answer, Items | Named):
         return WRONG
     return _other_kind(gold, answer, leaves)

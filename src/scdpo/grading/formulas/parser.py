@@ -34,6 +34,11 @@ def formula(text: str) -> Node:
     return node
 
 
+def _written(tokens: list[str]) -> str:
+    """Tokens as a text, without braces around a single one: a^{2} is a^2."""
+    return re.sub(r"(?<=[\^_] )\{ (\S+) \}", r"\1", " ".join(tokens)).replace(" ", "")
+
+
 class _Parser:
     """Recursive descent over tokens."""
 
@@ -272,7 +277,7 @@ class _Parser:
         if name in ("f", "g", "h", "F", "G") and self.peek() == "(":
             start = self.at
             self.sum_in_parentheses()
-            return variable(name + "".join(self.tokens[start : self.at]))
+            return variable(name + _written(self.tokens[start : self.at]))
         return variable(name)
 
     def sum_in_parentheses(self) -> None:

@@ -36,6 +36,7 @@ _CONDITION = re.compile(
     r"(?:[\s,;]+|(?=\())(?:(?:where|when|if|whenever|provided(?: that)?|such that|given that"
     r"|for (?:all|any|every|each|some)|for|at|attained|achieved|reached|其中|当)(?![A-Za-z]).*"
     r"|\((?:when|where|if|for|since|as|because|with|at)(?![A-Za-z]).*\)"
+    r"|\(\$? ?[A-Za-z](?:_\d)? ?(?:[<>≤≥≠]|∈)[^()]*\)"
     r"|\([^()]*(?:extraneous|rejected|discarded|舍去)[^()]*\))$",
     re.DOTALL,
 )

@@ -91,6 +91,28 @@ def both_signs(text: str) -> tuple[str, str]:
     return text.translate(_UPPER_SIGNS), text.translate(_LOWER_SIGNS)
 
 
+MOST_SIGNS = 3
+"""Most double signs of an answer that are taken in every combination."""
+
+
+def every_sign(text: str) -> list[str] | None:
+    """The texts of `±1 ± √2` with each of its signs on its own: four of them.
+
+    None for a text with fewer than two signs, with ∓, or with more than MOST_SIGNS.
+    """
+    count = text.count("±")
+    if not 2 <= count <= MOST_SIGNS or "∓" in text:
+        return None
+    first, *rest = text.split("±")
+    texts = [first]
+    for piece in rest:
+        texts = [f"{text}{sign}{piece}" for text in texts for sign in "+-"]
+    return [_LEADING_PLUS.sub(r"\1", text) for text in texts]
+
+
+_LEADING_PLUS = re.compile(r"((?:^|[=(\[,])\s*)\+\s*")
+
+
 def has_both_signs(text: str) -> bool:
     """Whether a canonical text has a double sign, ± or ∓."""
     return "±" in text or "∓" in text

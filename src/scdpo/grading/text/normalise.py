@@ -56,6 +56,12 @@ _COMPARED = re.compile(
 )
 """A comparison after the value that was asked for: `-3 is smaller`."""
 _NEGATIVE = re.compile(r"^(?:negative|minus|负) ?(?=\d)")
+_BELOW_ZERO = re.compile(
+    r"^(?:it is |about )?(\d+(?:\.\d+)?)((?: ?(?:degrees?|°|\^ ?\\?circ|\^ ?\{ ?\\circ ?\}|℃|℉))?"
+    r"(?: ?(?:C|F|celsius|fahrenheit|centigrade))?) (below|above) (?:zero|0)\.?$",
+    re.IGNORECASE,
+)
+_CHINESE_BELOW = re.compile(r"^零(下|上) ?(?=\d)")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
     *((">=", "\\geq "), ("<=", "\\leq "), ("!=", "\\neq "), ("≥", "\\geq "), ("≤", "\\leq ")),
@@ -110,6 +116,8 @@ def tidy(text: str) -> str:
     text = _COMPARED.sub("", text)
     text = _SUBJECT.sub(r"\1 = ", text)
     text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
+    text = _BELOW_ZERO.sub(lambda m: ("-" if m[3].lower() == "below" else "") + m[1] + m[2], text)
+    text = _CHINESE_BELOW.sub(lambda m: "-" if m[1] == "下" else "", text)
     noun = _NOUN_FRAME.match(text)
     if noun is not None and not re.search("[为是:]", text[noun.end() :]):
         text = text[noun.end() :]
