@@ -53,10 +53,20 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
         return other
     if isinstance(found, Pending) or found.wrong:
         return found
+    if found.correct and _conditional(answer) and not _conditional(gold):
+        return undecided(CONDITIONS)
     if (found.correct or found.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
         same = numbers_in(gold) == numbers_in(answer) == 1
         return WRONG if same else undecided("opposite words")
     return found
+
+
+_IF = re.compile(r"\s*(?:if|when|unless|provided|当|若|如果)(?![A-Za-z])", re.IGNORECASE)
+
+
+def _conditional(text: str) -> bool:
+    """Whether an answer begins with a condition: `if n is even, 5`."""
+    return _IF.match(text) is not None
 
 
 def _respelled(gold: str, answer: str) -> Verdict | None:
@@ -65,7 +75,9 @@ def _respelled(gold: str, answer: str) -> Verdict | None:
     for text in (gold, answer):
         plain = len(text) > respelling.MAX_LENGTH or _PLAIN.fullmatch(text.strip())
         sides.append([] if plain else list(respelling.respelled(text)))
-    if not any(sides) or respelling.both_sizes(gold, answer):
+    if (sizes := respelling.same_sizes(gold, answer)) is not None:
+        return CORRECT if sizes else None
+    if not any(sides):
         return None
     doubt = None
     ours, theirs = ([(text, True), *side] for text, side in zip((gold, answer), sides, strict=True))
@@ -96,6 +108,8 @@ def _decide(gold: str, answer: str) -> Verdict | Pending:
         if words.has_words(answer):
             return _sentence(gold, answer, None)
         return Pending(gold, answer)
+    if names_other_things(answer) and value(gold) is not None:
+        return WRONG
     decided: Verdict | Pending | None = same_numbers(gold, answer)
     if decided is None:
         decided = _choice_content(first, second)
@@ -193,7 +207,7 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
     if verdict is not None and verdict.undecided and words.only_words(answer):
         return verdict
     if names_other_things(answer):
-        return SENTENCE if value(gold) is None else WRONG
+        return SENTENCE
     statement, condition = unconditional(canonical(answer))
     named = mentions(answer)
     if condition and len(answer) < MAX_CONDITIONED:

@@ -356,7 +356,7 @@ def _result(part: Part, leaves: Leaves) -> str | None:
 
 def _solved(equation: Equation, leaves: Leaves) -> bool:
     """Whether an equation's left side is a number or a length, and has nothing to solve for."""
-    lengths = re.sub(r"\\[A-Za-z]+", "", equation.left)
+    lengths = re.sub(r"\\(?!rho|theta|alpha|beta|gamma|phi|lambda|mu)[A-Za-z]+", "", equation.left)
     return leaves.value(equation.left) is not None or not re.search(r"[a-z]", lengths)
 
 

@@ -100,6 +100,10 @@ def _opposed_chinese(gold: str, answer: str) -> bool:
         for a, b in ((first, second), (second, first)):
             if _has(gold, a) and _has(answer, b) and not _has(gold, b) and not _has(answer, a):
                 return True
+    if any(
+        "公元前" in a and "公元" in b and "前" not in b for a, b in ((gold, answer), (answer, gold))
+    ):
+        return True
     plain = [re.sub(r"\s", "", text) for text in (gold, answer)]
     return plain[0] != plain[1] and any(
         plain[0].replace(a, b) == plain[1] or plain[0].replace(b, a) == plain[1]

@@ -40,13 +40,13 @@ _MIXED = re.compile(
 )
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5}
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=\d)|(?<=\d[)}]) [xX] (?=[\d(])")
-_SIZES = re.compile(r"\d[\d.]*(?: ?[xX×] ?\d[\d.]*)+")
+_SIZES = re.compile(r"\d[\d.]*(?: ?(?:[xX×]|by) ?\d[\d.]*)+")
 _COUNTED = re.compile(
     r"(?<![A-Za-z\\_])(?:(?P<name>nCr|nPr|comb|perm|[CPA]) ?\( ?(?P<n>\d{1,4}) ?, ?(?P<k>\d{1,4}) ?\)"
     r"|(?:\{\} ?)?[_^]?\{?(?P<over>\d{1,4})\}? ?(?P<letter>[CP]) ?_? ?\{?(?P<under>\d{1,4})\}?(?!\w))"
 )
 _FRONT = re.compile(
-    r"(?:\\forall|∀|for (?:all|every|any|each)|for|if|when|对(?:于)?(?:任意|所有|一切|任何)?的?|当|若)"
+    r"(?i:\\forall|∀|for (?:all|every|any|each)|for|if|when|对(?:于)?(?:任意|所有|一切|任何)?的?|当|若)"
     r" ?(?:the )?(?P<kind>(?:real |all |positive |nonnegative |non-negative |whole |natural |正|实|整)*)"
     r"(?:numbers? |integers? |values? of |实数|整数|数)?(?P<names>[A-Za-z](?: ?, ?[A-Za-z])*)"
     r"(?P<condition>[^,:，]*)(?:[,:，]|时,?|\\q?quad|: ?) ?(?:then |we have |有|都有|恒有)?(?P<rest>.+)",
@@ -85,9 +85,14 @@ def respelled(text: str) -> Iterator[tuple[str, bool]]:
         )
 
 
-def both_sizes(gold: str, answer: str) -> bool:
-    """Whether both answers are sizes such as 4 x 6, which are not products."""
-    return all(_SIZES.fullmatch(clean(text)) is not None for text in (gold, answer))
+def same_sizes(gold: str, answer: str) -> bool | None:
+    """Whether answers are the same size: 4 x 6, 6 by 4; None unless both are sizes, which are not
+    products."""
+    texts = [clean(text) for text in (gold, answer)]
+    if not all(map(_SIZES.fullmatch, texts)):
+        return None
+    sides = [sorted(map(Fraction, re.findall(r"\d+(?:\.\d+)?", text))) for text in texts]
+    return sides[0] == sides[1]
 
 
 def _numbers(text: str) -> Iterator[tuple[str, bool]]:

@@ -82,6 +82,8 @@ _OTHER_THINGS = re.compile(
     r"|(?:real )?numbers?|values?)[a-z ]* \W*N\W*"
     r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never)(?: be)?(?: equal)?(?: to)?"
     r" \W*N\W*"
+    r"|.{0,40}\b(?:any|all|every|each|anything|everything)(?:[a-z ]*) (?:but|except|other than|besides)"
+    r"(?: for)? \W*N\W*"
     r"|(?:所有|全部|任意|能|不能|可以|是|为|被)*N ?的(?:正|所有|整)?(?:倍数|因数|约数|因子|幂|次幂|次方)"
     r"|(?:所有|全部|不?能?被)+N整除的?(?:数|整数|自然数)?|除了?N(?:以外|之外|外).{0,10}"
     r"|.{0,12}(?:不是|不等于|不能是|不为|不能为|不可能是) ?N",

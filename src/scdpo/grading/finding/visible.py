@@ -1,4 +1,4 @@
-"""What of a solution's text can state its answer: no thinking, no program text, no further turns."""
+"""What of a solution's text can state its answer: no thinking, no programs, no further turns."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ def _turn(text: str) -> str:
             kept.append(piece)
         at = mark.end()
         role = mark.group("role") or ("user" if mark.group("user") else "")
+        if role in ("assistant", "model") and ended and not asking:
+            return "\n".join(kept)  # a second message
         if role in ("user", "system") and any(map(str.strip, kept)):
             return "\n".join(kept)
         asking = role in _ASKING and not mark.group("user")

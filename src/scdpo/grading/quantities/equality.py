@@ -52,13 +52,19 @@ def equal_quantities(gold: Quantity, answer: Quantity) -> Verdict:
         return _numbers(gold, answer)
     if first.dimensions == second.dimensions:
         return _converted(gold, answer)
+    names = {first.dimensions[0][0], second.dimensions[0][0]}
+    if "angle" in names and names <= _DEGREES:
+        return _numbers(gold, answer)  # degrees may be those of a temperature
     same = _numbers(gold, answer).correct
-    names, others = dict(first.dimensions), dict(second.dimensions)
-    if names.items() <= others.items() or others.items() <= names.items():
+    ours, theirs = dict(first.dimensions), dict(second.dimensions)
+    if ours.items() <= theirs.items() or theirs.items() <= ours.items():
         return _numbers(gold, answer)  # 60 km for 60 km/h: the rest is left out
-    if names.keys() == others.keys():
+    if ours.keys() == theirs.keys():
         return undecided("the units differ")
     return WRONG if same else undecided("the units differ")
+
+
+_DEGREES = frozenset(("angle", "temperature", "fahrenheit"))
 
 
 def _converted(gold: Quantity, answer: Quantity) -> Verdict:
@@ -149,7 +155,10 @@ OTHER_PI = "equal only with another value of π"
 _PI = Fraction("3.14159265358979323846264338327950288")
 _OTHER_PIS = (Fraction("3.14"), Fraction(22, 7), Fraction("3.1416"), Fraction("3.142"))
 """Values that questions prescribe for π."""
-MOST_ROUNDED = 1000
+LEAST_WHOLE = 1000
+"""Least whole number that may be a rounded multiple of π; below, the two values of π differ by less
+than a half."""
+MOST_ROUNDED = 100
 """Largest denominator of what an exact number computed with 3.14 is a multiple of π by."""
 
 
@@ -158,13 +167,15 @@ def _other_pi(gold: Number, answer: Number) -> bool:
     for short, full in ((gold, answer), (answer, gold)):
         if short.decimals is None or not short.value or not full.value:
             continue
-        if abs(full.value / short.value - 1) * 500 > 1 or full.decimals == 0 and full.value < 1000:
+        if abs(full.value / short.value - 1) * 500 > 1:
             continue  # no two values of π differ by more
+        if full.decimals == 0 and full.value < LEAST_WHOLE:
+            continue
         for pi in _OTHER_PIS:
             factor = short.value / pi
             if not short.decimals and factor.denominator > MOST_ROUNDED:
                 continue
-            if not short.decimals and pi != _OTHER_PIS[0] and factor.denominator > 2:
+            if pi != _OTHER_PIS[0] and (not full.decimals or factor.denominator > 2):
                 continue
             if _within(factor * _PI, full, Fraction(short.decimals and 1, 10**short.decimals)):
                 return True

@@ -41,13 +41,14 @@ _PARTS = {
 }
 
 
-def named_part(word: str) -> Fraction | None:
-    """The fraction that a plural behind digits names: 1/10 for `tenths` in `7 tenths`."""
+def named_part(word: str, single: bool = False) -> Fraction | None:
+    """The fraction that a plural behind digits names: 1/10 for `tenths` in `7 tenths`; with
+    `single` also that of a singular, as in `1 third`."""
     word = word.lower()
     if word in ("tenth", "hundredth", "thousandth", "half"):
         return Fraction(1, _PARTS[word])
     singular = "half" if word == "halves" else word.removesuffix("s")
-    if singular == word or singular not in _PARTS:
+    if (singular == word and not single) or singular not in _PARTS:
         return None
     return Fraction(1, _PARTS[singular])
 

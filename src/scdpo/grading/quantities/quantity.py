@@ -227,11 +227,12 @@ def _measured(head: str, space: bool, words: str) -> tuple[Number, Unit] | None:
     number = rational(head)
     if number is None:
         return None
-    if (part := named_part(names[0])) is not None:
-        if len(names) > 1 and names[1] in ("of", "a", "an"):
+    if (part := named_part(names[0], single=number.value == 1)) is not None:
+        rest = names[3:] if names[1:2] == ["of"] and names[2:3] in (["a"], ["an"]) else names[1:]
+        if "of" in rest:
             return None
         number = Number(number.value * part)
-        words = " ".join(names[1:])
+        words = " ".join(rest)
         known = unit(words)
     elif names[0].lower() in _MAGNITUDES:
         number = Number(number.value * _MAGNITUDES[names[0].lower()])

@@ -24,7 +24,7 @@ _REWRITES = tuple(
             r"|reached)\b)[^{}]*)\}",
             r" \1 ",
         ),
-        (r"\\(?:lor|vee)(?![A-Za-z])|\|\|", " or "),
+        (r"\\(?:lor|vee)(?![A-Za-z])|\|\|(?=[^|]*[<>=≤≥])(?![^|]*\|)", " or "),
         (r"\\(?:land|wedge)(?![A-Za-z])|&&", " and "),
         (r"\\(?:leqslant|leqq|leq|le)(?![A-Za-z])|<=|⩽|=<", "≤"),
         (r"\\(?:geqslant|geqq|geq|ge)(?![A-Za-z])|>=|⩾|=>(?= ?\d)", "≥"),

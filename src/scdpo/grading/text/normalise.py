@@ -61,6 +61,7 @@ _BELOW_ZERO = re.compile(
     r"(?: ?(?:C|F|celsius|fahrenheit|centigrade))?) (below|above) (?:zero|0)\.?$",
     re.IGNORECASE,
 )
+_TIMES_TEN = re.compile(r"(?<=\d) ?[xX] ?(?=10 ?(?:\^|\*\*))")
 _CHINESE_BELOW = re.compile(r"^零(下|上) ?(?=\d)")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
@@ -117,9 +118,10 @@ def tidy(text: str) -> str:
     text = _SUBJECT.sub(r"\1 = ", text)
     text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
     text = _BELOW_ZERO.sub(lambda m: ("-" if m[3].lower() == "below" else "") + m[1] + m[2], text)
+    text = _TIMES_TEN.sub(r"\\times ", text)
     text = _CHINESE_BELOW.sub(lambda m: "-" if m[1] == "下" else "", text)
     noun = _NOUN_FRAME.match(text)
-    if noun is not None and not re.search("[为是:]", text[noun.end() :]):
+    if noun is not None and not re.search("[为是:]", text[noun.end() :]) and "不" not in noun[0]:
         text = text[noun.end() :]
     while True:
         inner = _undelimited(text)
