@@ -33,7 +33,8 @@ _HEADING = re.compile(
     r"[*\s]*(?:(?:step|part|case)\b|(?:final )?answer[:*\s]*$)|.*:[*\s]*$", re.IGNORECASE
 )
 _TITLE = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*\**|\*\*)[ \t]*(?:the )?(?:final )?(?:answer|答案|最终答案)[ \t]*[:：]?[ \t]*"
+    r"^[ \t]*(?:#{1,6}[ \t]*\**|\*\*)[ \t]*(?:the )?(?:final )?"
+    r"(?:answer|答案|最终答案)[ \t]*[:：]?[ \t]*"
     r"(?:\*\*)?[ \t]*[:：]?[ \t]*\n\s*(?=\S)",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -49,7 +50,8 @@ _CHOSEN = re.compile(
     re.M,
 )
 _REMARK = re.compile(
-    r"(?:(?:indeed|also|therefore|thus|now|clearly|definitely|most likely) )?(?:correct|right|verified"
+    r"(?:(?:indeed|also|therefore|thus|now|clearly|definitely|most likely) )?"
+    r"(?:correct|right|verified"
     r"|confirmed|reasonable|clear|consistent|boxed|shown|given|stated|found|obtained|presented|above"
     r"|below|in the box|as follows|as above|as shown|valid|plausible|sensible|unique|exact|complete"
     r"|final|good|fine|accurate|wrong|incorrect|not (?:correct|right)|simplified|already|the same"

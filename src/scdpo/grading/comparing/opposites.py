@@ -17,7 +17,7 @@ above / below
 up upward upwards upstairs / down downward downwards downstairs
 ahead / behind
 before / after
-increase increased increases rise rises rose / decrease decreased decreases fall falls fell drop drops
+increase increased increases rise rises rose / decrease decreased decreases fall falls fell drops
 older / younger
 taller / shorter
 faster / slower
@@ -41,7 +41,10 @@ acute / obtuse
 positive / negative
 morning / afternoon evening
 """
-_CHINESE = "东/西 南/北 左/右 上/下 前/后 多/少 大/小 长/短 高/低 重/轻 快/慢 早/晚 男/女 奇/偶 进/退 涨/跌 盈/亏 顺/逆 内/外 增/减"
+_CHINESE = (
+    "东/西 南/北 左/右 上/下 前/后 多/少 大/小 长/短 高/低 重/轻 快/慢 早/晚"
+    " 男/女 奇/偶 进/退 涨/跌 盈/亏 顺/逆 内/外 增/减"
+)
 _CHINESE_WORDS = """
 盈利 赚 盈 赢利 / 亏损 亏 赔 亏本
 公元后 / 公元前

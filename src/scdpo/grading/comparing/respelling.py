@@ -23,7 +23,10 @@ MAX_LENGTH = 200
 """Longest answer that is read in another way, in characters."""
 
 _AROUND = r"(?P<before>-?(?:\\?[$€£¥₹]|Rs\.? ?|[A-Za-z] ?= ?|- )?)"
-_BEHIND = r"(?P<after>(?! ?(?:\\times|\\cdot|[xX] ?\d|\\pi|\\sqrt))(?: ?(?:[€$£₹%]|\\%|\\?[A-Za-z{(μ°\u4e00-\u9fff].*)|))"
+_BEHIND = (
+    r"(?P<after>(?! ?(?:\\times|\\cdot|[xX] ?\d|\\pi|\\sqrt))"
+    r"(?: ?(?:[€$£₹%]|\\%|\\?[A-Za-z{(μ°\u4e00-\u9fff].*)|))"
+)
 _COMMA = re.compile(
     rf"{_AROUND}(?P<whole>\d{{1,3}}(?:[. ]\d{{3}})+|\d+),(?P<part>\d+){_BEHIND}", re.DOTALL
 )
@@ -35,21 +38,27 @@ _SHORT = re.compile(
     r"(-?(?:\\?[$€£¥₹])? ?\d+(?:\.\d+)?) ?(?:(K|k)|(M|mn|mln)|(B|bn))(?![A-Za-z])\+?"
 )
 _MIXED = re.compile(
-    r"(?<![\d.,/])(\d+) (?:and|\\text ?\{ ?and ?\}) (?:(\d+)/(\d+)|\\[dt]?frac ?\{(\d+)\} ?\{(\d+)\}"
+    r"(?<![\d.,/])(\d+) (?:and|\\text ?\{ ?and ?\}) (?:(\d+)/(\d+)"
+    r"|\\[dt]?frac ?\{(\d+)\} ?\{(\d+)\}"
     r"|(?:a|one|1) (half|third|quarter|fourth|fifth)(?![a-z]))"
 )
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5}
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=\d)|(?<=\d[)}]) [xX] (?=[\d(])")
 _SIZES = re.compile(r"\d[\d.]*(?: ?(?:[xX×]|by) ?\d[\d.]*)+")
 _COUNTED = re.compile(
-    r"(?<![A-Za-z\\_])(?:(?P<name>nCr|nPr|comb|perm|[CPA]) ?\( ?(?P<n>\d{1,4}) ?, ?(?P<k>\d{1,4}) ?\)"
-    r"|(?:\{\} ?)?[_^]?\{?(?P<over>\d{1,4})\}? ?(?P<letter>[CP]) ?_? ?\{?(?P<under>\d{1,4})\}?(?!\w))"
+    r"(?<![A-Za-z\\_])(?:(?P<name>nCr|nPr|comb|perm|[CPA]) ?"
+    r"\( ?(?P<n>\d{1,4}) ?, ?(?P<k>\d{1,4}) ?\)"
+    r"|(?:\{\} ?)?[_^]?\{?(?P<over>\d{1,4})\}? ?(?P<letter>[CP]) ?"
+    r"_? ?\{?(?P<under>\d{1,4})\}?(?!\w))"
 )
 _FRONT = re.compile(
-    r"(?i:\\forall|∀|for (?:all|every|any|each)|for|if|when|对(?:于)?(?:任意|所有|一切|任何)?的?|当|若)"
-    r" ?(?:the )?(?P<kind>(?:real |all |positive |nonnegative |non-negative |whole |natural |正|实|整)*)"
+    r"(?i:\\forall|∀|for (?:all|every|any|each)|for|if|when"
+    r"|对(?:于)?(?:任意|所有|一切|任何)?的?|当|若)"
+    r" ?(?:the )?(?P<kind>(?:real |all |positive |nonnegative |non-negative |whole"
+    r" |natural |正|实|整)*)"
     r"(?:numbers? |integers? |values? of |实数|整数|数)?(?P<names>[A-Za-z](?: ?, ?[A-Za-z])*)"
-    r"(?P<condition>[^,:，]*)(?:[,:，]|时,?|\\q?quad|: ?) ?(?:then |we have |有|都有|恒有)?(?P<rest>.+)",
+    r"(?P<condition>[^,:，]*)(?:[,:，]|时,?|\\q?quad|: ?) ?"
+    r"(?:then |we have |有|都有|恒有)?(?P<rest>.+)",
     re.DOTALL,
 )
 _EVERYWHERE = re.compile(r" ?(?:∈ ?(?:⟦R⟧|R)|(?:is )?real)? ?")
@@ -141,7 +150,8 @@ def _count(found: re.Match[str]) -> str:
 
 
 _MATRIX = re.compile(
-    r"(?P<det>\\(?:det|operatorname\{det\}) ?\(?|\| ?|\\(?:l|r)?vert ?)?\\begin\{(?P<kind>[pbvBV]?matrix|array)\}"
+    r"(?P<det>\\(?:det|operatorname\{det\}) ?\(?|\| ?|\\(?:l|r)?vert ?)?"
+    r"\\begin\{(?P<kind>[pbvBV]?matrix|array)\}"
     r"(?:\{[lcr| ]*\})?(?P<cells>.*?)\\end\{(?P=kind)\} ?\)?(?P<bar>\|)?",
     re.DOTALL,
 )
@@ -171,7 +181,8 @@ def _expanded(rows: list[list[Fraction]]) -> Fraction:
 
 
 _REMARK = re.compile(
-    r"(?P<said>.*[^\s(,;:=+*/^_-]) ?\((?P<remark>(?:=|≈|\\approx|i\.e\.,?|or|about|approximately|which is"
+    r"(?P<said>.*[^\s(,;:=+*/^_-]) ?\((?P<remark>(?:=|≈|\\approx|i\.e\.,?"
+    r"|or|about|approximately|which is"
     r"|equal to|即|约|大约|也就是|或)? ?[^()]+)\)",
     re.DOTALL,
 )

@@ -73,7 +73,10 @@ def boxed_answer(text: str, found: list[Box]) -> str | None:
     return joint.join(dict.fromkeys(known)) if len(known) == len(answers) else None
 
 
-_END = r"\$|\\[()\[\]]|\n|\\\\|&|[,;。，；]|\.(?=\s|$)|\\q?quad(?![A-Za-z])|\\end\{|\\(?:text\w*|mbox)\{"
+_END = (
+    r"\$|\\[()\[\]]|\n|\\\\|&|[,;。，；]|\.(?=\s|$)|\\q?quad(?![A-Za-z])|\\end\{"
+    r"|\\(?:text\w*|mbox)\{"
+)
 _RELATION = (
     r"[=<>≈≤≥⇒→:]|\\(?:approx|leq?|geq?|neq?|Rightarrow|implies|to|rightarrow|Longrightarrow|iff"
     r"|Leftrightarrow|equiv|sim|in|therefore|because|colon)(?![A-Za-z])"

@@ -29,14 +29,17 @@ _QUALIFIED = re.compile(
     r"|multiplied|divided|times|twice|thrice|double|half|triple|square|cube|root|sum|product|reciprocal"
     r"|opposite|greater|larger|smaller|up|until|before|after|within|nearly|almost|below|above"
     r"|approximately|around|roughly|cannot|can't|isn't|never|neither|nor|base|mod|modulo|question"
-    r"|problem|step|part|case|exercise|equation|figure|number|no|of|by)"
+    r"|problem|step|exercise|equation|figure|(?:divisible|multiplied|divided) by"
+    r"|(?:multiples?|powers?|factors?|divisors?|half|square|cube|root|percent|part"
+    r"|third|quarter) of)"
     r"|不|非|没|无|少于|多于|大于|小于|至少|至多|最多|最少|约|超过|低于|高于|除|除了|整除|被|负|零下|第|题)"
     r"\W*$",
     re.IGNORECASE,
 )
 _QUALIFIED_BEHIND = re.compile(
     r"\s*(?:个|的)?(?:的?(?:倍|约数|因数|因子|幂|次方|平方|立方|整除|分之|倍数|以上|以下|以内|左右|多(?!少))"
-    r"|times (?:as|the|more|that|of)\b|or (?:more|less|fewer)|(?:st|nd|rd|th)\b|percent(?:age)? (?:of|more|less)"
+    r"|times (?:as|the|more|that|of)\b|or (?:more|less|fewer)|(?:st|nd|rd|th)\b"
+    r"|percent(?:age)? (?:of|more|less)"
     r"|(?:tenths?|hundredths?|thirds?|quarters?|halves|fifths?|dozen|hundred|thousand|million"
     r"|billion)\b|more|less|fewer|below zero)",
     re.IGNORECASE,
@@ -48,7 +51,8 @@ _FORMULA_QUALIFIED = re.compile(
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
-    r"\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor)\b|n't\b|不是|不能|不为|不等于|除了"
+    r"(?:\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor)\b|n't\b|不是|不能|不为|不等于|除了)"
+    r"[^.,;\d]{0,25}-?[$¥€£]? ?\d[\d,.]*\W*$"
 )
 
 
@@ -74,7 +78,8 @@ def mentions(text: str) -> list[str]:
 
 
 _OTHER_THINGS = re.compile(
-    r"(?:the answer is |they are |it is |is )?(?:(?:all|any|every|each|the|positive|negative|even|odd)"
+    r"(?:the answer is |they are |it is |is )?(?:(?:all|any|every|each|the"
+    r"|positive|negative|even|odd)"
     r" )*(?:(?:integer|whole|natural|real)? ?(?:numbers? )?)?(?:(?:that|which) (?:is|are) )?"
     r"(?:(?:multiples|powers|factors|divisors) of|divisible by|except(?: for)?"
     r"|(?:less|greater|more|fewer|larger|smaller|bigger|higher|lower) than) \W*N\W*"
@@ -82,9 +87,11 @@ _OTHER_THINGS = re.compile(
     r"|(?:real )?numbers?|values?)[a-z ]* \W*N\W*"
     r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never)(?: be)?(?: equal)?(?: to)?"
     r" \W*N\W*"
-    r"|.{0,40}\b(?:any|all|every|each|anything|everything)(?:[a-z ]*) (?:but|except|other than|besides)"
+    r"|.{0,40}\b(?:any|all|every|each|anything|everything)"
+    r"(?:[a-z ]*) (?:but|except|other than|besides)"
     r"(?: for)? \W*N\W*"
-    r"|(?:所有|全部|任意|能|不能|可以|是|为|被)*N ?的(?:正|所有|整)?(?:倍数|因数|约数|因子|幂|次幂|次方)"
+    r"|(?:所有|全部|任意|能|不能|可以|是|为|被)*N ?的(?:正|所有|整)?"
+    r"(?:倍数|因数|约数|因子|幂|次幂|次方)"
     r"|(?:所有|全部|不?能?被)+N整除的?(?:数|整数|自然数)?|除了?N(?:以外|之外|外).{0,10}"
     r"|.{0,12}(?:不是|不等于|不能是|不为|不能为|不可能是) ?N",
     re.IGNORECASE | re.DOTALL,
@@ -142,12 +149,14 @@ def numbers_in(text: str) -> int:
 
 _CONCLUDING = re.compile(
     r"(?:\W*(?:and|then)\s+)?\W*(?:so|thus|therefore|hence|consequently|finally|altogether|overall"
-    r"|in total|in all|in conclusion|as a result|this means(?: that)?|we conclude|所以|因此|因而|故|综上"
+    r"|in total|in all|in conclusion|as a result|this means(?: that)?|we conclude"
+    r"|所以|因此|因而|故|综上"
     r"(?:所述)?|于是|从而|即|总共|一共|共)(?![A-Za-z])",
     re.IGNORECASE,
 )
 _PREDICATED = re.compile(
-    r"(?:\b(?:is|are|was|were|equals|equal to|be|totals)|=|为|是|等于)\s*(?:\*\*|\$|\\\(|about )?\s*$"
+    r"(?:\b(?:is|are|was|were|equals|equal to|be|totals)|=|为|是|等于)"
+    r"\s*(?:\*\*|\$|\\\(|about )?\s*$"
 )
 _UNSURE = re.compile(
     r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next|first|wait"

@@ -33,16 +33,17 @@ _PROSE = frozenset(
 """The languages of fenced blocks that may state an answer, unless they hold a program."""
 _PROGRAM = re.compile(
     r"^[ \t]*(?:import \w|from \w[\w.]* import |def \w+\(|print\(|class \w+[:(]"
-    r"|(?:for|while|if|elif|with) .+:[ \t]*$|return\b|try:)",
+    r"|for \w+(?:, ?\w+)* in .+:[ \t]*$|(?:while|elif|with) .+:[ \t]*$|return\b|try:)",
     re.MULTILINE,
 )
 _STATEMENT = re.compile(
     r"^(?:[ \t]*(?:import \w|from \w[\w.]* import |def \w+\(|print\(|class \w+[:(]|return\b|try:"
-    r"|(?:for|while|if|elif|else|with)\b[^\n]*:[ \t]*$|#(?!#)|[a-z_]\w*(?:\[[^\]\n]*\])?[ \t]*"
-    r"[-+*/]?=(?!=))[^\n]*|[ \t]{4,}[^\n]*)$",
+    r"|#(?!#)|[a-z_]\w*(?:\[[^\]\n]*\])?[ \t]*[-+*/]?=(?!=))[^\n]*|[ \t]{4,}(?![^\n]*boxed)[^\n]*)$",
     re.MULTILINE,
 )
 """A line of a program."""
+LEAST_LINES = 2
+"""Lines of a program that show that a text without fences is one."""
 
 
 def visible(text: str) -> str:
@@ -95,7 +96,7 @@ def _without_programs(text: str) -> str:
         text = _FENCED.sub(_unfenced, text)
     if "<" in text:
         text = _TAGGED.sub("\n", text)
-    if _PROGRAM.search(text) is not None:
+    if len(_PROGRAM.findall(text)) >= LEAST_LINES:
         text = _STATEMENT.sub("", text)
     return text
 

@@ -21,7 +21,8 @@ _BEFORE = (
     r"|\s+(?=[A-Za-z] ?∈)|^)"
 )
 WHOLE = re.compile(
-    rf"{_BEFORE}\s*(?:(?:\\forall|∀)\s*)?{_EACH}(?:positive |nonnegative |natural )?(?:integers?|numbers?)? ?\$?"
+    rf"{_BEFORE}\s*(?:(?:\\forall|∀)\s*)?{_EACH}"
+    rf"(?:positive |nonnegative |natural )?(?:integers?|numbers?)? ?\$?"
     r"(?<![A-Za-z\\])([A-Za-z](?:_\d)?(?:\s*,\s*[A-Za-z](?:_\d)?)*)\$?\s*"
     r"(?:∈\s*(?:⟦[ZNR]⟧|Z|N|R)(?:\^\{?[+*]?\}?|_\{?[+\d]*\}?)?"
     rf"|(?:is|are|being)? ?{_EACH}(?:positive |nonnegative )?integers?|(?:为|是)(?:任意)?正?整数"

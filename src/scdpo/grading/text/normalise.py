@@ -92,6 +92,7 @@ _NOUN_FRAME = re.compile(
     r"|(?:点|集合|向量|函数|区间|直线|矩阵|坐标|数列|曲线) ?(?=[A-Z]?[(\[{$\\⟨])"
     r"|the (?:point|set|vector|interval|function|line|matrix) (?=[A-Z]?[(\[{$\\⟨])"
 )
+_NEGATION = re.compile("不(?!等式)")
 _PY_POWER = re.compile(r"\*\*\s*(?:(-?\w+)|\((-?\w+(?:/\w+)?)\))")
 _PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
 
@@ -121,7 +122,11 @@ def tidy(text: str) -> str:
     text = _TIMES_TEN.sub(r"\\times ", text)
     text = _CHINESE_BELOW.sub(lambda m: "-" if m[1] == "下" else "", text)
     noun = _NOUN_FRAME.match(text)
-    if noun is not None and not re.search("[为是:]", text[noun.end() :]) and "不" not in noun[0]:
+    if (
+        noun is not None
+        and not re.search("[为是:]", text[noun.end() :])
+        and not _NEGATION.search(noun[0])
+    ):
         text = text[noun.end() :]
     while True:
         inner = _undelimited(text)
