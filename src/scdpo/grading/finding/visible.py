@@ -38,7 +38,8 @@ _PROGRAM = re.compile(
 )
 _STATEMENT = re.compile(
     r"^(?:[ \t]*(?:import \w|from \w[\w.]* import |def \w+\(|print\(|class \w+[:(]|return\b|try:"
-    r"|#(?!#)|[a-z_]\w*(?:\[[^\]\n]*\])?[ \t]*[-+*/]?=(?!=))[^\n]*|[ \t]{4,}(?![^\n]*boxed)[^\n]*)$",
+    r"|#(?!#)|[a-z_]\w*(?:\[[^\]\n]*\])?[ \t]*[-+*/]?=(?!=))[^\n]*"
+    r"|[ \t]{4,}(?![^\n]*boxed)[^\n]*)$",
     re.MULTILINE,
 )
 """A line of a program."""

@@ -165,10 +165,12 @@ MOST_ROUNDED = 100
 def _other_pi(gold: Number, answer: Number) -> bool:
     """Whether one number is the other computed with another value of π: 12.56 and 4π."""
     for short, full in ((gold, answer), (answer, gold)):
-        if short.decimals is None or not short.value or not full.value:
-            continue
-        if abs(full.value / short.value - 1) * 500 > 1:
+        if not short.value or not full.value or abs(full.value / short.value - 1) * 100 > 1:
             continue  # no two values of π differ by more
+        if _long(full) and not _long(short) and _computed_with_short_pi(short.value, full.value):
+            return True
+        if short.decimals is None or abs(full.value / short.value - 1) * 500 > 1:
+            continue
         if full.decimals == 0 and full.value < LEAST_WHOLE:
             continue
         for pi in _OTHER_PIS:
@@ -180,6 +182,22 @@ def _other_pi(gold: Number, answer: Number) -> bool:
             if _within(factor * _PI, full, Fraction(short.decimals and 1, 10**short.decimals)):
                 return True
     return False
+
+
+def _long(number: Number) -> bool:
+    """Whether a number is a root, a multiple of π or the output of a computation."""
+    if number.digits == APPROXIMATE:
+        return True
+    return number.decimals is not None and number.decimals >= FLOAT_DECIMALS
+
+
+def _computed_with_short_pi(short: Fraction, full: Fraction) -> bool:
+    """Whether numbers are a + 3.14 b and a + πb with a short b, or differ by a power of π/3.14."""
+    ratio = _PI / _OTHER_PIS[0]
+    if any(abs(short * ratio**power / full - 1) < FLOAT_TOLERANCE / 1000 for power in (-2, -1, 1, 2)):
+        return True
+    factor = (full - short) / (_PI - _OTHER_PIS[0]) * MOST_ROUNDED
+    return factor.limit_denominator(1) != 0 and abs(factor - round(factor)) < Fraction(1, 1000)
 
 
 def _within(exact: Fraction, written: Number, unit: Fraction) -> bool:
