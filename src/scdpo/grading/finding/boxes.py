@@ -138,7 +138,7 @@ def with_neighbours(text: str, box: Box) -> str | None:
         return None
     if operated:
         return box.content
-    suffix = _suffix(after, right.group(1), blank)
+    suffix = _suffix(after, right.group(1), blank, _in_math(text, box.start))
     if suffix is None:
         return None
     return _combined(sign, box.content, suffix)
@@ -153,8 +153,12 @@ def _in_math(text: str, at: int) -> bool:
     return before.replace("$$", "$").count("$") % 2 == 1 or max(opened) > max(closed)
 
 
-def _suffix(after: str, piece: str, blank: bool) -> str | None:
+def _suffix(after: str, piece: str, blank: bool, in_math: bool) -> str | None:
     """What belongs to the content of a box: a factor, a power, a unit; None if it is unclear."""
+    if percent := re.match(r"\s*(\\?%|°)", piece):
+        return percent.group(1)
+    if not in_math and re.match(r"\s*[!a-z]", piece):
+        piece = ""  # prose goes on
     if _FACTOR.match(piece):
         piece = piece.strip(" *")
         return piece[:-1] if piece.count("}") > piece.count("{") else piece

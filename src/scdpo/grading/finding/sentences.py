@@ -41,7 +41,7 @@ _QUALIFIED_BEHIND = re.compile(
     r"|times (?:as|the|more|that|of)\b|or (?:more|less|fewer)|(?:st|nd|rd|th)\b"
     r"|percent(?:age)? (?:of|more|less)"
     r"|(?:tenths?|hundredths?|thirds?|quarters?|halves|fifths?|dozen|hundred|thousand|million"
-    r"|billion)\b|more|less|fewer|below zero)",
+    r"|billion)\b|more|less|fewer|squared|cubed|below zero)",
     re.IGNORECASE,
 )
 _FORMULA_QUALIFIED = re.compile(

@@ -194,7 +194,9 @@ def _long(number: Number) -> bool:
 def _computed_with_short_pi(short: Fraction, full: Fraction) -> bool:
     """Whether numbers are a + 3.14 b and a + πb with a short b, or differ by a power of π/3.14."""
     ratio = _PI / _OTHER_PIS[0]
-    if any(abs(short * ratio**power / full - 1) < FLOAT_TOLERANCE / 1000 for power in (-2, -1, 1, 2)):
+    if any(
+        abs(short * ratio**power / full - 1) < FLOAT_TOLERANCE / 1000 for power in (-2, -1, 1, 2)
+    ):
         return True
     factor = (full - short) / (_PI - _OTHER_PIS[0]) * MOST_ROUNDED
     return factor.limit_denominator(1) != 0 and abs(factor - round(factor)) < Fraction(1, 1000)
