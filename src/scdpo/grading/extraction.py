@@ -22,9 +22,10 @@ NO_ANSWER = "no answer"
 """The reason of the verdict on a text that states no answer."""
 
 _ANNOUNCED = re.compile(
-    r"\banswers?\b(?:\s+(?:to|for)\s[^.:\n]{0,80}?)?\s*(?:\*\*\s*)?"
+    r"\b(?:answers?|(?:correct|right) (?:option|choice))\b"
+    r"(?:\s+(?:to|for)\s[^.:\n]{0,80}?)?\s*(?:\*\*\s*)?"
     r"(?:(?:should|must|will|would) be\b|is\b|are\b|:|=)\s*:?"
-    r"|答案\s*(?:应该|应)?\s*(?:是|为|等于|[:：=])\s*[:：]?|(?<![\u4e00-\u9fff问])答\s*[:：]",
+    r"|(?:答案|正确选项)\s*(?:应该|应)?\s*(?:是|为|等于|[:：=])\s*[:：]?|(?<![\u4e00-\u9fff问])答\s*[:：]",
     re.IGNORECASE,
 )
 _FINAL = re.compile(r"\bfinal answer (?:is|should be)\b", re.IGNORECASE)
@@ -46,7 +47,7 @@ _KEYED = re.compile(
 )
 _TAGGED = re.compile(r"<(?:final_?)?answer>(.*?)</(?:final_?)?answer>", re.DOTALL | re.IGNORECASE)
 _CHOSEN = re.compile(
-    r"(?:故|因此|所以|应|[,，。]\s*|^)\s*应?(?:该)?选择?(?:项)?\s*[:：]?\s*([A-F]+)(?![A-Za-z])",
+    r"(?:故|因此|所以|应|[,，。]\s*|^)\s*(?:本题)?(?:答案)?应?(?:该)?选择?(?:项)?\s*[:：]?\s*([A-F]+)(?![A-Za-z])",
     re.M,
 )
 _REMARK = re.compile(

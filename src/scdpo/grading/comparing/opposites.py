@@ -20,7 +20,10 @@ before / after
 increase increased increases rise rises rose / decrease decreased decreases fall falls fell drops
 older / younger
 taller / shorter
-faster / slower
+faster quicker / slower
+higher / lower
+cheaper / expensive dearer costlier
+gains gained / loses lose lost
 longer / shorter
 larger bigger greater / smaller
 heavier / lighter
@@ -55,6 +58,7 @@ _CHINESE_WORDS = """
 最大 / 最小
 向东 / 向西
 向南 / 向北
+提前 / 推迟 延后
 """
 
 

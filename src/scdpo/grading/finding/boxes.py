@@ -87,6 +87,7 @@ _WRAPPER = re.compile(
     r"(?:\\(?:mathbf|boldsymbol|bm|textbf|text|mathrm|underline|color\{\w+\}|textcolor\{\w+\}"
     r"|displaystyle|large|Large|huge|Huge|left|ans)\s*\{?|\{|\*\*|\\[,;:! ])\s*$"
 )
+_THIN = re.compile(r"\\[,;:! ]|~")
 _SIGN = re.compile(r"(?:^|(?<=[\s({}]))(-|−|\\pm\s*)(\s*)$")
 _OPERATOR = re.compile(r"(?:[-+*/×÷^_]|\\(?:cdot|times|div|pm|mp)|\\sqrt(?:\[\w+\])?\{?|\^\{)\s*$")
 _TOUCHING = re.compile(r"(?:\d|[)}\]]|\\pi)$")
@@ -117,6 +118,7 @@ def with_neighbours(text: str, box: Box) -> str | None:
     """
     before = text[max(0, box.start - MOST_BESIDE) : box.start]
     after = text[box.end : box.end + MOST_BESIDE]
+    before, after = (_THIN.sub(" ", piece) for piece in (before, after))
     right = _AFTER.match(after)
     assert right is not None
     before = _BEFORE.sub("", before)

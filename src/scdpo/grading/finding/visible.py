@@ -20,7 +20,7 @@ _THOUGHT = re.compile(
     re.IGNORECASE,
 )
 _FENCED = re.compile(
-    r"^[ \t]*```[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.M | re.S
+    r"^[ \t]*(?:```|~~~)[ \t]*([\w+#-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)[ \t]*$|\Z)", re.M | re.S
 )
 _TAGGED = re.compile(
     r"<(code|python|execution|output|interpreter|tool_call|tool_response|tool)>.*?(?:</\1>|\Z)"
@@ -43,6 +43,7 @@ _STATEMENT = re.compile(
     re.MULTILINE,
 )
 """A line of a program."""
+_C_PROGRAM = re.compile(r"^#include\b.*?(?:^\}[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 LEAST_LINES = 2
 """Lines of a program that show that a text without fences is one."""
 
@@ -93,10 +94,12 @@ def _after_thinking(text: str) -> str:
 
 
 def _without_programs(text: str) -> str:
-    if "```" in text:
+    if "```" in text or "~~~" in text:
         text = _FENCED.sub(_unfenced, text)
     if "<" in text:
         text = _TAGGED.sub("\n", text)
+    if "#include" in text:
+        text = _C_PROGRAM.sub("\n", text)
     if len(_PROGRAM.findall(text)) >= LEAST_LINES:
         text = _STATEMENT.sub("", text)
     return text

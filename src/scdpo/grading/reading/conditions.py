@@ -38,7 +38,7 @@ _CONDITION = re.compile(
     r"|for (?:all|any|every|each|some)|for|at|attained|achieved|reached|其中|当|\\forall|∀)"
     r"(?![A-Za-z]).*"
     r"|\((?:when|where|if|for|since|as|because|with|at)(?![A-Za-z]).*\)"
-    r"|\(\$? ?[A-Za-z](?:_\d)? ?(?:[<>≤≥≠]|∈)[^()]*\)"
+    r"|\(\$? ?(?:[-\d.\\a-z]+ ?[<≤] ?)?[A-Za-z](?:_\d)? ?(?:[<>≤≥≠]|∈)[^()]*\)"
     r"|\([^()]*(?:extraneous|rejected|discarded|舍去)[^()]*\))$",
     re.DOTALL,
 )
