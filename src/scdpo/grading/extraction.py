@@ -45,9 +45,13 @@ _KEYED = re.compile(
     r"\s*[,}]",
     re.IGNORECASE,
 )
-_TAGGED = re.compile(r"<(?:final_?)?answer>(.*?)</(?:final_?)?answer>", re.DOTALL | re.IGNORECASE)
+_TAGGED = re.compile(
+    r"<(?:final_?)?answer>((?:(?!<(?:final_?)?answer>).)*?)</(?:final_?)?answer>",
+    re.DOTALL | re.IGNORECASE,
+)
 _CHOSEN = re.compile(
-    r"(?:故|因此|所以|应|[,，。]\s*|^)\s*(?:本题)?(?:答案)?应?(?:该)?选择?(?:项)?\s*[:：]?\s*([A-F]+)(?![A-Za-z])",
+    r"(?:故|因此|所以|应|[,，。]|^)[ \t]*(?:本题)?(?:答案)?应?(?:该)?选择?(?:项)?"
+    r"\s*[:：]?\s*([A-F]+)(?![A-Za-z])",
     re.M,
 )
 _REMARK = re.compile(
@@ -78,7 +82,8 @@ def final_answer(text: str) -> str | None:
 
 def _final_answer(text: str) -> str | None:
     found = boxes(text)
-    tag = next(reversed(list(_TAGGED.finditer(text))), None)
+    tags = list(_TAGGED.finditer(text)) if "answer>" in text.lower() else []
+    tag = tags[-1] if tags else None
     if tag is not None and tag.group(1).strip() and (not found or found[-1].end <= tag.end()):
         inside = tag.group(1).strip()
         return _final_answer(inside) or _undelimited(inside)

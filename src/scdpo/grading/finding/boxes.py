@@ -148,7 +148,7 @@ def with_neighbours(text: str, box: Box) -> str | None:
 
 def _in_math(text: str, at: int) -> bool:
     """Whether a position is between math delimiters, as far as its paragraph shows."""
-    start = max(text.rfind("\n\n", 0, at), at - 400, 0)
+    start = max(text.rfind("\n\n", max(0, at - 400), at), at - 400, 0)
     before = text[start:at].replace("\\$", "")
     opened = [before.rfind(mark) for mark in ("\\(", "\\[", "\\begin{")]
     closed = [before.rfind(mark) for mark in ("\\)", "\\]", "\\end{")]

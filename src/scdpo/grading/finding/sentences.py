@@ -101,6 +101,8 @@ _OTHER_THINGS = re.compile(
 
 def names_other_things(text: str) -> bool:
     """Whether a text with a single number speaks of other numbers: all multiples of 3, not 5."""
+    if len(text) > MOST_CONCLUDING:
+        return False
     text = _undelimited(text).strip().rstrip(".。")
     numbers = list(_PLAIN_NUMBER.finditer(text))
     if len(numbers) != 1:
