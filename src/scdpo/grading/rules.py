@@ -49,18 +49,20 @@ class Pending:
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
     found = _decide(gold, answer)
-    if found != CORRECT and (other := _respelled(gold, answer)) is not None:
+    verdict = found if isinstance(found, Verdict) else None
+    if (verdict is None or not verdict.correct) and (other := _respelled(gold, answer)) is not None:
         return other
-    if isinstance(found, Pending) or found.wrong:
+    if verdict is None or verdict.wrong:
         return found
-    if found.correct and _conditional(answer) and not _conditional(gold):
+    if verdict.correct and _conditional(answer) and not _conditional(gold):
         return undecided(CONDITIONS)
-    if (found.correct or found.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
+    if (verdict.correct or verdict.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
         same = numbers_in(gold) == numbers_in(answer) == 1
         return WRONG if same else undecided("opposite words")
     return found
 
 
+_SAID = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|\\text|[\u4e00-\u9fff]")
 _IF = re.compile(r"\s*(?:if|when|unless|provided|当|若|如果)(?![A-Za-z])", re.IGNORECASE)
 
 
@@ -71,14 +73,14 @@ def _conditional(text: str) -> bool:
 
 def _respelled(gold: str, answer: str) -> Verdict | None:
     """CORRECT or undecided where another reading of the texts makes them equal."""
-    sides = []
-    for text in (gold, answer):
-        plain = len(text) > respelling.MAX_LENGTH or _PLAIN.fullmatch(text.strip())
-        sides.append([] if plain else list(respelling.respelled(text)))
-    if (sizes := respelling.same_sizes(gold, answer)) is not None:
-        return CORRECT if sizes else None
+    sides = [
+        [] if _PLAIN.fullmatch(text) is not None else respelling.respelled(text)
+        for text in (gold, answer)
+    ]
     if not any(sides):
         return None
+    if (sizes := respelling.same_sizes(gold, answer)) is not None:
+        return CORRECT if sizes else None
     doubt = None
     ours, theirs = ([(text, True), *side] for text, side in zip((gold, answer), sides, strict=True))
     for other, sure in ours:
@@ -91,7 +93,7 @@ def _respelled(gold: str, answer: str) -> Verdict | None:
     return doubt
 
 
-_PLAIN = re.compile(r"-?\d+(?:\.\d{1,2}|\.\d{4,})?")
+_PLAIN = re.compile(r"-?\d+(?:\.\d{1,2}|\.\d{4,})?|[1-9]\d{0,2}(?:,\d{3}){2,}")
 
 
 def _decide(gold: str, answer: str) -> Verdict | Pending:
@@ -108,7 +110,7 @@ def _decide(gold: str, answer: str) -> Verdict | Pending:
         if words.has_words(answer):
             return _sentence(gold, answer, None)
         return Pending(gold, answer)
-    if names_other_things(answer) and value(gold) is not None:
+    if _SAID.search(answer) and names_other_things(answer) and value(gold) is not None:
         return WRONG
     decided: Verdict | Pending | None = same_numbers(gold, answer)
     if decided is None:

@@ -75,6 +75,7 @@ _WORD = re.compile(
     r"(?<![A-Za-z\\])(?:[bB]\.[cC]\.(?:[eE]\.)?|[aA]\.[dD]\.|[cC]\.[eE]\.|counter-?clockwise|anti-?clockwise|[A-Za-z]+)"
 )
 _HAN = re.compile(r"[\u4e00-\u9fff]")
+_LETTERS = re.compile(r"(?<!\\)\b[A-Za-z]{2}|[bB]\.[cC]|[aA]\.[dD]|[\u4e00-\u9fff]")
 MAX_LENGTH = 400
 """Longest answer whose words are compared, in characters."""
 
@@ -87,10 +88,13 @@ def opposed(gold: str, answer: str) -> bool:
     """
     if max(len(gold), len(answer)) > MAX_LENGTH:
         return False
+    if not (_LETTERS.search(gold) and _LETTERS.search(answer)):
+        return False
     ours, theirs = _words(gold), _words(answer)
     if "than" in ours or "than" in theirs:
         return False
-    for first, second in _OPPOSITES:
+    pairs = _OPPOSITES if ours and theirs else ()
+    for first, second in pairs:
         for a, b in ((first, second), (second, first)):
             if ours & a and theirs & b and not ours & b and not theirs & a:
                 return True

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from scdpo.grading.comparing.written import parsed, value
 from scdpo.grading.formulas.evaluation import real_constant
@@ -61,14 +62,26 @@ _FRONT = re.compile(
     r"(?:then |we have |有|都有|恒有)?(?P<rest>.+)",
     re.DOTALL,
 )
+_LEADING = re.compile(r"[$ (]*(?:\\forall|∀|for|if|when|对|当|若)", re.IGNORECASE)
 _EVERYWHERE = re.compile(r" ?(?:∈ ?(?:⟦R⟧|R)|(?:is )?real)? ?")
 
 
-def respelled(text: str) -> Iterator[tuple[str, bool]]:
+@lru_cache(maxsize=8192)
+def respelled(text: str) -> list[tuple[str, bool]]:
     """The other readings of an answer; the flag is False where a reading is as likely as the usual
     one, so that an equality leaves the pair undecided."""
-    if len(text) > MAX_LENGTH:
-        return
+    if len(text) > MAX_LENGTH or _MAYBE.search(text) is None:
+        return []
+    return list(_readings(text))
+
+
+_MAYBE = re.compile(
+    r"\d[,，. ]\d{3}|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)|[CPApcrm] ?\(|\d ?\}? ?[CP]"
+    r"|matrix|(?i:\\forall|∀|for |if |when |对|当|若)"
+)
+
+
+def _readings(text: str) -> Iterator[tuple[str, bool]]:
     text = tidy(text)
     yield from _numbers(text)
     short = _SHORT.fullmatch(text)
@@ -83,9 +96,9 @@ def respelled(text: str) -> Iterator[tuple[str, bool]]:
         yield product, True
     if (computed := _COUNTED.sub(_count, text)) != text:
         yield computed, True
-    if (determinant := _determinant(text)) is not None:
+    if "matrix" in text and (determinant := _determinant(text)) is not None:
         yield determinant, True
-    front = _FRONT.fullmatch(canonical(text))
+    front = _FRONT.fullmatch(canonical(text)) if _LEADING.match(text) else None
     if front is not None and not re.search(r"\\text|[a-z]{4}", front.group("condition")):
         everywhere = _EVERYWHERE.fullmatch(front.group("condition")) is not None
         yield (

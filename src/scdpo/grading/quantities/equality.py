@@ -121,7 +121,9 @@ def _as_share(number: Quantity) -> Number:
 def equal_numbers(gold: Number, answer: Number) -> Verdict:
     """Whether `answer` is the number `gold`, under the policy for decimals above."""
     found = _equal_numbers(gold, answer)
-    return undecided(OTHER_PI) if found.wrong and _other_pi(gold, answer) else found
+    if not found.wrong or abs(gold.value - answer.value) * 50 > abs(gold.value):
+        return found
+    return undecided(OTHER_PI) if _other_pi(gold, answer) else found
 
 
 def _equal_numbers(gold: Number, answer: Number) -> Verdict:
