@@ -76,7 +76,8 @@ def respelled(text: str) -> list[tuple[str, bool]]:
 
 
 _MAYBE = re.compile(
-    r"\d[,，. ]\d{3}|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)|[CPApcrm] ?\(|\d ?\}? ?[CP]"
+    r"\d[,，. ]\d{3}|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)"
+    r"|[CPApcrm] ?\(|\d ?\}? ?[CP]"
     r"|matrix|(?i:\\forall|∀|for |if |when |对|当|若)"
 )
 
