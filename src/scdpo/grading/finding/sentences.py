@@ -158,7 +158,7 @@ _CONCLUDING = re.compile(
 )
 _PREDICATED = re.compile(
     r"(?:\b(?:is|are|was|were|equals|equal to|be|totals)|=|为|是|等于)"
-    r"\s*(?:\*\*|\$|\\\(|about )?\s*$"
+    r"\s*(?:therefore|thus|then|hence|exactly|only|just|simply)?\s*(?:\*\*|\$|\\\(|about )?\s*$"
 )
 _UNSURE = re.compile(
     r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next|first|wait"
@@ -200,9 +200,11 @@ def conclusion(text: str) -> str | None:
         return found
     number = alone(_undelimited(sentence))
     if not number:
-        return None
+        return None if concluding is None else _stated_formula(sentence)
     plain = _undelimited(sentence)
     before, _, after = plain.partition(number[0])
+    if re.match(r"[A-Za-z\\(]", after) and _with_unit(number[0], after) == number[0]:
+        return None  # 2x
     ends = re.fullmatch(r"\W*(?:[A-Za-z°%]+(?: [a-z]+)?)?\W*", after) is not None
     if concluding is None and not (_PREDICATED.search(before) and ends):
         return None
@@ -232,6 +234,17 @@ def _stated_number(sentence: str, bold: str) -> str | None:
     if at < 0:
         return None
     return _with_unit(numbers[0], _undelimited(sentence.replace("**", ""))[at + len(numbers[0]) :])
+
+
+def _stated_formula(sentence: str) -> str | None:
+    """The only formula of a sentence that ends in it: `so the probability is $\\frac{2}{3}$.`"""
+    found = [match for pattern in DELIMITED for match in pattern.finditer(sentence)]
+    if len(found) != 1 or re.search(r"[=<>]|\\(?:le|ge|ne)", found[0].group(1)):
+        return None
+    before, after = sentence[: found[0].start()], sentence[found[0].end() :]
+    if re.search(r"\d", before + after) or re.fullmatch(r"[.。!\s*]*", after) is None:
+        return None
+    return found[0].group(1).strip() if _PREDICATED.search(before) else None
 
 
 def _with_unit(number: str, after: str) -> str:

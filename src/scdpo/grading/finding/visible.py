@@ -107,5 +107,7 @@ def _without_programs(text: str) -> str:
 
 def _unfenced(block: re.Match[str]) -> str:
     """The content of a fenced block that may state an answer, otherwise nothing."""
+    if not block.group().rstrip().endswith(("```", "~~~")):  # not closed: prose may follow
+        return f"\n{_STATEMENT.sub('', block.group(2))}"
     prose = block.group(1).lower() in _PROSE and not _PROGRAM.search(block.group(2))
     return f"\n{block.group(2)}\n" if prose else "\n"
