@@ -15,7 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from scdpo.grading.extraction import last_boxes, stated
 from scdpo.grading.grader import Grader, GradingConfig
+from scdpo.grading.reading.parts import Items
+from scdpo.grading.reading.structure import read
 from scdpo.grading.several import StatedValues, stated_values, verdict_on_values
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
@@ -23,6 +26,8 @@ MOST_SEARCHED = 200_000
 """Characters of a solution's end in which its answer is searched for."""
 MOST_COMPARED = 100_000
 """Longest answer that is compared, in characters."""
+MOST_IN_PARTS = 400
+"""Longest gold answer whose parts may be in boxes of their own, in characters."""
 TOO_LONG = undecided(f"longer than {MOST_COMPARED:,} characters")
 _BACKSLASHES = re.compile(r"\\{9,}")
 
@@ -83,7 +88,11 @@ def judge(claims: Sequence[Claim], grader: Grader) -> list[Judgement]:
     judgements = []
     for found in answers:
         verdicts = {candidate: next(compared) for candidate in found.candidates}
-        judgements.append(Judgement(found.answer, _combine(found, verdicts, grader.config)))
+        verdict = _combine(found, verdicts, grader.config)
+        answer = found.answer
+        if found.values is None and found.parts is not None and not verdict.correct and verdicts:
+            answer, verdict = _in_parts(found, verdict, verdicts[found.parts])
+        judgements.append(Judgement(answer, verdict))
     return judgements
 
 
@@ -91,13 +100,15 @@ def judge(claims: Sequence[Claim], grader: Grader) -> list[Judgement]:
 class _Found:
     """A claim's answer and the different texts that are compared with the gold answers.
 
-    `values` are those of a claim that may state several. `candidates` is empty where there is
-    nothing to compare or too much.
+    `values` are those of a claim that may state several. `parts` are the contents of the last
+    boxes, as many as the gold answer has parts. `candidates` is empty where there is nothing to
+    compare or too much.
     """
 
     answer: str | None
     candidates: tuple[str | None, ...]
     values: StatedValues | None = None
+    parts: str | None = None
 
 
 def _find(claim: Claim, grader: Grader) -> _Found:
@@ -111,11 +122,37 @@ def _find(claim: Claim, grader: Grader) -> _Found:
         answer = claim.text
     else:
         answer = grader.answer_in(_searched(claim, grader.config))
+    parts = None
+    if values is None and not claim.is_answer and grader.config.compat == "none":
+        parts = _boxed_parts(claim)
     candidates = (answer,) if values is None else values.candidates
+    if parts is not None and parts != answer:
+        candidates = (*candidates, parts)
     stated = [candidate for candidate in candidates if candidate is not None]
     if stated and max(map(len, (*stated, *claim.golds))) > MOST_COMPARED:
         return _Found(answer, ())
-    return _Found(answer, candidates, values)
+    return _Found(answer, candidates, values, parts if len(candidates) > 1 else None)
+
+
+def _boxed_parts(claim: Claim) -> str | None:
+    """The contents of the last boxes of a claim's text, if a gold answer has several parts."""
+    text = claim.text or ""
+    if text.count("boxed") < 2:
+        return None
+    for gold in claim.golds:
+        part = read(stated(gold)) if len(gold) <= MOST_IN_PARTS else None
+        if isinstance(part, Items) and (
+            found := last_boxes(text[-MOST_SEARCHED:], len(part.items))
+        ):
+            return found
+    return None
+
+
+def _in_parts(found: _Found, last: Verdict, parts: Verdict) -> tuple[str | None, Verdict]:
+    """The answer and the verdict where the gold answer's parts may be in boxes of their own."""
+    if parts.correct or (parts.undecided and last.wrong):
+        return found.parts, parts
+    return found.answer, last
 
 
 def _searched(claim: Claim, config: GradingConfig) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from scdpo.grading.comparing import words
+from scdpo.grading.comparing import respelling, words
 from scdpo.grading.comparing.leaves import LEAVES
 from scdpo.grading.comparing.matching import NAMES, compare
+from scdpo.grading.comparing.opposites import opposed
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
-from scdpo.grading.extraction import mentions, numbers_in
+from scdpo.grading.finding.sentences import mentions, names_other_things, negated, numbers_in
 from scdpo.grading.quantities.equality import equal_numbers
 from scdpo.grading.quantities.rationals import decimal
 from scdpo.grading.reading.conditions import unconditional
+from scdpo.grading.reading.lists import ANY_COMMA, CONJUNCTION
 from scdpo.grading.reading.structure import read
-from scdpo.grading.text.brackets import split
-from scdpo.grading.text.canonical import canonical
+from scdpo.grading.text.brackets import enclosed, split
+from scdpo.grading.text.canonical import canonical, every_sign
 from scdpo.grading.text.normalise import clean
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
@@ -46,16 +48,70 @@ class Pending:
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
+    found = _decide(gold, answer)
+    verdict = found if isinstance(found, Verdict) else None
+    if (verdict is None or not verdict.correct) and (other := _respelled(gold, answer)) is not None:
+        return other
+    if verdict is None or verdict.wrong:
+        return found
+    if verdict.correct and _conditional(answer) and not _conditional(gold):
+        return undecided(CONDITIONS)
+    if (verdict.correct or verdict.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
+        same = numbers_in(gold) == numbers_in(answer) == 1
+        return WRONG if same else undecided("opposite words")
+    return found
+
+
+_SAID = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|\\text|[\u4e00-\u9fff]")
+_IF = re.compile(r"\s*(?:if|when|unless|provided|当|若|如果)(?![A-Za-z])", re.IGNORECASE)
+
+
+def _conditional(text: str) -> bool:
+    """Whether an answer begins with a condition: `if n is even, 5`."""
+    return _IF.match(text) is not None
+
+
+def _respelled(gold: str, answer: str) -> Verdict | None:
+    """CORRECT or undecided where another reading of the texts makes them equal."""
+    sides = [
+        [] if _PLAIN.fullmatch(text) is not None else respelling.respelled(text)
+        for text in (gold, answer)
+    ]
+    if not any(sides):
+        return None
+    if (sizes := respelling.same_sizes(gold, answer)) is not None:
+        return CORRECT if sizes else None
+    doubt = None
+    ours, theirs = ([(text, True), *side] for text, side in zip((gold, answer), sides, strict=True))
+    for other, sure in ours:
+        for text, certain in theirs:
+            if (other, text) == (gold, answer) or _decide(other, text) != CORRECT:
+                continue
+            if sure and certain:
+                return CORRECT
+            doubt = undecided("the number can be read two ways")
+    return doubt
+
+
+_PLAIN = re.compile(r"-?\d+(?:\.\d{1,2}|\.\d{4,})?|[1-9]\d{0,2}(?:,\d{3}){2,}")
+
+
+def _decide(gold: str, answer: str) -> Verdict | Pending:
     ours, theirs = decimal(gold), decimal(answer)
     if ours is not None and theirs is not None:
         return equal_numbers(ours, theirs)  # the rules below would say the same, more slowly
     first, second = clean(gold), clean(answer)
     if first and first == second:
         return CORRECT
+    if ")" in gold or ")" in answer:
+        gold, answer = respelling.without_remark(gold), respelling.without_remark(answer)
+        first, second = clean(gold), clean(answer)
     if max(len(gold), len(answer)) > MAX_STRUCTURED:
         if words.has_words(answer):
             return _sentence(gold, answer, None)
         return Pending(gold, answer)
+    if _SAID.search(answer) and names_other_things(answer) and value(gold) is not None:
+        return WRONG
     decided: Verdict | Pending | None = same_numbers(gold, answer)
     if decided is None:
         decided = _choice_content(first, second)
@@ -98,11 +154,34 @@ def _choice_content(gold: str, answer: str) -> Verdict | Pending | None:
 
 def _structured(gold: str, answer: str) -> Verdict | None:
     try:
-        return compare(read(gold), read(answer), limited(LEAVES))
+        found = compare(read(gold), read(answer), limited(LEAVES))
+        apart = [_signs_apart(text) for text in (gold, answer)]
+        if apart == [None, None]:
+            return found
+        gold, answer = (other or text for other, text in zip(apart, (gold, answer), strict=True))
+        every = compare(read(gold), read(answer), limited(LEAVES))
+        if every == CORRECT or found != CORRECT:
+            return every
+        return undecided("signs in step or each on its own")
     except RecursionError:
         return undecided("nested too deeply")
     except TooManyError:
         return undecided("too many parts to compare")
+
+
+def _signs_apart(text: str) -> str | None:
+    """`±1 ± √2` as the list of its four values; None for a text without two double signs."""
+    text = canonical(text)
+    if text.count("±") < 2:
+        return None
+    if enclosed(text) and text[0] in "⦃{[":
+        text = text[1:-1]
+    pieces = [p.strip() for piece in split(text, ANY_COMMA) for p in split(piece, CONJUNCTION)]
+    apart = [every_sign(piece) for piece in pieces]
+    if not any(apart):
+        return None
+    both = zip(apart, pieces, strict=True)
+    return ", ".join(text for texts, piece in both for text in texts or [piece])
 
 
 def _doubted(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pending:
@@ -129,11 +208,15 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
         return verdict
     if verdict is not None and verdict.undecided and words.only_words(answer):
         return verdict
+    if names_other_things(answer):
+        return SENTENCE
     statement, condition = unconditional(canonical(answer))
     named = mentions(answer)
     if condition and len(answer) < MAX_CONDITIONED:
         named += mentions(statement)
     found = [decide(gold, text) for text in named if len(text) < len(answer)]
+    if negated(answer):
+        return SENTENCE
     if CORRECT in found:
         return undecided(CONDITIONS) if _conditions_differ(gold, answer) else CORRECT
     unequal = bool(found) and all(state == WRONG for state in found)

@@ -12,7 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scdpo.grading.extraction import NO_ANSWER, boxes, final_answer, stated
+from scdpo.grading.extraction import NO_ANSWER, final_answer, stated
+from scdpo.grading.finding.boxes import boxes
+from scdpo.grading.finding.visible import visible
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
 ASKED = 2
@@ -105,7 +107,7 @@ def _last_boxes(text: str) -> list[str]:
     """The contents of the last boxes, as long as each is close to the one before it."""
     found: list[str] = []
     start = None
-    for box in boxes(text[-MOST_SEARCHED_FOR_BOXES:])[: -MOST_CANDIDATES - 2 : -1]:
+    for box in boxes(visible(text)[-MOST_SEARCHED_FOR_BOXES:])[: -MOST_CANDIDATES - 2 : -1]:
         if start is not None and start - box.end >= MOST_BETWEEN:
             break
         start = box.start

@@ -45,6 +45,13 @@ def as_family(part: Part, other: Part) -> Family | None:
         parameters, first = other.parameters, other.first
     else:
         parameters, first = frozenset("kn"), None
+    if (
+        isinstance(part, Items)
+        and part.kind in ("tuple", "bracket")
+        and isinstance(other, Family)
+        and any(isinstance(item, Items | Reals) for item in other.parts)
+    ):
+        return Family((part,), parameters | frozenset("kn"), first)
     parts: Sequence[Part] = part.items if isinstance(part, Items) else (part,)
     values = [item.value if isinstance(item, Named) else item for item in parts]
     if all(isinstance(value, Leaf) for value in values):

@@ -78,6 +78,8 @@ def _formulas(gold: str, answer: str) -> Verdict | None:
     equal = identities.equal(first, second)
     if equal is False and (renamed := _renamed_constants(first, second)) is not None:
         return renamed
+    if equal is False and (renamed := _renamed_parameter(first, second)) is not None:
+        return renamed
     if not equal and (constant := _integration_constant(gold, answer, ours, theirs)) is not None:
         return CORRECT if identities.differ_by_constant(first, second, constant) else WRONG
     if equal is None:
@@ -113,6 +115,25 @@ def _renamed_constants(first: Node, second: Node) -> Verdict | None:
         return None
     solution = uses(first, *_FUNCTIONS) or any("_" in name for name in mine + other)
     return CORRECT if solution else undecided("another letter, perhaps for a constant")
+
+
+_PARAMETERS = frozenset("kmn")
+
+
+def _renamed_parameter(first: Node, second: Node) -> Verdict | None:
+    """`mπ` for `nπ`, where the letters stand for any integer; without π or degrees they may be
+    unknowns of the question, which leaves the pair undecided."""
+    ours, theirs = variables(first), variables(second)
+    if len(ours) != 1 or len(theirs) != 1 or ours == theirs or not ours | theirs <= _PARAMETERS:
+        return None
+    (old,), (new,) = theirs, ours
+    periodic = all(uses(node, "pi", "degree") for node in (first, second))
+    if identities.equal(first, _relettered(second, {old: new})):
+        return CORRECT if periodic else undecided("another letter, perhaps for an integer")
+    if not periodic:
+        return None
+    members = [[families.Member((node,), _PARAMETERS)] for node in (first, second)]
+    return CORRECT if families.same_family(*members) else None
 
 
 _PLUS_C = re.compile(r"[+-]\s*(?:\\text\s*\{\s*)?(C|C_\{?\d\}?|const(?:ant)?)\s*\}?\s*$")

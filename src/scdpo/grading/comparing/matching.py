@@ -166,7 +166,8 @@ def _matrices(gold: Items, answer: Items, leaves: Leaves) -> Found:
 def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
     """`x = 3` and `3`, or two named values."""
     if isinstance(gold, Named) and isinstance(answer, Named):
-        found = compare(gold.value, same_argument(gold, answer).value, leaves)
+        answer = same_argument(gold, answer)
+        found = compare(gold.value, answer.value, leaves)
         names = {key(gold.name), key(answer.name)}
         if len(names) == 1 or wordy(gold.name) != wordy(answer.name):
             return found
@@ -295,6 +296,12 @@ def _one_and_several(gold: Part, answer: Part, leaves: Leaves) -> Found:
             found = [compare(gold, item.value, leaves) for item in named]
             if CORRECT in found:
                 return undecided("values of several unknowns")
+    if isinstance(gold, Items) and isinstance(answer, Leaf):
+        shared = [item.value for item in gold.items if isinstance(item, Named)]
+        if len(shared) == len(gold.items) and all(
+            compare(item, answer, leaves) == CORRECT for item in shared
+        ):
+            return undecided("a value that several unknowns share")
     if isinstance(gold, Items) and isinstance(answer, Items | Named):
         return WRONG
     return _other_kind(gold, answer, leaves)
@@ -349,7 +356,7 @@ def _result(part: Part, leaves: Leaves) -> str | None:
 
 def _solved(equation: Equation, leaves: Leaves) -> bool:
     """Whether an equation's left side is a number or a length, and has nothing to solve for."""
-    lengths = re.sub(r"\\[A-Za-z]+", "", equation.left)
+    lengths = re.sub(r"\\(?!rho|theta|alpha|beta|gamma|phi|lambda|mu)[A-Za-z]+", "", equation.left)
     return leaves.value(equation.left) is not None or not re.search(r"[a-z]", lengths)
 
 

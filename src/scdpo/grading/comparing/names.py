@@ -33,11 +33,16 @@ def base(name: str) -> str:
     return re.sub(r"_\{?[\d,]+\}?$", "", name.strip())
 
 
+_INDEXED = re.compile(r"([A-Za-z]+)_\{?([a-z])((?: ?[-+] ?\d)?)\}?")
 _APPLIED = re.compile(r"([^()]+)\(\s*([A-Za-z])\s*\)")
 
 
 def same_argument(gold: Named, answer: Named) -> Named:
-    """`f(x) = x + 1` for a gold `f(n) = n + 1`: the argument's name does not matter."""
+    """`f(x) = x + 1` for a gold `f(n) = n + 1`, and `a_k = 2^k` for `a_n = 2^n`: the name of the
+    argument or of the index does not matter."""
+    ours, theirs = (_INDEXED.fullmatch(part.name.strip()) for part in (gold, answer))
+    if ours is not None and theirs is not None and ours.group(1, 3) == theirs.group(1, 3):
+        return Named(gold.name, rename(answer.value, theirs.group(2), ours.group(2)))
     first, second = _APPLIED.fullmatch(gold.name.strip()), _APPLIED.fullmatch(answer.name.strip())
     if first is None or second is None:
         return answer

@@ -12,7 +12,7 @@ from scdpo.grading.formulas.evaluation import real_constant
 from scdpo.grading.formulas.parser import formula
 from scdpo.grading.formulas.tree import Node, NotAFormulaError
 from scdpo.grading.quantities.clock import clock, date
-from scdpo.grading.quantities.equality import equal_quantities
+from scdpo.grading.quantities.equality import ROUNDED, equal_quantities
 from scdpo.grading.quantities.quantity import Numeral, numeral, quantity
 from scdpo.grading.text.normalise import clean
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
@@ -98,11 +98,34 @@ def _clocks(gold: str, answer: str) -> Verdict | None:
     return None if ratios else WRONG
 
 
+_MINUTES = re.compile(r"(?:1?\d|2[0-4]):[0-5]\d")
+
+
 def _dates(gold: str, answer: str) -> Verdict | None:
     first, second = date(gold), date(answer)
     if first is None or second is None:
         return None
     return CORRECT if first.same(second) else WRONG
+
+
+_SCIENTIFIC = re.compile(
+    r"(-?\d+\.(\d+))(?:[eE]([-+]?\d{1,3})|(?:\*|×|\\times|\\cdot) ?10\^\{?\(?([-+]?\d{1,3})\)?\}?)"
+)
+
+
+def _scientific(gold: str, answer: str) -> Verdict | None:
+    """A number in scientific notation to which the other number rounds."""
+    if not ("10^" in gold + answer or re.search(r"\d[eE]", gold + answer)):
+        return None
+    for short, full in ((gold, answer), (answer, gold)):
+        found = _SCIENTIFIC.fullmatch(re.sub(r" ?(\\times|\\cdot|×) ?", r"\1", short))
+        rounded, exact = quantity(short), quantity(full)
+        if found is None or rounded is None or exact is None or rounded.value == exact.value:
+            continue
+        unit = Fraction(10) ** (int(found.group(3) or found.group(4)) - len(found.group(2)))
+        if abs(rounded.value - exact.value) * 2 <= unit:
+            return undecided(ROUNDED)
+    return None
 
 
 def _decimal_comma(gold: str, answer: str) -> Verdict | None:
@@ -117,7 +140,9 @@ def _ratios(gold: str, answer: str) -> Verdict | None:
     """`3:4` and `6:8`, or a ratio of two terms and its value."""
     first, second = _terms(gold), _terms(answer)
     if first is not None and second is not None:
-        return CORRECT if _proportional(first, second) else WRONG
+        if not _proportional(first, second):
+            return WRONG
+        return undecided("a time or a ratio") if _MINUTES.fullmatch(gold) else CORRECT
     terms, other = (first, answer) if first is not None else (second, gold)
     number = value(other) if terms is not None else None
     if terms is None or number is None or len(terms) != 2 or not terms[1]:
@@ -233,6 +258,7 @@ _TEXT_RULES: tuple[Callable[[str, str], Verdict | None], ...] = (
     _bases,
     _clocks,
     _changes,
+    _scientific,
     _quantities,
     _decimal_comma,
     _residues,

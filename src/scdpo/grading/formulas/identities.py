@@ -102,6 +102,10 @@ def _equal_read(first: Node, second: Node, how: Mapping[str, Any]) -> bool | Non
         return _same_constant(first, second, how)
     digits = AGREE_FLOATS if uses(first, FLOAT) or uses(second, FLOAT) else AGREE
     found = _agree(first, second, points(names), how, digits)
+    if found is not False and any(uses(node, *_WITH_CORNERS) for node in (first, second)):
+        corners = [*around_corners(first, names), *around_corners(second, names)]
+        if corners and _agree(first, second, corners, how, digits) is False:
+            return False
     if found is not False or not names <= INTEGER_NAMES:
         return found
     if not any(_alternates(node) for node in (first, second)):
@@ -111,7 +115,7 @@ def _equal_read(first: Node, second: Node, how: Mapping[str, Any]) -> bool | Non
         {name: mp.mpf(value + 3 * at) for at, name in enumerate(sorted(names))}
         for value in (1, 2, 3, 4, 5, 6, 9, 14, 37, 64, 101)
     ]
-    return _agree(first, second, whole, how, digits)
+    return _agree(first, second, whole, how, digits, whole=True)
 
 
 def _same_constant(first: Node, second: Node, how: Mapping[str, Any]) -> bool | None:
@@ -145,6 +149,7 @@ def _agree(
     at: Sequence[Mapping[str, Value]],
     how: Mapping[str, Any],
     digits: int,
+    whole: bool = False,
 ) -> bool | None:
     """Whether values agree wherever both are real, or everywhere if they never are."""
     real: list[bool] = []
@@ -154,6 +159,8 @@ def _agree(
             values = [evaluate(node, point, **how) for node in (first, second)]
         except NoValueError:
             continue
+        if whole:  # sin nπ is zero only up to rounding
+            values = [value if abs(value) > 1e-40 else value * 0 for value in values]
         same = same_value(values[0], values[1], digits)
         is_real = not any(abs(value.imag) > 1e-30 for value in values)
         if is_real and not same:  # roots of negative numbers within a formula prove nothing
@@ -164,6 +171,65 @@ def _agree(
     if len(real) < 2:
         real += other
     return None if len(real) < 2 else all(real)
+
+
+_WITH_CORNERS = ("abs", "max", "min", "sgn", "sqrt", "power")
+_STARTS = ("0.7", "-20", "90", "-700", "4000")
+
+
+def around_corners(node: Node, names: Iterable[str]) -> list[dict[str, Value]]:
+    """Points on both sides of where the formula's absolute values and even roots have corners.
+
+    The corner of |180 − x| is at 180, which no fixed choice of points would surround.
+    """
+    mp = precise()
+    found: list[dict[str, Value]] = []
+    for inner in _cornered(node)[:6]:
+        for name in sorted(variables(inner) & frozenset(names)):
+            point = dict(points(names)[1])
+            roots = [_linear_root(inner, point, name)]
+            if roots[0] is None:
+                roots = [_root(inner, point, name, mp.mpf(start)) for start in _STARTS]
+            for root in roots:
+                if root is None or abs(root.imag) > 1e-9:
+                    continue
+                width = max(abs(root.real) / 8, mp.mpf(1))
+                found += [{**point, name: root.real + side * width} for side in (-1, 1)]
+                found += [{**point, name: root.real + side * width / 40} for side in (-1, 1)]
+    return found
+
+
+def _cornered(node: Node) -> list[Node]:
+    """The formulas within a formula at whose zeros it may have a corner."""
+    found: list[Node] = []
+    if node.op == "call" and node.name in ("abs", "sgn"):
+        found.append(node.args[0])
+    elif node.op == "call" and node.name in ("max", "min"):
+        pairs = zip(node.args, node.args[1:], strict=False)
+        found += [Node("add", (a, Node("negate", (b,)))) for a, b in pairs]
+    elif node.op == "power" or (node.op == "call" and node.name == "sqrt"):
+        base = node.args[0]
+        root = node.op == "call" or node.args[1].op == "divide"
+        if root and base.op == "power":
+            found.append(base.args[0])
+        elif root:
+            found.append(base)
+    for inner in node.args:
+        found += _cornered(inner)
+    return found
+
+
+def _linear_root(node: Node, point: Mapping[str, Value], name: str) -> Value | None:
+    """Where a formula that is linear in a variable vanishes; None if it is not linear."""
+    mp = precise()
+    try:
+        at = [evaluate(node, {**point, name: mp.mpf(value)}) for value in (0, 1, 2)]
+    except NoValueError:
+        return None
+    slope = at[1] - at[0]
+    if not slope or abs(at[2] - at[1] - slope) > abs(slope) * mp.mpf(10) ** -25:
+        return None
+    return -at[0] / slope
 
 
 def differ_by_constant(first: Node, second: Node, constants: Iterable[str]) -> bool:

@@ -65,6 +65,10 @@ _REWRITES = (
     (re.compile(r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])"), "|"),
     (re.compile(r"\\(?:cdot|times|ast)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
+    (
+        re.compile(r"\\?(max|min|gcd|lcm)\s*(?:⦃|\\\{)([^⦃⦄{}]*)(?:⦄|\\\})"),
+        r"\\\1(\2)",
+    ),
     (re.compile(r"∛"), r"\\uroot[3]"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\\(?:lbrack|lparen)(?![A-Za-z])"), "("),

@@ -34,6 +34,25 @@ def formula(text: str) -> Node:
     return node
 
 
+def _key(node: Node) -> str:
+    """A text for a tree that does not depend on the order of its terms and factors."""
+    if node.op == "number":
+        return str(node.value)
+    if node.op in ("variable", "constant", "degree"):
+        return node.name or node.op
+    if node.op == "divide" and all(n.op == "number" for n in node.args) and node.args[1].value:
+        return str(node.args[0].value / node.args[1].value)
+    if node.op in ("add", "multiply"):
+        return f"{node.op}({','.join(sorted(map(_key, _operands(node, node.op))))})"
+    return f"{node.op} {node.name}({','.join(map(_key, node.args))})"
+
+
+def _operands(node: Node, op: str) -> list[Node]:
+    if node.op != op:
+        return [node]
+    return [operand for inner in node.args for operand in _operands(inner, op)]
+
+
 class _Parser:
     """Recursive descent over tokens."""
 
@@ -270,15 +289,11 @@ class _Parser:
         if name == "i":
             return Node("constant", name="i")
         if name in ("f", "g", "h", "F", "G") and self.peek() == "(":
-            start = self.at
-            self.sum_in_parentheses()
-            return variable(name + "".join(self.tokens[start : self.at]))
+            self.take("(")
+            argument = self.sum()
+            self.take(")")
+            return variable(f"{name}({_key(argument)})")
         return variable(name)
-
-    def sum_in_parentheses(self) -> None:
-        self.take("(")
-        self.sum()
-        self.take(")")
 
     def _subscript(self) -> str:
         if self.peek() != "{":

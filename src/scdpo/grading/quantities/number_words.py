@@ -39,6 +39,20 @@ _PARTS = {
     "hundredth": 100,
     "thousandth": 1000,
 }
+
+
+def named_part(word: str, single: bool = False) -> Fraction | None:
+    """The fraction that a plural behind digits names: 1/10 for `tenths` in `7 tenths`; with
+    `single` also that of a singular, as in `1 third`."""
+    word = word.lower()
+    if word in ("tenth", "hundredth", "thousandth", "half"):
+        return Fraction(1, _PARTS[word])
+    singular = "half" if word == "halves" else word.removesuffix("s")
+    if (singular == word and not single) or singular not in _PARTS:
+        return None
+    return Fraction(1, _PARTS[singular])
+
+
 _ORDINAL = re.compile(r"(\d+) ?(?:\^ ?\{? ?)?(st|nd|rd|th)(?: ?\})?")
 _CN_ORDINAL = re.compile(r"第 ?(.+)")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from scdpo.grading.quantities.number_words import number_in_words
+from scdpo.grading.quantities.number_words import named_part, number_in_words
 from scdpo.grading.quantities.rationals import MAX_LENGTH, Number, rational
 from scdpo.grading.quantities.units import COUNT, SYMBOLS, Unit, unit
 
@@ -25,7 +25,7 @@ _MATHEMATICS = frozenset(
     word
     for line in (
         "and or pi sqrt sin cos tan cot sec csc log ln exp mod if to infinity inf",
-        "base remainder over plus minus times divided by squared cubed i e is not than",
+        "base remainder over plus minus times divided by squared cubed i e is not than below",
     )
     for word in line.split()
 )
@@ -34,8 +34,9 @@ _MATHEMATICS = frozenset(
 _VARIABLE = re.compile(
     r"(\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z\d]+\))?|[A-Za-z][A-Za-z' ]{0,60})=([^=]+)"
 )
-_CURRENCY = re.compile(r"(-?)(?:(US|RMB)?([¥€£$])|(Rs\.?|USD|RMB) ?)")
+_CURRENCY = re.compile(r"(-?)(?:(US|RMB)?([¥€£$₹])|(Rs\.?|USD|RMB) ?)")
 _NOTE = re.compile(r"(.*[\d}]) ?\(([A-Za-z\u4e00-\u9fff][A-Za-z\u4e00-\u9fff \-'/^\d]*)\)")
+_MODULUS = re.compile(r"(?:mod|base|modulo|进制)(?![a-z])")
 _PERCENT = re.compile(r"(-?[^-+%]+?) ?(?:\\?%|percent|per cent|percentage points?|个百分点)")
 _NUMBER_END = re.compile(r"[\d)}!%](?= ?[^\d ])")
 MAX_ENDS = 12
@@ -45,6 +46,9 @@ _UNIT_LIKE = re.compile(
     r"(?:(?:\^\{?-?\d\}?|[²³]|(?<=[a-z])[23])[A-Za-z /*·]*)*"
 )
 _CHINESE = re.compile(r"(.*?[\d)}!%]) ?([万亿]?)([\u4e00-\u9fff]{0,8}(?:/[\u4e00-\u9fff]{1,3})?)")
+_NO_CLASSIFIER = re.compile(
+    r"的|个?(?:约数|因数|因子|倍数|次方|次幂|整除|以上|以下|以内|以外|左右|分之)|.*的(?:倍数|数|约数|因数)|整除"
+)
 _CHINESE_NUMERALS = frozenset("零〇一二三四五六七八九十百几半分成折又")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+|[\u4e00-\u9fff]{1,3})(?: ?(?:and|,|零|又) ?| ?)")
 _DEGREES = re.compile(r"(\d+) ?° ?(\d+) ?(?:'|\^\\prime|\\prime)(?: ?(\d+) ?(?:''|\"))?")
@@ -147,7 +151,7 @@ def _unwrapped(text: str) -> str:
 def _noted(text: str) -> tuple[Number, Unit] | None:
     """`9 (apples)`."""
     note = _NOTE.fullmatch(text)
-    if note is None or (number := rational(note.group(1))) is None:
+    if note is None or _MODULUS.match(note.group(2)) or (number := rational(note.group(1))) is None:
         return None
     return number, unit(note.group(2)) or COUNT
 
@@ -223,7 +227,14 @@ def _measured(head: str, space: bool, words: str) -> tuple[Number, Unit] | None:
     number = rational(head)
     if number is None:
         return None
-    if names[0].lower() in _MAGNITUDES:
+    if (part := named_part(names[0], single=number.value == 1)) is not None:
+        rest = names[3:] if names[1:2] == ["of"] and names[2:3] in (["a"], ["an"]) else names[1:]
+        if "of" in rest:
+            return None
+        number = Number(number.value * part)
+        words = " ".join(rest)
+        known = unit(words)
+    elif names[0].lower() in _MAGNITUDES:
         number = Number(number.value * _MAGNITUDES[names[0].lower()])
         words = words[len(names[0]) :].strip()
         known = unit(words)
@@ -235,6 +246,8 @@ def _with_chinese(text: str) -> tuple[Number, Unit] | None:
     if match is None:
         return _chinese_words(text)
     head, magnitude, name = match.groups()
+    if _NO_CLASSIFIER.match(name):
+        return None
     known = unit(name)
     # 分钟 and 分米 are units although 分 alone may be a numeral's part (三分之一).
     if (known is None or not known.dimensions) and name[:1] in _CHINESE_NUMERALS:
@@ -284,7 +297,7 @@ def split_unit(text: str) -> tuple[str, Unit] | None:
         )
     if match is None:
         return None
-    known = unit(match.group(2))
+    known = None if _NO_CLASSIFIER.match(match.group(2)) else unit(match.group(2))
     if known is None or (
         not known.dimensions and len(match.group(2)) <= 3 and match.group(2).isascii()
     ):

@@ -155,7 +155,11 @@ class _Parser:
                 continue
             if base.denominator != 1 or not 0 <= base <= MAX_FACTORIAL:
                 raise _NotANumberError
-            base = Fraction(math.factorial(int(base)))
+            if self.peek() == "!":  # 5!! is 5 · 3 · 1
+                self.take()
+                base = Fraction(math.prod(range(int(base), 0, -2)))
+            else:
+                base = Fraction(math.factorial(int(base)))
         if self.peek() not in ("^", "**"):
             return base
         self.take()

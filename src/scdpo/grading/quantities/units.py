@@ -58,6 +58,8 @@ _TABLE: dict[str, dict[str, str]] = {
     },
     "volume": {
         "1/1000": "ml mL milliliter milliliters millilitre millilitres 毫升",
+        "1/100": "cl cL centiliter centiliters centilitre centilitres",
+        "1/10": "dl dL deciliter deciliters decilitre decilitres 分升",
         "1": "l L liter liters litre litres 升",
         "3785411784/1000000000": "gal gallon gallons 加仑",
         "946352946/1000000000": "quart quarts qt",
@@ -65,6 +67,8 @@ _TABLE: dict[str, dict[str, str]] = {
         "2365882365/10000000000": "cup cups",
     },
     "time": {
+        "1/1000000000": "ns nanosecond nanoseconds 纳秒",
+        "1/1000000": "μs µs microsecond microseconds 微秒",
         "1/1000": "ms millisecond milliseconds 毫秒",
         "1": "s sec secs second seconds 秒 秒钟",
         "60": "min mins minute minutes 分钟",
@@ -87,14 +91,43 @@ _TABLE: dict[str, dict[str, str]] = {
     "mu": {"1": "亩"},
     "am": {"1": "am AM a.m. A.M."},
     "pm": {"1": "pm PM p.m. P.M."},
-    "current": {"1": "ampere amperes amp amps"},
-    "voltage": {"1": "volt volts"},
+    "current": {
+        "1/1000": "mA milliamp milliamps milliampere milliamperes",
+        "1": "ampere amperes amp amps",
+    },
+    "voltage": {
+        "1/1000": "mV millivolt millivolts",
+        "1": "volt volts",
+        "1000": "kV kilovolt kilovolts",
+    },
     "force": {"1": "newton newtons N"},
-    "energy": {"1": "joule joules J", "1000": "kJ kilojoule kilojoules"},
-    "power": {"1": "watt watts W", "1000": "kW kilowatt kilowatts"},
-    "frequency": {"1": "Hz hertz"},
-    "resistance": {"1": "ohm ohms Ω"},
-    "pressure": {"1": "Pa pascal pascals", "1000": "kPa"},
+    "energy": {
+        "1": "joule joules J",
+        "1000": "kJ kilojoule kilojoules",
+        "1000000": "MJ megajoules",
+    },
+    "power": {
+        "1/1000": "mW milliwatt milliwatts",
+        "1": "watt watts W",
+        "1000": "kW kilowatt kilowatts",
+        "1000000": "MW megawatt megawatts",
+        "1000000000": "GW gigawatt gigawatts",
+    },
+    "frequency": {
+        "1": "Hz hertz",
+        "1000": "kHz kilohertz",
+        "1000000": "MHz megahertz",
+        "1000000000": "GHz gigahertz",
+    },
+    "data": {
+        "1": "byte bytes",
+        "1000": "kB KB kilobyte kilobytes",
+        "1000000": "MB megabyte megabytes",
+        "1000000000": "GB gigabyte gigabytes",
+        "1000000000000": "TB terabyte terabytes",
+    },
+    "resistance": {"1": "ohm ohms Ω", "1000": "kΩ kilohm kilohms"},
+    "pressure": {"1": "Pa pascal pascals", "1000": "kPa", "1000000": "MPa"},
     "amount": {"1": "mol mole moles"},
 }
 _SPEEDS = {

@@ -21,7 +21,8 @@ _BEFORE = (
     r"|\s+(?=[A-Za-z] ?∈)|^)"
 )
 WHOLE = re.compile(
-    rf"{_BEFORE}\s*{_EACH}(?:positive |nonnegative |natural )?(?:integers?|numbers?)? ?\$?"
+    rf"{_BEFORE}\s*(?:(?:\\forall|∀)\s*)?{_EACH}"
+    rf"(?:positive |nonnegative |natural )?(?:integers?|numbers?)? ?\$?"
     r"(?<![A-Za-z\\])([A-Za-z](?:_\d)?(?:\s*,\s*[A-Za-z](?:_\d)?)*)\$?\s*"
     r"(?:∈\s*(?:⟦[ZNR]⟧|Z|N|R)(?:\^\{?[+*]?\}?|_\{?[+\d]*\}?)?"
     rf"|(?:is|are|being)? ?{_EACH}(?:positive |nonnegative )?integers?|(?:为|是)(?:任意)?正?整数"
@@ -34,8 +35,10 @@ WHOLE_WORDS = re.compile(
 )
 _CONDITION = re.compile(
     r"(?:[\s,;]+|(?=\())(?:(?:where|when|if|whenever|provided(?: that)?|such that|given that"
-    r"|for (?:all|any|every|each|some)|for|at|attained|achieved|reached|其中|当)(?![A-Za-z]).*"
+    r"|for (?:all|any|every|each|some)|for|at|attained|achieved|reached|其中|当|\\forall|∀)"
+    r"(?![A-Za-z]).*"
     r"|\((?:when|where|if|for|since|as|because|with|at)(?![A-Za-z]).*\)"
+    r"|\(\$? ?(?:[-\d.\\a-z]+ ?[<≤] ?)?[A-Za-z](?:_\d)? ?(?:[<>≤≥≠]|∈)[^()]*\)"
     r"|\([^()]*(?:extraneous|rejected|discarded|舍去)[^()]*\))$",
     re.DOTALL,
 )

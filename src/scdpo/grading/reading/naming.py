@@ -13,7 +13,7 @@ _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+"
 NAME = re.compile(
     r"(?:m?\\(?:angle|triangle|overrightarrow|overline|vec|mathbf) ?\{? ?)?\\?[A-Za-z]+\}?"
     r"(?:_(?:\{[\w+\-\\ ,]+\}|\w+))?'*(?:\^\{?-1\}?|(?<=[A-Z])\^\{?[nk]\}?)?"
-    r"(?:\(\s*\\?[A-Za-z\d]+(?:\s*,\s*[A-Za-z\d]+)*\s*\))?"
+    r"(?:\(\s*(?:\\?[A-Za-z\d]+|[-+]?\d+(?:\.\d+)?)(?:\s*,\s*(?:[A-Za-z\d]+|[-+]?\d+(?:\.\d+)?))*\s*\))?"
 )
 _VARIABLE = r"(?:\\[a-z]+|[A-Za-z])(?:_\{?\w+\}?)?"
 _TUPLE_NAME = re.compile(rf"\(\s*{_VARIABLE}(?:\s*,\s*{_VARIABLE})+\s*\)")
@@ -22,7 +22,10 @@ _WORD_NAME = re.compile(
     r"|[\u4e00-\u9fff]{1,12}"
 )
 _LABEL = re.compile(
-    r"((?:\\angle ?)?[A-Z]|[A-Z][a-z]{2,}|(?!max|min)[a-z]{4,12}|(?![最极])[\u4e00-\u9fff]{1,4})"
+    r"((?:\\angle ?)?[A-Z]|[A-Z][a-z]{2,}"
+    r"|(?!max|min|(?:twice|half|double|triple|thrice|about|over|under|nearly|almost|least|most|except"
+    r"|until|before|after|minus|negative|below|above|around|square|cube|divisible|multiple|not)\b)"
+    r"[a-z]{4,12}|(?![最极]|.{0,3}(?:不|除|非|被|至|约|超|零|第|倍|以))[\u4e00-\u9fff]{1,4})"
     r"(?:'s \w+)?\s*(?::|(?<=[a-z])(?: (?:has|have|is|gets|got|of))?(?=\s)"
     r"|(?<=[\u4e00-\u9fff])(?:为|有|得|是)?)\s*(?!\d+:)(-?[\d\\(].*)",
     re.DOTALL,
@@ -30,7 +33,7 @@ _LABEL = re.compile(
 """A label and its value: `A: 15`, `Tom has 12`, `width 5`, `甲60个`."""
 _EXTREME = re.compile(
     r"(?:the )?(?:\\text\w*\s*\{\s*)?(?:\\?(max|min)(?:imum)?|(最大|最小|极大|极小)值?)"
-    r"(?: value)?\s*\}?\s*(?:is|=|为|是|:)?\s*(?=[-\d\\(])",
+    r"(?: value)?\s*\}?\s*(?:is|=|为|是|:)?\s*(?![({⦃][^()]*,)(?=[-\d\\(])",
     re.IGNORECASE,
 )
 _EXTREMES = {"最大": "max", "最小": "min", "极大": "max", "极小": "min"}

@@ -101,6 +101,8 @@ def reals(text: str, read: Read) -> Part | None:
     if not 2 <= len(pieces) <= MAX_PARTS:
         return None
     parts = [as_reals(read(piece)) for piece in pieces]
+    if not any(isinstance(part, Reals) for part in parts):
+        return _finite_union(parts)
     sets: list[Reals] = []
     for part in parts:
         if isinstance(part, Reals):
@@ -110,6 +112,16 @@ def reals(text: str, read: Read) -> Part | None:
         else:
             return None
     return union(sets)
+
+
+def _finite_union(parts: Sequence[Part]) -> Part | None:
+    """`{1, 2} ∪ {3}` as one set; None unless all parts are sets of values."""
+    values: list[Part] = []
+    for part in parts:
+        if not isinstance(part, Items) or part.kind != "set":
+            return None
+        values += part.items
+    return Items("set", tuple(dict.fromkeys(values)))
 
 
 _EXCEPT = re.compile(

@@ -24,7 +24,7 @@ _REWRITES = tuple(
             r"|reached)\b)[^{}]*)\}",
             r" \1 ",
         ),
-        (r"\\(?:lor|vee)(?![A-Za-z])|\|\|", " or "),
+        (r"\\(?:lor|vee)(?![A-Za-z])|\|\|(?=[^|]*[<>=≤≥])(?![^|]*\|)", " or "),
         (r"\\(?:land|wedge)(?![A-Za-z])|&&", " and "),
         (r"\\(?:leqslant|leqq|leq|le)(?![A-Za-z])|<=|⩽|=<", "≤"),
         (r"\\(?:geqslant|geqq|geq|ge)(?![A-Za-z])|>=|⩾|=>(?= ?\d)", "≥"),
@@ -89,6 +89,28 @@ def both_signs(text: str) -> tuple[str, str]:
     """A canonical text with the upper and with the lower of its double signs: `1 + √2`, `1 - √2`
     for `1 ± √2`; a text without them, twice."""
     return text.translate(_UPPER_SIGNS), text.translate(_LOWER_SIGNS)
+
+
+MOST_SIGNS = 3
+"""Most double signs of an answer that are taken in every combination."""
+
+
+def every_sign(text: str) -> list[str] | None:
+    """The texts of `±1 ± √2` with each of its signs on its own: four of them.
+
+    None for a text with fewer than two signs, with ∓, or with more than MOST_SIGNS.
+    """
+    count = text.count("±")
+    if not 2 <= count <= MOST_SIGNS or "∓" in text:
+        return None
+    first, *rest = text.split("±")
+    texts = [first]
+    for piece in rest:
+        texts = [f"{text}{sign}{piece}" for text in texts for sign in "+-"]
+    return [_LEADING_PLUS.sub(r"\1", text) for text in texts]
+
+
+_LEADING_PLUS = re.compile(r"((?:^|[=(\[,])\s*)\+\s*")
 
 
 def has_both_signs(text: str) -> bool:

@@ -56,6 +56,13 @@ _COMPARED = re.compile(
 )
 """A comparison after the value that was asked for: `-3 is smaller`."""
 _NEGATIVE = re.compile(r"^(?:negative|minus|负) ?(?=\d)")
+_BELOW_ZERO = re.compile(
+    r"^(?:it is |about )?(\d+(?:\.\d+)?)((?: ?(?:degrees?|°|\^ ?\\?circ|\^ ?\{ ?\\circ ?\}|℃|℉))?"
+    r"(?: ?(?:C|F|celsius|fahrenheit|centigrade))?) (below|above) (?:zero|0)\.?$",
+    re.IGNORECASE,
+)
+_TIMES_TEN = re.compile(r"(?<=\d) ?[xX] ?(?=10 ?(?:\^|\*\*))")
+_CHINESE_BELOW = re.compile(r"^零(下|上) ?(?=\d)")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
     *((">=", "\\geq "), ("<=", "\\leq "), ("!=", "\\neq "), ("≥", "\\geq "), ("≤", "\\leq ")),
@@ -85,6 +92,7 @@ _NOUN_FRAME = re.compile(
     r"|(?:点|集合|向量|函数|区间|直线|矩阵|坐标|数列|曲线) ?(?=[A-Z]?[(\[{$\\⟨])"
     r"|the (?:point|set|vector|interval|function|line|matrix) (?=[A-Z]?[(\[{$\\⟨])"
 )
+_NEGATION = re.compile("不(?!等式)")
 _PY_POWER = re.compile(r"\*\*\s*(?:(-?\w+)|\((-?\w+(?:/\w+)?)\))")
 _PY_NAME = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|exp)(?![A-Za-z])")
 
@@ -110,8 +118,15 @@ def tidy(text: str) -> str:
     text = _COMPARED.sub("", text)
     text = _SUBJECT.sub(r"\1 = ", text)
     text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
+    text = _BELOW_ZERO.sub(lambda m: ("-" if m[3].lower() == "below" else "") + m[1] + m[2], text)
+    text = _TIMES_TEN.sub(r"\\times ", text)
+    text = _CHINESE_BELOW.sub(lambda m: "-" if m[1] == "下" else "", text)
     noun = _NOUN_FRAME.match(text)
-    if noun is not None and not re.search("[为是:]", text[noun.end() :]):
+    if (
+        noun is not None
+        and not re.search("[为是:]", text[noun.end() :])
+        and not _NEGATION.search(noun[0])
+    ):
         text = text[noun.end() :]
     while True:
         inner = _undelimited(text)

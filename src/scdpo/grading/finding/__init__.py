@@ -1,0 +1,1 @@
+"""Where a solution's text states its answer."""

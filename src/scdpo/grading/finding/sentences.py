@@ -1,0 +1,254 @@
+"""Sentences that state an answer: what they name, and final sentences without an announcement."""
+
+from __future__ import annotations
+
+import re
+
+from scdpo.grading.quantities.units import is_unit
+
+DELIMITED = (
+    re.compile(r"\$\$(.+?)\$\$", re.DOTALL),
+    re.compile(r"(?<!\\)\$((?:\\.|[^$\\\n])+)\$"),
+    re.compile(r"\\\((.+?)\\\)", re.DOTALL),
+    re.compile(r"\\\[(.+?)\\\]", re.DOTALL),
+)
+_NUMBER = re.compile(
+    r"(?<![\d:])\d{1,2}:\d{2}(?![\d:])(?: ?[ap]\.?m\.?)?|"
+    r"(?<![A-Za-z0-9_.])-?[$¥€£]? ?\d+(?:[,.]\d+)*(?:/\d+)?"
+    r"(?: ?(?:\\?%|[$€£¥]|[\u4e00-\u9fff]{1,2}(?=[。.,，]|$)))?"
+)
+_TRAILER = re.compile(r"\s*I hope (?:it|this) is correct\.?(?:\s*<\|[^|]*\|>\w*)?\s*$")
+_WRAPPED = re.compile(r"\\(?:text|mathrm|mbox)\w*\s*\{([^{}]*)\}")
+_SENTENCES = re.compile(r"(?<=[.!?。])\$*\s+")
+_VERB = re.compile(r"\b(?:is|are|equals?|be)\b|(?<=[A-Za-z])'s\b|为|是|等于", re.IGNORECASE)
+_PREDICATE = re.compile(r"[ :]*([^.。]*(?:\.\d[^.。]*)*)")
+"""What follows the last verb of a sentence."""
+_QUALIFIED = re.compile(
+    r"(?:\b(?:not|less|more|greater|fewer|least|most|than|over|under|about|negative|minus|between|from"
+    r"|to|either|or|out of|in|except|besides|multiples?|powers?|factors?|divisors?|divisible"
+    r"|multiplied|divided|times|twice|thrice|double|half|triple|square|cube|root|sum|product|reciprocal"
+    r"|opposite|greater|larger|smaller|up|until|before|after|within|nearly|almost|below|above"
+    r"|approximately|around|roughly|cannot|can't|isn't|never|neither|nor|base|mod|modulo|question"
+    r"|problem|step|exercise|equation|figure|(?:divisible|multiplied|divided) by"
+    r"|(?:multiples?|powers?|factors?|divisors?|half|square|cube|root|percent|part"
+    r"|third|quarter) of)"
+    r"|不|非|没|无|少于|多于|大于|小于|至少|至多|最多|最少|约|超过|低于|高于|除|除了|整除|被|负|零下|第|题)"
+    r"\W*$",
+    re.IGNORECASE,
+)
+_QUALIFIED_BEHIND = re.compile(
+    r"\s*(?:个|的)?(?:的?(?:倍|约数|因数|因子|幂|次方|平方|立方|整除|分之|倍数|以上|以下|以内|左右|多(?!少))"
+    r"|times (?:as|the|more|that|of)\b|or (?:more|less|fewer)|(?:st|nd|rd|th)\b"
+    r"|percent(?:age)? (?:of|more|less)"
+    r"|(?:tenths?|hundredths?|thirds?|quarters?|halves|fifths?|dozen|hundred|thousand|million"
+    r"|billion)\b|more|less|fewer|squared|cubed|below zero)",
+    re.IGNORECASE,
+)
+_FORMULA_QUALIFIED = re.compile(
+    r"(?:\b(?:not|less|more|greater|fewer|least|most|than|except|besides|twice|half|cannot|never"
+    r"|(?:multiples?|powers?|factors?|divisors?|squares?|roots?|opposite|reciprocal)\s+of"
+    r"|divisible by)|不|非|没|少于|多于|大于|小于|至少|至多|除|被)\W*$",
+    re.IGNORECASE,
+)
+_NEGATED = re.compile(
+    r"(?:\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor)\b|n't\b|不是|不能|不为|不等于|除了)"
+    r"[^.,;\d]{0,25}-?[$¥€£]? ?\d[\d,.]*\W*$"
+)
+
+
+def mentions(text: str) -> list[str]:
+    """The texts that a sentence may give as its answer.
+
+    They are what follows its last verb, and its only formula or number. A number does not count
+    if it is part of a formula, or if words beside it qualify it (less than 20, multiples of 3).
+    """
+    text = _WRAPPED.sub(r" \1 ", _TRAILER.sub("", text)).replace("\\$", "$")
+    formulas = list(dict.fromkeys(m.group(1).strip() for p in DELIMITED for m in p.finditer(text)))
+    found = formulas if len(formulas) == 1 and not _formula_qualified(text) else []
+    verbs = list(_VERB.finditer(text))
+    if verbs and (predicate := _PREDICATE.match(text, verbs[-1].end())) is not None:
+        said = predicate.group(1).strip()
+        found += [said, *(m.group(1).strip() for p in DELIMITED for m in p.finditer(said))]
+        found += alone(said)
+    elif not formulas:
+        found += alone(text)
+    if len(sentences := _SENTENCES.split(text.strip())) > 1:
+        found += alone(sentences[-1])
+    return [text for text in dict.fromkeys(found) if text]
+
+
+_OTHER_THINGS = re.compile(
+    r"(?:the answer is |they are |it is |is )?(?:(?:all|any|every|each|the"
+    r"|positive|negative|even|odd)"
+    r" )*(?:(?:integer|whole|natural|real)? ?(?:numbers? )?)?(?:(?:that|which) (?:is|are) )?"
+    r"(?:(?:multiples|powers|factors|divisors) of|divisible by|except(?: for)?"
+    r"|(?:less|greater|more|fewer|larger|smaller|bigger|higher|lower) than) \W*N\W*"
+    r"|(?:all|any|every|each) (?:(?:positive|negative|even|odd|real|whole|natural) )*(?:integers?"
+    r"|(?:real )?numbers?|values?)[a-z ]* \W*N\W*"
+    r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never)(?: be)?(?: equal)?(?: to)?"
+    r" \W*N\W*"
+    r"|.{0,40}\b(?:any|all|every|each|anything|everything)"
+    r"(?:[a-z ]*) (?:but|except|other than|besides)"
+    r"(?: for)? \W*N\W*"
+    r"|(?:所有|全部|任意|能|不能|可以|是|为|被)*N ?的(?:正|所有|整)?"
+    r"(?:倍数|因数|约数|因子|幂|次幂|次方)"
+    r"|(?:所有|全部|不?能?被)+N整除的?(?:数|整数|自然数)?|除了?N(?:以外|之外|外).{0,10}"
+    r"|.{0,12}(?:不是|不等于|不能是|不为|不能为|不可能是) ?N",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Sets of numbers, and numbers that an answer excludes; N is the only number."""
+
+
+def names_other_things(text: str) -> bool:
+    """Whether a text with a single number speaks of other numbers: all multiples of 3, not 5."""
+    if len(text) > MOST_CONCLUDING:
+        return False
+    text = _undelimited(text).strip().rstrip(".。")
+    numbers = list(_PLAIN_NUMBER.finditer(text))
+    if len(numbers) != 1:
+        return False
+    at = numbers[0]
+    return _OTHER_THINGS.fullmatch(f"{text[: at.start()]}N{text[at.end() :]}") is not None
+
+
+_PLAIN_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])-?\d+(?:[,.]\d+)*")
+
+
+def negated(text: str) -> bool:
+    """Whether a sentence says what its answer is not."""
+    return _NEGATED.search(text) is not None
+
+
+def _formula_qualified(text: str) -> bool:
+    """Whether words beside a sentence's only formula qualify it: multiples of $3$."""
+    for pattern in DELIMITED:
+        if (match := pattern.search(text)) is not None:
+            before, after = text[: match.start()].rstrip(), text[match.end() :]
+            return bool(_FORMULA_QUALIFIED.search(before) or _QUALIFIED_BEHIND.match(after))
+    return False
+
+
+def alone(text: str) -> list[str]:
+    """The number of a text, if it has only one and no words qualify it."""
+    numbers = list(_NUMBER.finditer(text))
+    if len({match.group().strip() for match in numbers}) != 1:
+        return []
+    match = numbers[-1]
+    before, after = text[: match.start()], text[match.end() :]
+    if _QUALIFIED.search(before) or re.search(r"[\\{}^_/*+=(|<>≤≥]\s*$", before):
+        return []
+    if re.match(r"\s*[}^_/*+=!|<>≤≥]", after) or _QUALIFIED_BEHIND.match(after):
+        return []
+    if re.search(r"[的倍约因数幂]$", match.group()):
+        return []
+    return [match.group().strip()]
+
+
+def numbers_in(text: str) -> int:
+    """The count of different numbers in a sentence."""
+    return len({match.group().strip() for match in _NUMBER.finditer(text)})
+
+
+_CONCLUDING = re.compile(
+    r"(?:\W*(?:and|then)\s+)?\W*(?:so|thus|therefore|hence|consequently|finally|altogether|overall"
+    r"|in total|in all|in conclusion|as a result|this means(?: that)?|we conclude"
+    r"|所以|因此|因而|故|综上"
+    r"(?:所述)?|于是|从而|即|总共|一共|共)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_PREDICATED = re.compile(
+    r"(?:\b(?:is|are|was|were|equals|equal to|be|totals)|=|为|是|等于)"
+    r"\s*(?:therefore|thus|then|hence|exactly|only|just|simply)?\s*(?:\*\*|\$|\\\(|about )?\s*$"
+)
+_UNSURE = re.compile(
+    r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next|first|wait"
+    r"|check|try|perhaps|maybe|initially|each|every|per|remaining to|consider|when|where|which|what"
+    r"|know|given|start(?:s|ed)?|there are|there is|there were|because|since|example|step|we have"
+    r"|at least|at most|more than|less than|fewer than|between|or)\b|n't\b"
+    r"|假设|如果|若|设|需要先|首先|接下来|下一步|因为|由于|每|已知|可能|不|或|至少|至多|最多|检查",
+    re.IGNORECASE,
+)
+_BOLD = re.compile(r"\*\*\s*(\$?[^*\n]{1,40}?)\s*\*\*")
+_BEHIND = re.compile(
+    r"\s*(?:\*\*|\$|\\\))?\s*((?:(?:square|cubic) )?[A-Za-z°]+(?:/[A-Za-z]+)?|[\u4e00-\u9fff]{1,2})"
+)
+MOST_CONCLUDING = 300
+"""Longest final sentence that is searched for its number, in characters."""
+
+
+def conclusion(text: str) -> str | None:
+    """The number that the last sentence of a text states as the result, with its unit.
+
+    The sentence begins with a word such as "so" or "therefore", puts its number in bold, or ends
+    in its number ("the total cost is $29.00."), has a single number, and neither doubts nor
+    qualifies it. None for every other sentence.
+    """
+    text = text.strip()[-2 * MOST_CONCLUDING :].rstrip()
+    body = text.rstrip(" \n.。!！*)")
+    cut = max(body.rfind("\n"), *(m.end() - 1 for m in _STOP.finditer(body)), -1)
+    sentence = text[cut + 1 :].strip()
+    if not sentence or len(sentence) > MOST_CONCLUDING or sentence.endswith(("?", ":", "：", "？")):
+        return None
+    concluding = _CONCLUDING.match(sentence)
+    doubts = {m.group().lower() for m in _UNSURE.finditer(sentence)}
+    if concluding is not None or "**" in sentence:
+        doubts -= _ALLOWED_IN_CONCLUSIONS
+    if doubts:
+        return None
+    bold = {m.group(1) for m in _BOLD.finditer(sentence)}
+    if len(bold) == 1 and (found := _stated_number(sentence, bold.pop())) is not None:
+        return found
+    number = alone(_undelimited(sentence))
+    if not number:
+        return None if concluding is None else _stated_formula(sentence)
+    plain = _undelimited(sentence)
+    before, _, after = plain.partition(number[0])
+    if re.match(r"[A-Za-z\\(]", after) and _with_unit(number[0], after) == number[0]:
+        return None  # 2x
+    ends = re.fullmatch(r"\W*(?:[A-Za-z°%]+(?: [a-z]+)?)?\W*", after) is not None
+    if concluding is None and not (_PREDICATED.search(before) and ends):
+        return None
+    return _with_unit(number[0], after)
+
+
+_STOP = re.compile(r"[.!?](?=\s)|[。！？;；]")
+_ALLOWED_IN_CONCLUSIONS = frozenset(
+    ("each", "every", "per", "there are", "there is", "there were", "每", "may", "we have")
+)
+
+
+def _undelimited(text: str) -> str:
+    """A sentence without math delimiters and stars."""
+    text = re.sub(r"\\[()\[\]]|\*\*", "", _WRAPPED.sub(r" \1 ", text))
+    for pattern in DELIMITED[:2]:
+        text = pattern.sub(r"\1", text)
+    return text.replace("\\$", "$").replace("\\%", "%")
+
+
+def _stated_number(sentence: str, bold: str) -> str | None:
+    """The number in bold type: `**8**`, `**$29.00**`, `**8 apples**`."""
+    numbers = alone(_undelimited(bold))
+    if not numbers or _QUALIFIED.search(sentence[: sentence.find("**")]):
+        return None
+    at = _undelimited(sentence.replace("**", "")).find(numbers[0])
+    if at < 0:
+        return None
+    return _with_unit(numbers[0], _undelimited(sentence.replace("**", ""))[at + len(numbers[0]) :])
+
+
+def _stated_formula(sentence: str) -> str | None:
+    """The only formula of a sentence that ends in it: `so the probability is $\\frac{2}{3}$.`"""
+    found = [match for pattern in DELIMITED for match in pattern.finditer(sentence)]
+    if len(found) != 1 or re.search(r"[=<>]|\\(?:le|ge|ne)", found[0].group(1)):
+        return None
+    before, after = sentence[: found[0].start()], sentence[found[0].end() :]
+    if re.search(r"\d", before + after) or re.fullmatch(r"[.。!\s*]*", after) is None:
+        return None
+    return found[0].group(1).strip() if _PREDICATED.search(before) else None
+
+
+def _with_unit(number: str, after: str) -> str:
+    unit = _BEHIND.match(after)
+    if unit is not None and unit.group(1) not in ("in", "a", "am") and is_unit(unit.group(1)):
+        return f"{number} {unit.group(1)}"
+    return number
