@@ -27,7 +27,8 @@ from scdpo.formats import ChatTemplate, checked_options, get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
-from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
+from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit, load_problems
+from scdpo.records import Problem
 from scdpo.sampling import BranchConfig, SampleConfig
 from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
@@ -75,6 +76,14 @@ class ProblemSource(_Section):
     )
     split: str = Field("test", description="The split to read, such as `train` or `test`.")
     limit: int | None = Field(None, ge=1, description="Read at most this many problems.")
+    offset: int | None = Field(
+        None, ge=0, description="Skip this many problems first, such as those used for SFT."
+    )
+    ids: tuple[str, ...] | str | None = Field(
+        None,
+        description="Take only the problems with these ids: a list, or a file with an id a line or "
+        "with JSONL rows of problems or solutions.",
+    )
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
@@ -90,6 +99,17 @@ class ProblemSource(_Section):
             wanted = "takes no path" if self.path else "needs a path (a file, folder or hub name)"
             raise ValueError(f"source {self.source!r} {wanted}")
         return self
+
+    def load(self) -> list[Problem]:
+        """The problems themselves. Raises InputError, DataError and MissingDependency."""
+        return load_problems(
+            self.source,
+            self.path,
+            split=self.split,
+            limit=self.limit,
+            offset=self.offset,
+            ids=self.ids,
+        )
 
 
 class Problems(_Section):

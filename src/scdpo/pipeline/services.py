@@ -14,7 +14,8 @@ from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
 from scdpo.policies import load_tokenizer
 from scdpo.records import Record
-from scdpo.sampling import Sampler
+from scdpo.sampling import Limits, Sampler
+from scdpo.sampling.endings import Row, with_endings
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
 from scdpo.waiting import Progress, run, silent
@@ -135,6 +136,14 @@ class Services:
         if text not in self._noted:
             self._noted.add(text)
             self._watcher.note(label, text)
+
+    def watched(
+        self, chunks: AsyncIterator[Sequence[Row]], sampler: Sampler, limits: Limits
+    ) -> AsyncIterator[Sequence[Row]]:
+        """The same solutions or evaluations; it is said in one line if hardly any of them ends."""
+        return with_endings(
+            chunks, sampler.format, limits, lambda line: self._note("endings", line)
+        )
 
     def device(self) -> tuple[str, int]:
         """Set torch's threads as in the recipe; returns its device and number of threads."""
