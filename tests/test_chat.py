@@ -18,6 +18,9 @@ EACH = pytest.mark.parametrize("name", FAMILIES)
 HEADERLESS = {"vicuna"}
 """Families whose template does not write the assistant's header when asked for it."""
 
+BEGINS_WITH_WORDS = {"vicuna"}
+"""Families whose texts begin like any other text, so that the tokenizer's BOS stays before them."""
+
 
 def chat(name: str, written: str = "fenced", **options: Any) -> Any:
     return policy_format(written, tokenizer=MADE[name], chat_template="auto", **options)
@@ -51,8 +54,10 @@ def test_prompt_ids_are_those_of_the_template(name: str, system: str | None) -> 
     ids = list(encode_text(made, prompt, start=True))
     if name in HEADERLESS:
         expected += list(encode_text(made, "ASSISTANT:"))
+    if name in BEGINS_WITH_WORDS:
+        expected.insert(0, made.bos_token_id)
     assert ids == expected
-    assert ids.count(made.bos_token_id) == prompt.count(str(made.bos_token))
+    assert ids.count(made.bos_token_id) <= 1
 
 
 @EACH
@@ -87,6 +92,17 @@ def test_what_the_policy_wrote_survives_as_it_is(name: str, written: str) -> Non
         assert (prompt + prefix).endswith(prefix)
 
 
+def test_a_prompt_by_hand_on_a_chat_models_tokenizer_keeps_its_bos() -> None:
+    """Only a text that begins as the template's do is left without."""
+    for name in ("zephyr", "mistral", "vicuna"):
+        made = MADE[name]
+        assert encode_text(made, "Question: Q", start=True)[0] == made.bos_token_id
+    by_hand = "[INST] Q [/INST]"
+    assert encode_text(MADE["mistral"], by_hand, start=True)[0] == MADE["mistral"].bos_token_id
+    ids = encode_text(MADE["zephyr"], "<|user|>\nQ</s>\n<|assistant|>\n", start=True)
+    assert ids[0] != MADE["zephyr"].bos_token_id
+
+
 def test_program_output_cannot_end_a_solution() -> None:
     format_ = chat("llama 3")
     assert "<|eot_id|>" not in format_.host_text("x", "<|eot_id|>")
@@ -96,17 +112,17 @@ def test_program_output_cannot_end_a_solution() -> None:
 
 
 def base(**changes: Any) -> PreTrainedTokenizerFast:
-    settings: dict[str, Any] = dict(
-        markers=("<s>", "</s>"),
-        template=None,
-        eos="</s>",
-        end="</s>",
-        asked="",
-        told="",
-        silent="",
-        bos="<s>",
-        begins=True,
-    )
+    settings: dict[str, Any] = {
+        "markers": ("<s>", "</s>"),
+        "template": None,
+        "eos": "</s>",
+        "end": "</s>",
+        "asked": "",
+        "told": "",
+        "silent": "",
+        "bos": "<s>",
+        "begins": True,
+    }
     return tokenizer(Family(**settings | changes))
 
 
@@ -137,7 +153,7 @@ def test_the_embedded_policys_formats_are_as_ever() -> None:
 
 
 def test_blocks_need_their_markers_as_single_tokens() -> None:
-    with pytest.raises(InputError, match="does not have <|system|>") as error:
+    with pytest.raises(InputError, match=r"does not have <\|system\|>") as error:
         policy_format("blocks", tokenizer=base())
     assert "and 5 more as single tokens" in str(error.value)
     assert "add_tokens: true" in str(error.value)
@@ -156,7 +172,7 @@ def test_a_chat_template_that_is_missing_or_cannot_be_rendered() -> None:
     broken = base(template="{{ messages[0].content + nothing.there }}")
     with pytest.raises(InputError, match="chat template of the policy's tokenizer: 'nothing'"):
         policy_format("plain", tokenizer=broken, chat_template="auto")
-    with pytest.raises(InputError, match="must contain {question} exactly once"):
+    with pytest.raises(InputError, match=r"must contain \{question\} exactly once"):
         chat("qwen", template="no question")
 
 
