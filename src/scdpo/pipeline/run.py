@@ -15,7 +15,7 @@ from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
 from scdpo.pipeline.trained import trained_policy, training_counts
-from scdpo.policies import policy_path
+from scdpo.policies import policy_path, state_format
 from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
@@ -181,6 +181,7 @@ class Run(OpenRun):
             report = self._train(method, stage)
             if not self.folder.write:
                 return
+            state_format(stage.path / "policy", self.recipe.format.model_dump(mode="json"))
             stage.append_new([trained_policy(method, report, stage.path)], "policy")
             stage.finish(training_counts(report))
 
@@ -194,7 +195,10 @@ class Run(OpenRun):
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        made = sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        if self.folder.write:
+            state_format(Path(made.policy), self.recipe.format.model_dump(mode="json"))
+        return made
 
     def evaluate(self, policy: str) -> None:
         """Evaluate a policy of the run (`sft` or a method) greedily on the test problems."""
