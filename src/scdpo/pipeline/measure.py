@@ -17,7 +17,7 @@ from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
-from scdpo.policies import EMBEDDED, policy_hash
+from scdpo.policies import EMBEDDED, policy_hash, stated_format
 from scdpo.problems import BENCHMARKS, load_problems
 from scdpo.problems.places import Place as Place
 from scdpo.problems.places import places as places
@@ -45,7 +45,10 @@ def measuring_recipe(
     """
     if recipe is None and policy is None:
         raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
-    if recipe is None and policy != EMBEDDED and format is None:
+    stated = None
+    if recipe is None and policy not in (None, EMBEDDED) and format is None:
+        stated = stated_format(str(policy))
+    if recipe is None and policy != EMBEDDED and format is None and stated is None:
         raise InputError(
             f"policy {policy}: its solution format is not known; give --format (blocks, fenced or "
             "plain) or a --recipe with a section format"
@@ -55,7 +58,7 @@ def measuring_recipe(
     where = "options"
     if name is not None:
         data, where = read_yaml(name)
-    data = {"problems": _NO_PROBLEMS} | data
+    data = {"problems": _NO_PROBLEMS} | data | ({"format": stated} if stated else {})
     if policy is not None:
         data["policy"] = policy
     _put(data, "format", {"name": format, "end": list(end) or None})
@@ -148,7 +151,8 @@ class Measurement:
                         existing=stage.ids("problem_id"),
                         progress=self._watcher.progress(name),
                     )
-                    append_all(stage, rows, "problem_id")
+                    limits = self.recipe.evaluate.limits
+                    append_all(stage, self._services.watched(rows, sampler, limits), "problem_id")
                     stage.finish(count_evaluations(stage.rows(Evaluation)))
         return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
 
