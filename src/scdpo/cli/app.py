@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
+    from scdpo.pipeline.changes import Changes
     from scdpo.pipeline.recipe import Method
     from scdpo.pipeline.run import Run
 
@@ -47,6 +48,15 @@ RecipeOption = Annotated[
         help="A recipe file, or a packaged recipe's name; needed only for a new run folder.",
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the recipe (train.beta=0.5); can be given several times.",
+        show_default=False,
+    ),
+]
 RedoOption = Annotated[
     bool, typer.Option("--redo", help="Delete this stage's output and run it again.")
 ]
@@ -61,11 +71,12 @@ def opened(
     write: bool = True,
     redo: str | None = None,
     several: bool = False,
+    changes: Changes | None = None,
 ) -> Iterator[tuple[Run, Terminal]]:
     """Open the run in a folder; yields it with the terminal that it reports to.
 
-    Without `recipe`, the run's own recipe is used. Commands that may be launched as several
-    processes set `several`; only the first process writes and reports.
+    Without `recipe`, the run's own recipe is used; `changes` are those of --set. Commands that may
+    be launched as several processes set `several`; only the first process writes and reports.
     """
     from scdpo.pipeline.recipe import load_recipe
     from scdpo.pipeline.run import Run
@@ -81,12 +92,14 @@ def opened(
         raise InputError(
             f"{path}: not a run folder (it has no recipe.yaml); start one with --recipe"
         )
-    settings = load_recipe(own if recipe is None else recipe)
+    settings = load_recipe(own if recipe is None else recipe, changes)
     heading = {
         "run": f"{path}",
         "recipe": f"{recipe or own}, preset {settings.preset}",
         "policy": settings.policy,
     }
+    if changes:
+        heading["changes"] = ", ".join(f"{key}={value}" for key, value in changes.items())
     with Terminal(heading if write and first else None) as terminal:
         watcher = terminal if first else Silent()
         try:
@@ -95,6 +108,13 @@ def opened(
         except KeyboardInterrupt:
             terminal.note("stopped", RESUME)
             raise
+
+
+def changes_of(given: list[str] | None) -> dict[str, Any]:
+    """The changes of --set. Raises InputError."""
+    from scdpo.pipeline.changes import parse_changes
+
+    return parse_changes(given or [])
 
 
 def known_method(method: str) -> Method:
