@@ -117,6 +117,14 @@ def changes_of(given: list[str] | None) -> dict[str, Any]:
     return parse_changes(given or [])
 
 
+def warn(terminal: Terminal, line: str, path: Path) -> bool:
+    """Say what is amiss with a stage that is done, unless the line is empty; returns whether."""
+    if line:
+        terminal.note("warning", line)
+        terminal.note("next", f"scdpo show {path}")
+    return bool(line)
+
+
 def known_method(method: str) -> Method:
     """The method with this name. Raises InputError for an unknown name."""
     from scdpo.pipeline.recipe import METHODS

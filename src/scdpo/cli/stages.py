@@ -18,6 +18,7 @@ from scdpo.cli.app import (
     changes_of,
     known_method,
     opened,
+    warn,
 )
 from scdpo.cli.tables import show, show_stages
 from scdpo.terminal import Terminal
@@ -70,7 +71,8 @@ def sample(
         run.sample()
         terminal.settle()
         show_stages(run, "solutions")
-        terminal.note("next", f"scdpo branch {path}")
+        if not warn(terminal, run.solutions_lack(), path):
+            terminal.note("next", f"scdpo branch {path}")
 
 
 @app.command()
@@ -86,7 +88,8 @@ def branch(
         run.branch()
         terminal.settle()
         show_stages(run, "branches")
-        terminal.note("next", f"scdpo pair {path}")
+        if not warn(terminal, run.solutions_lack(), path):
+            terminal.note("next", f"scdpo pair {path}")
 
 
 @app.command()
@@ -102,7 +105,9 @@ def pair(
         run.pair()
         terminal.settle()
         show_stages(run, "pairs")
-        terminal.note("next", f"scdpo train {path} --method scdpo")
+        lacking = [run.part_lacks(part) for part in ("naive", "step_controlled")]
+        if not warn(terminal, "; ".join(filter(None, lacking)), path):
+            terminal.note("next", f"scdpo train {path} --method scdpo")
 
 
 @app.command()

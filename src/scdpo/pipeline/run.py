@@ -15,6 +15,7 @@ from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
+from scdpo.pipeline.shortages import pairs_lack, solutions_lack
 from scdpo.pipeline.trained import (
     Training,
     references_used,
@@ -79,8 +80,11 @@ class Run(OpenRun):
         self.problems("train")
         self.problems("test")  # read now, so that an error in them does not surface hours later
         self.sample()
+        self._stop_if(self.solutions_lack())
         self.branch()
         self.pair()
+        for method in self.recipe.methods:
+            self._stop_if(self.pairs_lack(method), f"{method} has ")
         for method in self.recipe.methods:
             self.train(method)
         for policy in (SFT, *self.recipe.methods):
@@ -101,6 +105,11 @@ class Run(OpenRun):
             stage.append_new(problems)
             stage.finish()
         return list(stage.rows(Problem))
+
+    def _stop_if(self, lacking: str, what: str = "") -> None:
+        """Raise InputError if the methods of the recipe have nothing to train on."""
+        if lacking and self.recipe.methods:
+            raise InputError(f"{self.path}: {what}{lacking}")
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
@@ -163,6 +172,22 @@ class Run(OpenRun):
             if not stage.done:
                 stage.append_new(result.pairs)
                 stage.finish(result.counts)
+
+    def solutions_lack(self) -> str:
+        """Why no pair can be made of the solutions so far, in a line; empty if one can."""
+        names = [*(["solutions"] if self.begun("solutions") else []), *self.imports()]
+        rows = (row for name in names for row in self.stage(name).rows(Solution))
+        return solutions_lack(rows, self.recipe)
+
+    def pairs_lack(self, method: Method) -> str:
+        """Why a method has no pairs to train on, in a line; empty if it has some."""
+        lacking = [self.part_lacks(stage.path.name) for stage in self._pair_stages(method)]
+        return "; ".join(lacking) if all(lacking) else ""
+
+    def part_lacks(self, part: str) -> str:
+        """Why a set of pairs (`naive`, `step_controlled`) has none to train on, in a line."""
+        counts = manifest_of(self.finished(f"pairs/{part}", "pair")).counts
+        return pairs_lack(part, counts, self.recipe)
 
     def pairs_of(self, method: Method) -> list[Pair]:
         """The pairs that a method trains on, held-out pairs included."""
@@ -258,7 +283,8 @@ class Run(OpenRun):
         if not used:
             raise InputError(
                 f"{self.path}: {method} has no pairs to train on; "
-                f"`scdpo report {self.path}` shows what became of the solutions"
+                f"`scdpo report {self.path}` shows what became of the solutions "
+                f"({self.pairs_lack(method)})"
             )
         if self.folder.write:
             self._record(stage)

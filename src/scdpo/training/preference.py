@@ -69,7 +69,8 @@ def train(
     line where the model cannot be trained over token trees. Every launched process makes the
     same call. Raises InputError for an unknown setting, when no pair can be trained on, when the
     model cannot be trained as configured and when the training changed no weight; DataError
-    for a row in no known layout; StoreError when `out` holds another training; PolicyError for a folder without a policy.
+    for a row in no known layout; StoreError when `out` holds another training; PolicyError for a
+    folder without a policy.
     """
     started = time.perf_counter()
     settled = settings_from_keywords(DPOConfig, config, settings)
