@@ -15,7 +15,7 @@ from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
     from scdpo.pipeline.changes import Changes
-    from scdpo.pipeline.recipe import Method
+    from scdpo.pipeline.recipe import Method, Recipe
     from scdpo.pipeline.run import Run
 
 app = typer.Typer(
@@ -78,7 +78,6 @@ def opened(
     Without `recipe`, the run's own recipe is used; `changes` are those of --set. Commands that may
     be launched as several processes set `several`; only the first process writes and reports.
     """
-    from scdpo.pipeline.recipe import load_recipe
     from scdpo.pipeline.run import Run
     from scdpo.pipeline.services import Silent
     from scdpo.training.processes import is_main_process, process_count
@@ -87,19 +86,8 @@ def opened(
         raise InputError("only `scdpo train` and `scdpo sft` can be launched as several processes")
     first = is_main_process()
 
-    own = path / "recipe.yaml"
-    if recipe is None and not own.is_file():
-        raise InputError(
-            f"{path}: not a run folder (it has no recipe.yaml); start one with --recipe"
-        )
-    settings = load_recipe(own if recipe is None else recipe, changes)
-    heading = {
-        "run": f"{path}",
-        "recipe": f"{recipe or own}, preset {settings.preset}",
-        "policy": settings.policy,
-    }
-    if changes:
-        heading["changes"] = ", ".join(f"{key}={value}" for key, value in changes.items())
+    settings, source = recipe_of(path, recipe, changes)
+    heading = {"run": f"{path}", "recipe": source, "policy": settings.policy}
     with Terminal(heading if write and first else None) as terminal:
         watcher = terminal if first else Silent()
         try:
@@ -108,6 +96,21 @@ def opened(
         except KeyboardInterrupt:
             terminal.note("stopped", RESUME)
             raise
+
+
+def recipe_of(path: Path, recipe: str | None, changes: Changes | None) -> tuple[Recipe, str]:
+    """The recipe given or, by default, that of the run in a folder, and its name for the user."""
+    from scdpo.pipeline.recipe import load_recipe
+
+    own = path / "recipe.yaml"
+    if recipe is None and not own.is_file():
+        raise InputError(
+            f"{path}: not a run folder (it has no recipe.yaml); start one with --recipe"
+        )
+    settings = load_recipe(own if recipe is None else recipe, changes)
+    changed = ", ".join(f"{key}={value}" for key, value in (changes or {}).items())
+    name = f"{recipe or own}, preset {settings.preset}"
+    return settings, f"{name}, with {changed}" if changed else name
 
 
 def changes_of(given: list[str] | None) -> dict[str, Any]:

@@ -1,18 +1,14 @@
-"""The command that prints rows for reading, and the dry look of `scdpo sample --show`."""
+"""The command that prints rows for reading."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import RenderableType
 
 from scdpo.cli.app import app
-from scdpo.cli.tables import console
+from scdpo.cli.tables import print_rows
 from scdpo.terminal import Terminal
 
 
@@ -71,11 +67,3 @@ def show(
     if more:
         with Terminal() as terminal:
             terminal.note("shown", f"the first {limit}; --limit prints more, --id a certain one")
-
-
-def print_rows(rows: Iterable[RenderableType]) -> None:
-    """Print rows on stdout, also where its encoding does not have all their characters."""
-    with suppress(AttributeError):
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    for row in rows:
-        console.print(row)

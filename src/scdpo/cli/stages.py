@@ -20,7 +20,9 @@ from scdpo.cli.app import (
     opened,
     warn,
 )
+from scdpo.cli.looking import dry_look
 from scdpo.cli.tables import show, show_stages
+from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 
@@ -64,9 +66,29 @@ def sample(
     recipe: RecipeOption = None,
     redo: RedoOption = False,
     set_: SetOption = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show", help="Only look: print solutions to the first problems, and keep nothing."
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="With --show: how many problems.", min=1, show_default="2")
+    ] = None,
 ) -> None:
-    """Sample naive solutions to the training problems (stage 1)."""
+    """Sample naive solutions to the training problems (stage 1).
+
+    `--show` is a dry look before a long run: two solutions of each of the first problems, with
+    prompt, steps, executions and verdicts. It writes nothing, starts no run and changes none.
+    """
     changes, redone = changes_of(set_), "solutions" if redo else None
+    if show and redo:
+        raise InputError("--show only looks, so there is nothing to --redo")
+    if show:
+        dry_look(path, recipe, changes, limit)
+        return
+    if limit is not None:
+        raise InputError("--limit goes with --show; a run's problems are problems.train.limit")
     with opened(path, recipe, redo=redone, changes=changes) as (run, terminal):
         run.sample()
         terminal.settle()

@@ -41,6 +41,8 @@ def show_solutions(
     shown: tuple[str, str] | None = None
     for solution in solutions:
         if (solution.problem_id, solution.prompt) != shown:
+            if shown is not None:
+                yield ""
             shown = solution.problem_id, solution.prompt
             yield _heading(solution.problem_id, solution.prompt, problems)
         yield _solution(solution)
@@ -77,7 +79,7 @@ def show_pair(pair: Pair, known: PairSides) -> RenderableType:
     parts: list[RenderableType] = [_heading(pair.problem_id, pair.prompt, problems)]
     parts.append(_facts("pair", f"{pair.id}  {about}"))
     parts += [_step(n, step, dim=True) for n, step in enumerate(pair.shared, 1)]
-    return Group(*parts, _side_by_side(pair, known), "")
+    return Group(*parts, "", _side_by_side(pair, known), "")
 
 
 def _side_by_side(pair: Pair, known: PairSides) -> RenderableType:
