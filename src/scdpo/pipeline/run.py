@@ -10,6 +10,7 @@ from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
+from scdpo.pipeline.card import accuracies_of_run, card_of_training
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
@@ -184,6 +185,7 @@ class Run(OpenRun):
                 return
             stage.append_new([trained_policy(method, report, stage.path)], "policy")
             stage.finish(training_counts(report))
+            card_of_training(self, method)
 
     def sft(self, out: Path) -> SFTReport:
         """Fine-tune the initial policy on the run's own correct solutions; writes to `out`."""
@@ -214,6 +216,7 @@ class Run(OpenRun):
                 rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
                 append_all(stage, rows, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
+        accuracies_of_run(self, self.evaluations())
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Import recorded solutions as graded rows of this run; their programs are run again."""

@@ -1,8 +1,9 @@
 """The tables of a run, for the terminal and as Markdown or JSON."""
 
+from scdpo.report import notation
 from scdpo.report.benchmarks import benchmark_table, comparison_table
 from scdpo.report.grid import Grid, as_markdown
-from scdpo.report.table import as_json, breakdown_table, policy_table, stage_table
+from scdpo.report.table import as_json, breakdown_table, label, policy_table, stage_table
 
 __all__ = [
     "Grid",
@@ -11,6 +12,8 @@ __all__ = [
     "benchmark_table",
     "breakdown_table",
     "comparison_table",
+    "label",
+    "notation",
     "policy_table",
     "stage_table",
 ]
