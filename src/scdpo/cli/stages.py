@@ -172,18 +172,6 @@ def import_(
         terminal.note("next", f"scdpo pair {out}")
 
 
-@app.command()
-def export(
-    path: RunPath,
-    out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
-    method: MethodOption = "scdpo",
-) -> None:
-    """Write a method's training pairs in TRL's preference format (prompt, chosen, rejected)."""
-    name = known_method(method)
-    with opened(path, None, write=False) as (run, terminal):
-        terminal.note("export", f"{run.export(name, out)} pairs written to {out}")
-
-
 @app.command("make-policy")
 def make_policy_(
     recipe: Annotated[

@@ -38,8 +38,9 @@ def preference_card(
     kinds = f"{report.n_naive} naive and {report.n_step_controlled} step-controlled pairs"
     method = (
         f"Direct preference optimization over {kinds} ({_many(config.epochs, 'epoch')},"
-        f" {_many(report.steps, 'step')}, β {config.beta:g}). A step-controlled pair shares its first steps; only the"
-        f" steps after them enter the loss (Eq. 4 of [arXiv 2407.00782]({PAPER})). The base policy"
+        f" {_many(report.steps, 'step')}, β {config.beta:g}). A step-controlled pair shares its"
+        f" first steps; only the steps after them enter the loss (Eq. 4 of"
+        f" [arXiv 2407.00782]({PAPER})). The base policy"
         f" is also the reference policy. Loss from {report.first_loss:.4f} to"
         f" {report.final_loss:.4f}."
     )
@@ -67,9 +68,9 @@ def sft_card(
 ) -> None:
     """Write the card of a policy that was fine-tuned on `examples`, `Solution`s or token ids."""
     method = (
-        f"Supervised fine-tuning on {report.n_examples} solutions ({_many(config.epochs, 'epoch')},"
-        f" {_many(report.steps, 'step')}, {report.tokens:,} tokens). Loss from {report.first_loss:.4f} to"
-        f" {report.final_loss:.4f} nats a token."
+        f"Supervised fine-tuning on {report.n_examples} solutions"
+        f" ({_many(config.epochs, 'epoch')}, {_many(report.steps, 'step')}, {report.tokens:,}"
+        f" tokens). Loss from {report.first_loss:.4f} to {report.final_loss:.4f} nats a token."
     )
     counts = Counter(
         row.dataset for row in examples if isinstance(row, Solution) and row.side() == "chosen"
