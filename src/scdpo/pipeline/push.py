@@ -70,7 +70,7 @@ def push_policy(folder: Path, to: str, *, private: bool = False) -> str:
     except InputError:
         raise
     except Exception as error:  # whatever the network, the hub or its client raise
-        raise HubError(f"{to}: {_brief(error, token)}") from None
+        raise HubError(f"{to}: not pushed: {_brief(error, token)}") from None
     return str(made.commit_url)
 
 
