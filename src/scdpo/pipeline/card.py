@@ -25,7 +25,6 @@ from scdpo.training.card import read_card, save_card, with_section
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.opened import OpenRun
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -70,14 +69,12 @@ def accuracies_of_run(run: OpenRun, rows: Mapping[str, Sequence[Evaluation]]) ->
         _keep(policy_folder(run, line.policy), [_result(line, source.source, source)])
 
 
-def accuracies_of_measurement(
-    measured: Measurement, rows: Mapping[str, Sequence[Evaluation]]
+def accuracies_on_benchmarks(
+    folder: Path, policy: str, rows: Mapping[str, Sequence[Evaluation]]
 ) -> None:
-    """Write a measured policy's accuracy on each benchmark into its card, if it has one."""
-    folder = Path(measured.recipe.policy)
+    """Write the accuracy of the policy in a folder on each benchmark into its card, if any."""
     if folder.is_dir():
-        lines = benchmark_lines(measured.policy, rows)
-        _keep(folder, [_result(line, line.benchmark) for line in lines])
+        _keep(folder, [_result(line, line.benchmark) for line in benchmark_lines(policy, rows)])
 
 
 def policy_folder(run: OpenRun, name: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
-from scdpo.pipeline.card import accuracies_of_measurement
+from scdpo.pipeline.card import accuracies_on_benchmarks
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
@@ -152,7 +152,7 @@ class Measurement:
                     append_all(stage, rows, "problem_id")
                     stage.finish(count_evaluations(stage.rows(Evaluation)))
         answered = {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
-        accuracies_of_measurement(self, answered)
+        accuracies_on_benchmarks(Path(self.recipe.policy), self.policy, answered)
         return answered
 
     def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:
