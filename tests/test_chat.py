@@ -271,7 +271,6 @@ def test_a_run_in_blocks_without_their_markers_is_refused_first(
         tmp_path / "my.yaml",
         policy=str(tmp_path / "policy"),
         format={"name": "plain"},
-        problems={"train": {"source": "embedded", "split": "train", "limit": 1}},
         sample={"max_attempts": 1, "limits": SHORT},
     )
     succeed("sample", tmp_path / "run", "--recipe", other)  # nothing is in its way
