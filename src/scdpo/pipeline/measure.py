@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
+from scdpo.pipeline.card import accuracies_on_benchmarks
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
@@ -36,21 +38,25 @@ def measuring_recipe(
     chat_template: bool = False,
     end: Sequence[str] = (),
     rows: int | None = None,
+    changes: Changes | None = None,
 ) -> Recipe:
     """The settings for measuring a policy, from a recipe (a file or a packaged name); its problems
     are not read and may be missing.
 
     Without a recipe, the embedded policy is measured with its own, and another one in the format
     that its folder states. `policy`, `format` (a name), `chat_template` (use the tokenizer's),
-    `end` (end strings) and `rows` (questions answered side by side) override the recipe. Raises
-    RecipeError, and InputError if the policy or its format is not given.
+    `end` (end strings) and `rows` (questions answered side by side) override the recipe, as do
+    `changes` by dotted key. Raises RecipeError, and InputError if the policy or its format is not
+    given.
     """
     if recipe is None and policy is None:
         raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
+    changes = changes or {}
+    named = format is not None or any(key.partition(".")[0] == "format" for key in changes)
     stated = None
-    if recipe is None and policy not in (None, EMBEDDED) and format is None:
+    if recipe is None and policy not in (None, EMBEDDED) and not named:
         stated = stated_format(str(policy))
-    if recipe is None and policy != EMBEDDED and format is None and stated is None:
+    if recipe is None and policy != EMBEDDED and not named and stated is None:
         raise InputError(
             f"policy {policy}: its solution format is not known; give --format (blocks, fenced or "
             "plain) or a --recipe with a section format"
@@ -66,7 +72,7 @@ def measuring_recipe(
     template = "auto" if chat_template else None
     _put(data, "format", {"name": format, "chat_template": template, "end": list(end) or None})
     _put(data, "evaluate", {"rows": rows})
-    return make_recipe(data, where)
+    return make_recipe(data, where, changes)
 
 
 def _put(data: dict[str, Any], section: str, values: Mapping[str, object]) -> None:
@@ -157,7 +163,9 @@ class Measurement:
                     limits = self.recipe.evaluate.limits
                     append_all(stage, self._services.watched(rows, sampler, limits), "problem_id")
                     stage.finish(count_evaluations(stage.rows(Evaluation)))
-        return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+        answered = {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+        accuracies_on_benchmarks(Path(self.recipe.policy), self.policy, answered)
+        return answered
 
     def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:
         """The stage of a benchmark, after storing its problems in their own stage."""

@@ -17,6 +17,7 @@ EMBEDDED = "embedded"
 HASHED = (
     *("*.safetensors", "*.bin", "config.json", "generation_config.json"),
     *("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json"),
+    "chat_template*",
 )
 """Files in a policy folder that determine what the policy writes."""
 HUB_SECONDS = 10.0
