@@ -61,8 +61,12 @@ def evaluate(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="blocks, fenced or plain.", show_default="the recipe's"),
+        typer.Option(help="blocks, fenced or plain.", show_default="the recipe's or the policy's"),
     ] = None,
+    chat_template: Annotated[
+        bool,
+        typer.Option("--chat-template", help="Write prompts with the tokenizer's chat template."),
+    ] = False,
     end: Annotated[
         list[str] | None,
         typer.Option(help="A string that ends a solution, such as <|im_end|>.", show_default=False),
@@ -88,6 +92,7 @@ def evaluate(
         "--limit": limit,
         "--by": by,
         "--format": format,
+        "--chat-template": chat_template or None,
         "--end": end,
         "--rows": rows,
     }
@@ -103,7 +108,13 @@ def evaluate(
 
         sources = places(benchmarks, data or [])
         settings = measuring_recipe(
-            recipe, policy, format=format, end=end or [], rows=rows, changes=changes_of(set_)
+            recipe,
+            policy,
+            format=format,
+            chat_template=chat_template,
+            end=end or [],
+            rows=rows,
+            changes=changes_of(set_),
         )
         _measure(
             settings, sources, recipe, out, limit=limit, by=by.value if by else None, redo=redo
