@@ -12,9 +12,12 @@ from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
 from scdpo.evaluation import (
     SFT,
     BreakdownLine,
+    DatasetReport,
     GroupBy,
     PolicyLine,
     breakdown_lines,
+    datasets,
+    of_dataset,
     policy_lines,
 )
 from scdpo.pipeline.provenance import (
@@ -75,9 +78,35 @@ class OpenRun:
             write_jsonl(self.path / "report.jsonl", lines)
         return lines
 
-    def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
-        """One line for every policy and group of questions; empty if the data has no groups."""
-        return breakdown_lines(self._evaluations(), key)
+    def report_by_dataset(self) -> dict[str, list[PolicyLine]]:
+        """The lines of `report` for each data set alone; empty where all questions are of one.
+
+        Also written to `report_by_dataset.jsonl`, one row per data set, unless the run is open for
+        reading only.
+        """
+        rows = self._evaluations()
+        used = {name: self._pairs_used(name) for name in rows if name != SFT}
+        reports = {
+            dataset: policy_lines(
+                {n: of for n, answered in rows.items() if (of := of_dataset(answered, dataset))},
+                used,
+            )
+            for dataset in datasets(rows)
+        }
+        if len(reports) < 2:
+            return {}
+        if self.folder.write:
+            lines = [DatasetReport(dataset=name, policies=tuple(r)) for name, r in reports.items()]
+            write_jsonl(self.path / "report_by_dataset.jsonl", lines)
+        return reports
+
+    def breakdown(self, key: GroupBy, dataset: str | None = None) -> list[BreakdownLine]:
+        """One line for every policy and group of questions, of one data set or of all; empty if
+        the data has no groups."""
+        rows = self._evaluations()
+        if dataset is not None:
+            rows = {name: of_dataset(answered, dataset) for name, answered in rows.items()}
+        return breakdown_lines(rows, key)
 
     def manifests(self) -> list[Manifest]:
         """The manifests of all started stages, in the order of a whole run."""

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from scdpo.engines import LocalEngineConfig
 from scdpo.engines.registry import engine_kind
@@ -84,11 +94,36 @@ class ProblemSource(_Section):
         return self
 
 
-class Problems(_Section):
-    """Questions to sample on, and questions to evaluate on."""
+def _how_many(sources: object) -> str:
+    # In brackets, as pydantic writes types in the paths of its errors, so that `explain` leaves
+    # them out.
+    return "[several]" if isinstance(sources, (list, tuple)) else "[one]"
 
-    train: ProblemSource = Field(description="Questions to sample solutions for.")
-    test: ProblemSource = Field(description="Questions to evaluate policies on.")
+
+ProblemSources: TypeAlias = Annotated[
+    Annotated[ProblemSource, Tag("[one]")] | Annotated[tuple[ProblemSource, ...], Tag("[several]")],
+    Discriminator(_how_many),
+]
+"""A source of problems, or a list of them."""
+
+
+class Problems(_Section):
+    """Questions to sample on, and questions to evaluate on: one source, or a list of several."""
+
+    train: ProblemSources = Field(description="Questions to sample solutions for.")
+    test: ProblemSources = Field(description="Questions to evaluate policies on.")
+
+    @field_validator("train", "test")
+    @classmethod
+    def _some(cls, sources: ProblemSource | tuple[ProblemSource, ...]) -> object:
+        if not sources:
+            raise ValueError("the list of sources is empty")
+        return sources
+
+    def sources(self, part: Literal["train", "test"]) -> tuple[ProblemSource, ...]:
+        """The sources of a part, in their order."""
+        sources: ProblemSource | tuple[ProblemSource, ...] = getattr(self, part)
+        return (sources,) if isinstance(sources, ProblemSource) else sources
 
 
 class FormatChoice(_Section):
