@@ -28,6 +28,7 @@ from scdpo.evaluation import EvaluateConfig
 from scdpo.formats import get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
+from scdpo.pipeline.planning.config import PlanConfig
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
 from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
 from scdpo.sampling import BranchConfig, SampleConfig
@@ -194,6 +195,7 @@ class Recipe(_Section):
         METHODS, description="The methods that `scdpo run` trains and evaluates."
     )
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Greedy evaluation.")
+    plan: PlanConfig = Field(PlanConfig(), description="What `scdpo plan` assumes.")
 
     @model_validator(mode="after")
     def _sessions_suffice(self) -> Recipe:
