@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
@@ -35,17 +36,21 @@ def measuring_recipe(
     format: str | None = None,
     end: Sequence[str] = (),
     rows: int | None = None,
+    changes: Changes | None = None,
 ) -> Recipe:
     """The settings for measuring a policy, from a recipe (a file or a packaged name); its problems
     are not read and may be missing.
 
     Without a recipe, the embedded policy is measured with its own. `policy`, `format` (a name),
-    `end` (end strings) and `rows` (questions answered side by side) override the recipe. Raises
-    RecipeError, and InputError if the policy or its format is not given.
+    `end` (end strings) and `rows` (questions answered side by side) override the recipe, as do
+    `changes` by dotted key. Raises RecipeError, and InputError if the policy or its format is not
+    given.
     """
     if recipe is None and policy is None:
         raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
-    if recipe is None and policy != EMBEDDED and format is None:
+    changes = changes or {}
+    named = format is not None or any(key.partition(".")[0] == "format" for key in changes)
+    if recipe is None and policy != EMBEDDED and not named:
         raise InputError(
             f"policy {policy}: its solution format is not known; give --format (blocks, fenced or "
             "plain) or a --recipe with a section format"
@@ -60,7 +65,7 @@ def measuring_recipe(
         data["policy"] = policy
     _put(data, "format", {"name": format, "end": list(end) or None})
     _put(data, "evaluate", {"rows": rows})
-    return make_recipe(data, where)
+    return make_recipe(data, where, changes)
 
 
 def _put(data: dict[str, Any], section: str, values: Mapping[str, object]) -> None:
