@@ -25,7 +25,7 @@ from scdpo.engines.registry import engine_kind
 from scdpo.errors import InputError, RecipeError
 from scdpo.errors.validation import explain
 from scdpo.evaluation import EvaluateConfig
-from scdpo.formats import get_format
+from scdpo.formats import ChatTemplate, checked_options, get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
 from scdpo.pipeline.changes import Changes, before_presets, is_about, with_changes
@@ -129,26 +129,43 @@ class Problems(_Section):
 
 
 class FormatChoice(_Section):
-    """The solution format and its options (see `formats.get_format`)."""
+    """The solution format and its options (see `formats.policy_format`)."""
 
     name: str = Field("blocks", description="`blocks`, `fenced` or `plain`.")
     system: str | None = Field(
-        None, description="System prompt; an empty one omits the system turn."
+        None,
+        description="System prompt; an empty one omits the system turn. Default: the format's or "
+        "the chat template's own.",
+    )
+    chat_template: ChatTemplate | None = Field(
+        None,
+        description="`auto`: write the prompt with the chat template of the policy's tokenizer "
+        "(`fenced`, `plain`).",
     )
     end: tuple[str, ...] | None = Field(
-        None, description="Strings that end a solution, such as `<|im_end|>`."
+        None,
+        description="A string that ends a solution, or several, such as `<|im_end|>`; default: the "
+        "end of the chat template's turn, else the tokenizer's EOS (`blocks`: its own marker).",
     )
     template: str | None = Field(
-        None, description="Prompt that contains `{question}` (`fenced`, `plain`)."
+        None,
+        description="Prompt that contains `{question}` (`fenced`, `plain`); with `chat_template`, "
+        "what the user's turn says.",
     )
     boundary: str | None = Field(
         None, description="String that ends a step (`plain`): a line break or an empty line."
     )
 
+    @field_validator("end", mode="before")
+    @classmethod
+    def _one_end(cls, end: object) -> object:
+        return (end,) if isinstance(end, str) else end
+
     @model_validator(mode="after")
     def _can_be_made(self) -> FormatChoice:
         try:
-            get_format(**self.model_dump())
+            checked_options(self.name, chat_template=self.chat_template)
+            get_format(**self.model_dump(exclude={"chat_template"}))
         except InputError as error:
             raise ValueError(str(error)) from error
         return self
