@@ -38,6 +38,7 @@ from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
 from scdpo.training.sft_config import SFTConfig
 
+Part = Literal["train", "test"]
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
 
@@ -122,7 +123,7 @@ class Problems(_Section):
             raise ValueError("the list of sources is empty")
         return sources
 
-    def sources(self, part: Literal["train", "test"]) -> tuple[ProblemSource, ...]:
+    def sources(self, part: Part) -> tuple[ProblemSource, ...]:
         """The sources of a part, in their order."""
         sources: ProblemSource | tuple[ProblemSource, ...] = getattr(self, part)
         return (sources,) if isinstance(sources, ProblemSource) else sources

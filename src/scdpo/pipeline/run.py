@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
@@ -16,9 +13,10 @@ from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs,
 from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
-from scdpo.pipeline.recipe import Method, Recipe
+from scdpo.pipeline.recipe import Method, Part, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
 from scdpo.pipeline.shortages import pairs_lack, solutions_lack
+from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import (
     Training,
     references_used,
@@ -27,7 +25,6 @@ from scdpo.pipeline.trained import (
     training_of,
 )
 from scdpo.policies import policy_path
-from scdpo.problems import load_problems
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
     branch_solutions,
@@ -96,19 +93,14 @@ class Run(OpenRun):
 
     # ---- stages
 
-    def problems(self, part: Literal["train", "test"]) -> list[Problem]:
+    def problems(self, part: Part) -> list[Problem]:
         """The `train` or `test` problems, stored in the run folder when first read.
 
         Raises InputError where two sources have a question in common.
         """
         stage = self.stage(f"problems/{part}")
         if not stage.done:
-            problems: list[Problem] = []
-            for source in self.recipe.problems.sources(part):
-                problems += load_problems(
-                    source.source, source.path, split=source.split, limit=source.limit
-                )
-            _check_ids(problems, f"problems.{part}")
+            problems = read_problems(self.recipe, part)
             stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
@@ -316,10 +308,3 @@ class Run(OpenRun):
         names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}
         parts = names.get(method, ["naive", "step_controlled"])
         return [self.finished(f"pairs/{part}", "pair") for part in parts]
-
-
-def _check_ids(problems: Sequence[Problem], key: str) -> None:
-    """Refuse questions that occur twice: rows are kept by the id of their question."""
-    name, count = Counter(problem.id for problem in problems).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{key}: two of its sources have question {name}")
