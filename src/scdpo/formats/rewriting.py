@@ -101,8 +101,8 @@ def write_text(text: str, format: Format) -> tuple[Step, ...]:
     if any(mark in body for mark in format.end):
         raise InputError("an end marker inside the solution")
     steps = format.parse(body + _end(format))
-    if any(step.kind == "text" and PYTHON in step.text or step.output is None
-           and step.kind == "code" for step in steps):
+    unread = (step.kind == "text" and PYTHON in step.text for step in steps)
+    if any(unread) or any(step.kind == "code" and step.output is None for step in steps):
         raise InputError("a program without output")
     return steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -30,6 +30,9 @@ from scdpo.pipeline.trained import TrainedPolicy
 from scdpo.policies import policy_hash
 from scdpo.records import Evaluation
 from scdpo.store import Manifest, RunFolder, Stage, is_full_disk, write_atomic, write_jsonl
+
+BEFORE_SAMPLING = ("demonstrations", "sft")
+"""The stages that work with the recipe's own policy where the initial policy is made from it."""
 
 
 class OpenRun:
@@ -92,6 +95,14 @@ class OpenRun:
 
     # ---- stages
 
+    @property
+    def initial_policy(self) -> str:
+        """The policy that samples and is trained: the recipe's or, with `sft.data`, what the
+        stage `sft` made of it. Raises InputError if that stage is not done."""
+        if self.recipe.sft.data is None:
+            return self.recipe.policy
+        return str(self.finished("sft", "sft").path / "policy")
+
     def stage(self, name: str) -> Stage:
         """A stage of this run, whether started or not."""
         return self.folder.stage(name)
@@ -108,10 +119,19 @@ class OpenRun:
             raise InputError(f"{self.path}: {name} is {state}; run `scdpo {command}` first")
         return stage
 
-    def open(self, name: str, inputs: Sequence[str], *, policy: bool = False) -> Stage:
-        """Open a stage with its settings and the hashes of its inputs."""
+    def open(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        *,
+        policy: bool = False,
+        read: Mapping[str, str] | None = None,
+    ) -> Stage:
+        """Open a stage with its settings and the hashes of its inputs: stages, the initial policy,
+        and whatever else it has `read`."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
+        hashes |= read or {}
         if policy:
             hashes["policy"] = self._initial_hash
         wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
@@ -127,12 +147,15 @@ class OpenRun:
             if before == self.recipe.model_dump(mode="json"):
                 return
             moved = before.get("policy") != self.recipe.policy
+            tuned = self.recipe.sft.data is not None
             for manifest in self.manifests():
                 if not made_anything(self.stage(manifest.stage)):
                     continue
                 changed += changed_settings(self.recipe, manifest)
+                if not moved or (tuned and manifest.stage not in BEFORE_SAMPLING):
+                    continue
                 made_by = manifest.inputs.get("policy")
-                if moved and made_by is not None and made_by != self._initial_hash:
+                if made_by is not None and made_by != policy_hash(self.recipe.policy):
                     changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
         if changed:
             raise StoreError(
@@ -143,7 +166,7 @@ class OpenRun:
 
     @cached_property
     def _initial_hash(self) -> str:
-        return policy_hash(self.recipe.policy)
+        return policy_hash(self.initial_policy)
 
     def _made_anything(self) -> bool:
         """Whether any stage has started, apart from reading problems, which is cheap."""

@@ -18,13 +18,13 @@ from scdpo.evaluation import EvaluateConfig
 from scdpo.formats import get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
+from scdpo.pipeline.sft_settings import SFTSettings
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
 from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
 from scdpo.sampling import BranchConfig, SampleConfig
 from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
-from scdpo.training.sft_config import SFTConfig
 
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
@@ -154,7 +154,9 @@ class Recipe(_Section):
     branch: BranchConfig = Field(BranchConfig(), description="Stage 2: step-controlled solutions.")
     pairs: PairConfig = Field(PairConfig(), description="Which solutions become pairs.")
     train: DPOConfig = Field(DPOConfig(), description="Stage 3: preference training.")
-    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning (`scdpo sft`).")
+    sft: SFTSettings = Field(
+        SFTSettings(), description="Supervised fine-tuning: the first stage, if it has `data`."
+    )
     methods: tuple[Method, ...] = Field(
         METHODS, description="The methods that `scdpo run` trains and evaluates."
     )

@@ -10,12 +10,24 @@ from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
+from scdpo.pipeline.finetuning import (
+    DEMONSTRATIONS,
+    SFT_STAGE,
+    data_inputs,
+    demonstrate,
+    fine_tune,
+)
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
-from scdpo.pipeline.trained import trained_policy, training_counts
-from scdpo.policies import policy_path
+from scdpo.pipeline.trained import (
+    fine_tuned_policy,
+    fine_tuning_counts,
+    trained_policy,
+    training_counts,
+)
+from scdpo.policies import policy_hash, policy_path
 from scdpo.problems import load_problems
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
@@ -71,6 +83,8 @@ class Run(OpenRun):
         """Run the whole recipe: sample, branch, pair, train and evaluate; returns the report."""
         self.problems("train")
         self.problems("test")  # read now, so that an error in them does not surface hours later
+        if self.recipe.sft.data is not None:
+            self.fine_tune()
         self.sample()
         self.branch()
         self.pair()
@@ -95,13 +109,39 @@ class Run(OpenRun):
             stage.finish()
         return list(stage.rows(Problem))
 
+    def demonstrate(self) -> None:
+        """Before stage 1: the rows of `sft.data`, executed, graded and written in the format."""
+        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe))
+        if not stage.done:
+            self._record(stage)
+        demonstrate(stage, self.recipe, self._services, self._watcher)
+
+    def fine_tune(self) -> None:
+        """Before stage 1: train the recipe's policy on `sft.data`; the result is the run's initial
+        policy. Several processes share it as in `train`."""
+        if self.folder.write:
+            self.demonstrate()
+            read = {"policy": policy_hash(self.recipe.policy)}
+            self.open(SFT_STAGE, [DEMONSTRATIONS], read=read)
+        wait_for_all()
+        stage, data = self.stage(SFT_STAGE), self.stage(DEMONSTRATIONS)
+        if not stage.done:
+            if self.folder.write:
+                self._record(stage)
+            rows = list(data.rows(Solution))
+            report = fine_tune(rows, self.recipe, stage.path, self._services, self._watcher)
+            if not self.folder.write:
+                return
+            stage.append_new([fine_tuned_policy(report, stage.path)], "policy")
+            stage.finish(fine_tuning_counts(report))
+
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
         problems, config = self.problems("train"), self.recipe.sample
         stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
             bar = self._watcher.progress("sample")
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
+            with self._services.sampler(self.initial_policy, SFT) as sampler:
                 self._record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
@@ -117,7 +157,7 @@ class Run(OpenRun):
             parents = first_preferred(
                 solutions.rows(Solution), truncated_is_wrong=config.truncated_is_wrong
             )
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
+            with self._services.sampler(self.initial_policy, SFT) as sampler:
                 self._record(stage)
                 chunks = branch_solutions(
                     parents,
@@ -195,16 +235,19 @@ class Run(OpenRun):
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        initial = policy_path(self.initial_policy)
+        return sft(initial, solutions, out, config=config.training, progress=bar)
 
     def evaluate(self, policy: str) -> None:
         """Evaluate a policy of the run (`sft` or a method) greedily on the test problems."""
         problems = self.problems("test")
-        inputs, path = ["problems/test"], self.recipe.policy
+        inputs, path = ["problems/test"], ""
         if policy != SFT:
             trained = self.finished(f"policies/{policy}", f"train --method {policy}")
             inputs.append(trained.name)
             path = str(trained.path / "policy")
+        else:
+            path = self.initial_policy
         stage = self.open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
             config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
@@ -246,7 +289,7 @@ class Run(OpenRun):
         if self.folder.write:
             self._record(stage)
         return train(
-            policy_path(self.recipe.policy),
+            policy_path(self.initial_policy),
             used,
             stage.path,
             config=self.recipe.train,

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from scdpo.engines import EngineProtocol, open_engine
-from scdpo.formats import get_format
+from scdpo.evaluation import SFT
+from scdpo.formats import Format, get_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
@@ -85,6 +86,10 @@ class Services:
             self._grader = self._stack.enter_context(Grader(self._recipe.grading))
         return self._grader
 
+    def format(self, policy: str) -> Format:
+        """How a policy writes solutions."""
+        return get_format(**self._recipe.format.model_dump())
+
     @contextmanager
     def sampler(self, policy: str, name: str) -> Iterator[Sampler]:
         """A sampler for a policy's solutions; `name` is the policy's name in rows.
@@ -93,8 +98,8 @@ class Services:
         """
         sandbox = self.sandbox()
         self.device()
-        format = get_format(**self._recipe.format.model_dump())
-        if self._engine is not None and policy == self._recipe.policy:
+        format = self.format(policy)
+        if self._engine is not None and name == SFT:
             yield Sampler(self._engine, format, self.grader(), sandbox, name)
             return
         engine = open_engine(policy, self._recipe.engine)
@@ -120,7 +125,7 @@ class Services:
     def environment(self, stage: str) -> Environment:
         """The environment of a stage that starts or resumes now."""
         device, threads = self.device()
-        trains = stage.startswith("policies/")
+        trains = stage == "sft" or stage.startswith("policies/")
         isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
         return environment(stage, device=device, threads=threads, sandbox=isolation)
 

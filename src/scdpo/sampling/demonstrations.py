@@ -61,7 +61,9 @@ async def demonstrations(
         for question, _ in names:
             numbers.append(attempts[question])
             attempts[question] += 1
-        fresh = [_first(one, question, seen) for one, (question, _) in zip(part, names, strict=True)]
+        fresh = [
+            _first(one, question, seen) for one, (question, _) in zip(part, names, strict=True)
+        ]
         if any(name not in existing for _, name in names):
             ran = await all_of(executed(one) for one in fresh)
             yield _solutions(ran, names, numbers, data, format, grader)

@@ -13,6 +13,7 @@ The first three may have `answer`, the gold answer (or a list of which any one i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,7 +22,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from scdpo.errors import DataError
+from scdpo.errors import DataError, MissingDependency
 from scdpo.formats import LAYOUTS as RECORDED
 from scdpo.formats import Format, get_format, neutral, worked_steps
 from scdpo.formats.blocks import EMPTY_EXECUTION
@@ -45,6 +46,8 @@ WANTED: dict[Layout, tuple[str, ...]] = {
     "gsm8k": ("question", "answer"),
 }
 """The columns that a row of each layout must have."""
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+_SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
 _HUB_CONFIGS = {"gsm8k": ("main",)}
 _ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -166,26 +169,33 @@ def _check(data: SFTData, taught: list[Taught], found: list[str]) -> None:
     )
 
 
-def _rows(data: SFTData) -> Iterator[NumberedRow]:
+def data_file(data: SFTData) -> Path | None:
+    """The file that holds the rows; None for a data set on the hub.
+
+    Raises DataError if there is none.
+    """
     path = Path(data.path)
     if path.is_dir():
-        path = find_file(path, PATTERNS, data.split)
-    if path.suffix == ".parquet" and path.exists():
-        return _parquet_rows(path)
+        return find_file(path, PATTERNS, data.split)
     if path.exists():
-        return file_rows(path)
-    if path.suffix or data.path.count("/") != 1 or data.path.startswith(("/", ".", "~")):
-        raise DataError("no such file or folder", data.path)
+        return path
+    if _HUB_NAME.fullmatch(data.path) and path.suffix not in _SUFFIXES:
+        return None
+    raise DataError("no such file or folder", data.path)
+
+
+def _rows(data: SFTData) -> Iterator[NumberedRow]:
+    path = data_file(data)
+    if path is not None:
+        return _parquet_rows(path) if path.suffix == ".parquet" else file_rows(path)
     configs = (data.config,) if data.config else _HUB_CONFIGS.get(data.layout, ())
     return hub_rows(data.path, configs, data.split)
 
 
 def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
-    from scdpo.errors import MissingDependency
-
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow.parquet  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependency("pyarrow", "datasets") from error
     try:
