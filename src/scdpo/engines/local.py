@@ -18,6 +18,8 @@ from scdpo.errors import EngineError
 from scdpo.policies import Policy, load_policy
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from scdpo.engines.decode import Decoder, DecodingRow
     from scdpo.engines.stops import StopWatches
 
@@ -100,6 +102,11 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The policy's tokenizer, from which `formats.policy_format` makes the policy's format."""
+        return self._policy.tokenizer
 
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, with special-token markers recognised; `start` prepends BOS."""

@@ -8,19 +8,28 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from scdpo.engines import LocalEngineConfig
 from scdpo.engines.registry import engine_kind
 from scdpo.errors import InputError, RecipeError
 from scdpo.errors.validation import explain
 from scdpo.evaluation import EvaluateConfig
-from scdpo.formats import get_format
+from scdpo.formats import ChatTemplate, checked_options, get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
 from scdpo.pipeline.sft_settings import SFTSettings
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
-from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
+from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit, load_problems
+from scdpo.records import Problem
 from scdpo.sampling import BranchConfig, SampleConfig
 from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
@@ -67,6 +76,14 @@ class ProblemSource(_Section):
     )
     split: str = Field("test", description="The split to read, such as `train` or `test`.")
     limit: int | None = Field(None, ge=1, description="Read at most this many problems.")
+    offset: int | None = Field(
+        None, ge=0, description="Skip this many problems first, such as those used for SFT."
+    )
+    ids: tuple[str, ...] | str | None = Field(
+        None,
+        description="Take only the problems with these ids: a list, or a file with an id a line or "
+        "with JSONL rows of problems or solutions.",
+    )
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
@@ -83,6 +100,17 @@ class ProblemSource(_Section):
             raise ValueError(f"source {self.source!r} {wanted}")
         return self
 
+    def load(self) -> list[Problem]:
+        """The problems themselves. Raises InputError, DataError and MissingDependency."""
+        return load_problems(
+            self.source,
+            self.path,
+            split=self.split,
+            limit=self.limit,
+            offset=self.offset,
+            ids=self.ids,
+        )
+
 
 class Problems(_Section):
     """Questions to sample on, and questions to evaluate on."""
@@ -92,26 +120,43 @@ class Problems(_Section):
 
 
 class FormatChoice(_Section):
-    """The solution format and its options (see `formats.get_format`)."""
+    """The solution format and its options (see `formats.policy_format`)."""
 
     name: str = Field("blocks", description="`blocks`, `fenced` or `plain`.")
     system: str | None = Field(
-        None, description="System prompt; an empty one omits the system turn."
+        None,
+        description="System prompt; an empty one omits the system turn. Default: the format's or "
+        "the chat template's own.",
+    )
+    chat_template: ChatTemplate | None = Field(
+        None,
+        description="`auto`: write the prompt with the chat template of the policy's tokenizer "
+        "(`fenced`, `plain`).",
     )
     end: tuple[str, ...] | None = Field(
-        None, description="Strings that end a solution, such as `<|im_end|>`."
+        None,
+        description="A string that ends a solution, or several, such as `<|im_end|>`; default: the "
+        "end of the chat template's turn, else the tokenizer's EOS (`blocks`: its own marker).",
     )
     template: str | None = Field(
-        None, description="Prompt that contains `{question}` (`fenced`, `plain`)."
+        None,
+        description="Prompt that contains `{question}` (`fenced`, `plain`); with `chat_template`, "
+        "what the user's turn says.",
     )
     boundary: str | None = Field(
         None, description="String that ends a step (`plain`): a line break or an empty line."
     )
 
+    @field_validator("end", mode="before")
+    @classmethod
+    def _one_end(cls, end: object) -> object:
+        return (end,) if isinstance(end, str) else end
+
     @model_validator(mode="after")
     def _can_be_made(self) -> FormatChoice:
         try:
-            get_format(**self.model_dump())
+            checked_options(self.name, chat_template=self.chat_template)
+            get_format(**self.model_dump(exclude={"chat_template"}))
         except InputError as error:
             raise ValueError(str(error)) from error
         return self

@@ -28,7 +28,7 @@ from scdpo.pipeline.trained import (
     training_counts,
 )
 from scdpo.policies import policy_hash, policy_path
-from scdpo.problems import load_problems
+from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
     branch_solutions,
@@ -101,12 +101,11 @@ class Run(OpenRun):
         stage = self.stage(f"problems/{part}")
         if not stage.done:
             source: ProblemSource = getattr(self.recipe.problems, part)
-            problems = load_problems(
-                source.source, source.path, split=source.split, limit=source.limit
-            )
+            problems = source.load()
             stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
+            self._note_shared_questions()
         return list(stage.rows(Problem))
 
     def demonstrate(self) -> None:
@@ -145,7 +144,7 @@ class Run(OpenRun):
                 self._record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, chunks)
+                append_all(stage, self._services.watched(chunks, sampler, config.limits))
             stage.finish(count_solutions(stage.rows(Solution)))
 
     def branch(self) -> None:
@@ -255,7 +254,8 @@ class Run(OpenRun):
                 self._record(stage)
                 have = stage.ids("problem_id")
                 rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, rows, "problem_id")
+                watched = self._services.watched(rows, sampler, config.limits)
+                append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
@@ -299,6 +299,18 @@ class Run(OpenRun):
             reference_progress=begun_when_reported(self._watcher, f"reference {method}"),
             note=lambda text: self._watcher.note("training", text),
         )
+
+    def _note_shared_questions(self) -> None:
+        """Say it if questions of the test set are also trained on, once both sets are read."""
+        train, test = (self.stage(f"problems/{part}") for part in ("train", "test"))
+        if train.done and test.done:
+            n_test = sum(1 for _ in test.rows(Problem))
+            if shared := shared_questions(test.rows(Problem), train.rows(Problem)):
+                self._watcher.note(
+                    "problems",
+                    f"{shared} of {n_test} test questions are also training questions: accuracy on"
+                    " them says nothing about new ones (keys offset, limit, ids of problems)",
+                )
 
     def _record(self, stage: Stage) -> None:
         """Record the environment of a stage that starts or resumes now."""

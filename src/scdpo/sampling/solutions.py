@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scdpo.engines.base import EngineProtocol
-from scdpo.formats import Format, get_format
+from scdpo.formats import Format, policy_format
 from scdpo.grading import Claim, Grader, judge
 from scdpo.records import Problem, Solution, Step, Verdict, undecided
 from scdpo.sampling.driver import drive
@@ -132,8 +132,12 @@ def sampler_for(
     grader: Grader | None,
     sandbox: SandboxProtocol | None,
 ) -> Iterator[Sampler]:
-    """A sampler; if no grader is given, it gets its own, which is closed at the end."""
-    written = get_format(format) if isinstance(format, str) else format
+    """A sampler; if no grader is given, it gets its own, which is closed at the end.
+
+    A format by name is completed from the tokenizer of an engine that has one (`engine.tokenizer`).
+    """
+    tokenizer = getattr(engine, "tokenizer", None)
+    written = policy_format(format, tokenizer=tokenizer) if isinstance(format, str) else format
     if grader is not None:
         yield Sampler(engine, written, grader, sandbox)
         return
