@@ -176,32 +176,6 @@ def train(
 
 
 @app.command()
-def sft(
-    path: RunPath,
-    out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
-    recipe: RecipeOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Fine-tune the initial policy on the run's correct solutions (recipe key sft).
-
-    Several processes can share the work, as for `scdpo train`.
-    """
-    from scdpo.training.processes import close_process_group, is_main_process
-
-    with opened(path, recipe, several=True, changes=changes_of(set_)) as (run, terminal):
-        made = run.sft(out)
-        close_process_group()
-        if not is_main_process():
-            return
-        terminal.settle()
-        terminal.note(
-            "policy",
-            f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
-            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
-        )
-
-
-@app.command()
 def report(
     path: RunPath,
     by: Annotated[

@@ -153,7 +153,8 @@ class Measurement:
                         existing=stage.ids("problem_id"),
                         progress=self._watcher.progress(name),
                     )
-                    append_all(stage, rows, "problem_id")
+                    limits = self.recipe.evaluate.limits
+                    append_all(stage, self._services.watched(rows, sampler, limits), "problem_id")
                     stage.finish(count_evaluations(stage.rows(Evaluation)))
         return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
 

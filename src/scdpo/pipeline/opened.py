@@ -49,6 +49,9 @@ from scdpo.store import (
     write_jsonl,
 )
 
+BEFORE_SAMPLING = ("demonstrations", "sft")
+"""The stages that work with the recipe's own policy where the initial policy is made from it."""
+
 
 class OpenRun:
     """A run folder and its recipe; a context manager. `run.Run` adds the stages themselves."""
@@ -167,6 +170,14 @@ class OpenRun:
 
     # ---- stages
 
+    @property
+    def initial_policy(self) -> str:
+        """The policy that samples and is trained: the recipe's or, with `sft.data`, what the
+        stage `sft` made of it. Raises InputError if that stage is not done."""
+        if self.recipe.sft.data is None:
+            return self.recipe.policy
+        return str(self.finished("sft", "sft").path / "policy")
+
     def stage(self, name: str) -> Stage:
         """A stage of this run, whether started or not."""
         return self.folder.stage(name)
@@ -194,10 +205,13 @@ class OpenRun:
         *,
         policy: bool = False,
         config: Mapping[str, Any] | None = None,
+        read: Mapping[str, str] | None = None,
     ) -> Stage:
-        """Open a stage with the hashes of its inputs and its settings, by default the recipe's."""
+        """Open a stage with its settings, by default the recipe's, and the hashes of its inputs:
+        stages, the initial policy, and whatever else it has `read`."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
+        hashes |= read or {}
         if policy:
             hashes["policy"] = self._initial_hash
         redo = self.redone(name) or not made_anything(stage)
@@ -212,12 +226,15 @@ class OpenRun:
             if before == self.recipe.model_dump(mode="json"):
                 return
             moved = before.get("policy") != self.recipe.policy
+            tuned = self.recipe.sft.data is not None
             for manifest in self.manifests():
                 if self.redone(manifest.stage) or not made_anything(self.stage(manifest.stage)):
                     continue
                 changed += changed_settings(self.recipe, manifest)
+                if not moved or (tuned and manifest.stage not in BEFORE_SAMPLING):
+                    continue
                 made_by = manifest.inputs.get("policy")
-                if moved and made_by is not None and made_by != self._initial_hash:
+                if made_by is not None and made_by != policy_hash(self.recipe.policy):
                     changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
         if changed:
             raise StoreError(
@@ -228,7 +245,7 @@ class OpenRun:
 
     @cached_property
     def _initial_hash(self) -> str:
-        return policy_hash(self.recipe.policy)
+        return policy_hash(self.initial_policy)
 
     def _made_anything(self) -> bool:
         """Whether any stage has started, apart from reading problems, which is cheap."""

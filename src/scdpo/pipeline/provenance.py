@@ -23,8 +23,10 @@ from scdpo.store import (
 GENERATES = ("format", "engine", "sandbox", "grading", "threads")
 SHAPED_BY: dict[str, tuple[str, ...]] = {
     "problems": (),
+    "demonstrations": ("sft", "format", "sandbox", "grading"),
+    "sft": ("sft", "threads"),
     "solutions": ("sample", *GENERATES),
-    "imports": ("sandbox", "grading"),
+    "imports": ("format", "sandbox", "grading"),
     "branches": ("branch", *GENERATES),
     "pairs": ("pairs",),
     "policies": ("train", "threads"),
@@ -89,6 +91,10 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json", exclude=ONLY_SPEED)
     if kind == "problems":
         return {"problems": {part: plain["problems"][part]}}
+    if kind == "demonstrations":  # the other keys of sft shape the training
+        plain["sft"] = {"data": plain["sft"]["data"]}
+    elif kind == "sft":
+        del plain["sft"]["data"]
     return {key: plain[key] for key in SHAPED_BY[kind]}
 
 

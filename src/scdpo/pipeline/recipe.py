@@ -30,13 +30,14 @@ from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
 from scdpo.pipeline.changes import Changes, before_presets, is_about, with_changes
 from scdpo.pipeline.planning.config import PlanConfig
+from scdpo.pipeline.sft_settings import SFTSettings
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
-from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
+from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit, load_problems
+from scdpo.records import Problem
 from scdpo.sampling import BranchConfig, SampleConfig
 from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
-from scdpo.training.sft_config import SFTConfig
 
 Part = Literal["train", "test"]
 Method = Literal["dpo", "dpo_equal", "scdpo"]
@@ -80,6 +81,14 @@ class ProblemSource(_Section):
     )
     split: str = Field("test", description="The split to read, such as `train` or `test`.")
     limit: int | None = Field(None, ge=1, description="Read at most this many problems.")
+    offset: int | None = Field(
+        None, ge=0, description="Skip this many problems first, such as those used for SFT."
+    )
+    ids: tuple[str, ...] | str | None = Field(
+        None,
+        description="Take only the problems with these ids: a list, or a file with an id a line or "
+        "with JSONL rows of problems or solutions.",
+    )
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
@@ -95,6 +104,17 @@ class ProblemSource(_Section):
             wanted = "takes no path" if self.path else "needs a path (a file, folder or hub name)"
             raise ValueError(f"source {self.source!r} {wanted}")
         return self
+
+    def load(self) -> list[Problem]:
+        """The problems themselves. Raises InputError, DataError and MissingDependency."""
+        return load_problems(
+            self.source,
+            self.path,
+            split=self.split,
+            limit=self.limit,
+            offset=self.offset,
+            ids=self.ids,
+        )
 
 
 def _how_many(sources: object) -> str:
@@ -209,7 +229,9 @@ class Recipe(_Section):
     branch: BranchConfig = Field(BranchConfig(), description="Stage 2: step-controlled solutions.")
     pairs: PairConfig = Field(PairConfig(), description="Which solutions become pairs.")
     train: DPOConfig = Field(DPOConfig(), description="Stage 3: preference training.")
-    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning (`scdpo sft`).")
+    sft: SFTSettings = Field(
+        SFTSettings(), description="Supervised fine-tuning: the first stage, if it has `data`."
+    )
     methods: tuple[Method, ...] = Field(
         METHODS, description="The methods that `scdpo run` trains and evaluates."
     )

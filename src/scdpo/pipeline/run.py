@@ -11,6 +11,13 @@ from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
 from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
 from scdpo.pipeline.changes import Changes
+from scdpo.pipeline.finetuning import (
+    DEMONSTRATIONS,
+    SFT_STAGE,
+    data_inputs,
+    demonstrate,
+    fine_tune,
+)
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, Part, Recipe
@@ -19,12 +26,15 @@ from scdpo.pipeline.shortages import pairs_lack, solutions_lack
 from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import (
     Training,
+    fine_tuned_policy,
+    fine_tuning_counts,
     references_used,
     trained_policy,
     training_counts,
     training_of,
 )
-from scdpo.policies import policy_path
+from scdpo.policies import policy_hash, policy_path
+from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
     branch_solutions,
@@ -79,6 +89,8 @@ class Run(OpenRun):
         """Run the whole recipe: sample, branch, pair, train and evaluate; returns the report."""
         self.problems("train")
         self.problems("test")  # read now, so that an error in them does not surface hours later
+        if self.recipe.sft.data is not None:
+            self.fine_tune()
         self.sample()
         self._stop_if(self.solutions_lack())
         self.branch()
@@ -104,6 +116,7 @@ class Run(OpenRun):
             stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
+            self._note_shared_questions()
         return list(stage.rows(Problem))
 
     def _stop_if(self, lacking: str, what: str = "") -> None:
@@ -111,17 +124,43 @@ class Run(OpenRun):
         if lacking and self.recipe.methods:
             raise InputError(f"{self.path}: {what}{lacking}")
 
+    def demonstrate(self) -> None:
+        """Before stage 1: the rows of `sft.data`, executed, graded and written in the format."""
+        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe))
+        if not stage.done:
+            self._record(stage)
+        demonstrate(stage, self.recipe, self._services, self._watcher)
+
+    def fine_tune(self) -> None:
+        """Before stage 1: train the recipe's policy on `sft.data`; the result is the run's initial
+        policy. Several processes share it as in `train`."""
+        if self.folder.write:
+            self.demonstrate()
+            read = {"policy": policy_hash(self.recipe.policy)}
+            self.open(SFT_STAGE, [DEMONSTRATIONS], read=read)
+        wait_for_all()
+        stage, data = self.stage(SFT_STAGE), self.stage(DEMONSTRATIONS)
+        if not stage.done:
+            if self.folder.write:
+                self._record(stage)
+            rows = list(data.rows(Solution))
+            report = fine_tune(rows, self.recipe, stage.path, self._services, self._watcher)
+            if not self.folder.write:
+                return
+            stage.append_new([fine_tuned_policy(report, stage.path)], "policy")
+            stage.finish(fine_tuning_counts(report))
+
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
         problems, config = self.problems("train"), self.recipe.sample
         stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
             bar = self._watcher.progress("sample")
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
+            with self._services.sampler(self.initial_policy, SFT) as sampler:
                 self._record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, chunks)
+                append_all(stage, self._services.watched(chunks, sampler, config.limits))
             stage.finish(count_solutions(stage.rows(Solution)))
 
     def branch(self) -> None:
@@ -133,7 +172,7 @@ class Run(OpenRun):
             parents = first_preferred(
                 solutions.rows(Solution), truncated_is_wrong=config.truncated_is_wrong
             )
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
+            with self._services.sampler(self.initial_policy, SFT) as sampler:
                 self._record(stage)
                 chunks = branch_solutions(
                     parents,
@@ -236,16 +275,19 @@ class Run(OpenRun):
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        initial = policy_path(self.initial_policy)
+        return sft(initial, solutions, out, config=config.training, progress=bar)
 
     def evaluate(self, policy: str) -> None:
         """Evaluate a policy of the run (`sft` or a training) greedily on the test problems."""
         problems = self.problems("test")
-        inputs, path = ["problems/test"], self.recipe.policy
+        inputs, path = ["problems/test"], ""
         if policy != SFT:
             trained = self.finished(f"policies/{policy}", f"train --method {policy}")
             inputs.append(trained.name)
             path = str(trained.path / "policy")
+        else:
+            path = self.initial_policy
         stage = self.open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
             config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
@@ -253,7 +295,8 @@ class Run(OpenRun):
                 self._record(stage)
                 have = stage.ids("problem_id")
                 rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, rows, "problem_id")
+                watched = self._services.watched(rows, sampler, config.limits)
+                append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
@@ -289,7 +332,7 @@ class Run(OpenRun):
         if self.folder.write:
             self._record(stage)
         return train(
-            policy_path(self.recipe.policy),
+            policy_path(self.initial_policy),
             used,
             stage.path,
             config=DPOConfig.model_validate(training.train),
@@ -299,6 +342,18 @@ class Run(OpenRun):
             reference_progress=begun_when_reported(self._watcher, f"reference {name}"),
             note=lambda text: self._watcher.note("training", text),
         )
+
+    def _note_shared_questions(self) -> None:
+        """Say it if questions of the test set are also trained on, once both sets are read."""
+        train, test = (self.stage(f"problems/{part}") for part in ("train", "test"))
+        if train.done and test.done:
+            n_test = sum(1 for _ in test.rows(Problem))
+            if shared := shared_questions(test.rows(Problem), train.rows(Problem)):
+                self._watcher.note(
+                    "problems",
+                    f"{shared} of {n_test} test questions are also training questions: accuracy on"
+                    " them says nothing about new ones (keys offset, limit, ids of problems)",
+                )
 
     def _record(self, stage: Stage) -> None:
         """Record the environment of a stage that starts or resumes now."""

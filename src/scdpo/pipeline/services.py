@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from scdpo.engines import EngineProtocol, LocalEngineConfig, open_engine
 from scdpo.errors import PolicyError
+from scdpo.evaluation import SFT
 from scdpo.formats import Format, format_notes, policy_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
 from scdpo.policies import load_tokenizer
 from scdpo.records import Record
-from scdpo.sampling import Sampler
+from scdpo.sampling import Limits, Sampler
+from scdpo.sampling.endings import Row, with_endings
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
 from scdpo.waiting import Progress, run, silent
@@ -100,7 +102,7 @@ class Services:
         format = self.format(policy)
         sandbox = self.sandbox()
         self.device()
-        if self._engine is not None and policy == self._recipe.policy:
+        if self._engine is not None and name == SFT:
             yield Sampler(self._engine, format, self.grader(), sandbox, name)
             return
         engine = open_engine(policy, self._recipe.engine)
@@ -136,6 +138,14 @@ class Services:
             self._noted.add(text)
             self._watcher.note(label, text)
 
+    def watched(
+        self, chunks: AsyncIterator[Sequence[Row]], sampler: Sampler, limits: Limits
+    ) -> AsyncIterator[Sequence[Row]]:
+        """The same solutions or evaluations; it is said in one line if hardly any of them ends."""
+        return with_endings(
+            chunks, sampler.format, limits, lambda line: self._note("endings", line)
+        )
+
     def device(self) -> tuple[str, int]:
         """Set torch's threads as in the recipe; returns its device and number of threads."""
         import torch
@@ -151,7 +161,7 @@ class Services:
     def environment(self, stage: str) -> Environment:
         """The environment of a stage that starts or resumes now."""
         device, threads = self.device()
-        trains = stage.startswith("policies/")
+        trains = stage == "sft" or stage.startswith("policies/")
         isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
         return environment(stage, device=device, threads=threads, sandbox=isolation)
 

@@ -16,6 +16,7 @@ from scdpo.policies import policy_hash
 from scdpo.records import Record
 from scdpo.store import Manifest
 from scdpo.training.dpo_config import TrainingReport
+from scdpo.training.sft_config import SFTReport
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
@@ -137,6 +138,42 @@ def references_used(report: TrainingReport) -> str:
     """How many reference log-probs were computed and how many found, in a line."""
     computed, reused = report.references_computed, report.references_reused
     return f"{computed} log-probs computed, {reused} reused from references.npz"
+
+
+class FineTunedPolicy(Record):
+    """The result of the stage `sft`: the hash of the run's initial policy, the solutions that it
+    was trained on, and the first and final loss (nats per token)."""
+
+    policy: str
+    weights: str
+    n_examples: int
+    steps: int
+    first_loss: float
+    final_loss: float
+
+
+def fine_tuned_policy(report: SFTReport, path: Path) -> FineTunedPolicy:
+    """The row of the stage `sft`, from its report; `path` is the stage's folder."""
+    return FineTunedPolicy(
+        policy="sft",
+        weights=policy_hash(path / "policy"),
+        n_examples=report.n_examples,
+        steps=report.steps,
+        first_loss=report.first_loss,
+        final_loss=report.final_loss,
+    )
+
+
+def fine_tuning_counts(report: SFTReport) -> dict[str, int | float]:
+    """The counts in the manifest of the stage `sft`."""
+    counts: dict[str, int | float] = {
+        "solutions": report.n_examples,
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "first_loss": round(report.first_loss, 4),
+        "final_loss": round(report.final_loss, 4),
+    }
+    return counts | {f"dropped:{k}": n for k, n in report.dropped.items() if n}
 
 
 def training_counts(report: TrainingReport) -> dict[str, int | float]:

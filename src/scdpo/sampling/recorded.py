@@ -101,7 +101,7 @@ async def _execute(
             if same_output(execution.output, output):
                 counted.same += 1
             else:
-                counted.rest[execution.cut or _kind(execution.output, output)] += 1
+                counted.rest[execution.cut or difference(execution.output, output)] += 1
             if execution.cut in SESSION_ENDING_CUTS:
                 counted.rest["session lost before"] += len(runnable) - n
                 break
@@ -110,7 +110,7 @@ async def _execute(
     return counted
 
 
-def _kind(ours: str, recorded: str) -> str:
+def difference(ours: str, recorded: str) -> str:
     """Roughly how two outputs differ: an error on one or both sides, or just the text."""
     here, there = "Error" in ours, "Error" in recorded
     if here and there:

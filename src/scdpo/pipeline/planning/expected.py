@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from scdpo.errors import InputError
 from scdpo.pipeline.planning.config import FoundPairs, PlanConfig
-from scdpo.problems import EMBEDDED, load_problems
+from scdpo.problems import EMBEDDED
 from scdpo.records import Record
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ QUESTIONS: dict[str, dict[str, int]] = {
     "svamp": {"train": 700, "test": 300},
     "asdiv": {"test": 2305},
     "mawps": {"test": 520},
-    EMBEDDED: {"train": 3000, "validation": 1000, "test": 2000},
 }
 """Questions of published data sets, by split, as the hub has them."""
 
@@ -94,17 +93,18 @@ def questions_of(recipe: Recipe, sources: tuple[ProblemSource, ...]) -> list[Que
 
 
 def _count(source: ProblemSource) -> int:
-    if source.path is not None and Path(source.path).exists():
-        return len(
-            load_problems(source.source, source.path, split=source.split, limit=source.limit)
-        )
+    if source.path is None or Path(source.path).exists():
+        return len(source.load())
+    if isinstance(source.ids, tuple):
+        return len(source.ids)
     known = QUESTIONS.get(source.source, {}).get(source.split)
     if known is None and source.limit is None:
         raise InputError(
             f"problems: how many questions {source.source} has in {source.split} is not known, and "
             f"{source.path} is not here; set its limit"
         )
-    return min(known or math.inf, source.limit or math.inf)  # type: ignore[return-value]
+    left = math.inf if known is None else max(known - (source.offset or 0), 0)
+    return int(min(left, source.limit or math.inf))
 
 
 def _tokens(recipe: Recipe, dataset: str) -> tuple[int, int]:

@@ -1,0 +1,58 @@
+"""Text and token ids: the tokenizer of a policy, and its ids without anything added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scdpo.errors import PolicyError
+from scdpo.policies.names import brief, policy_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, start: bool = False
+) -> tuple[int, ...]:
+    """Token ids of `text`, with special-token markers recognised and nothing added around it.
+
+    `start` prepends BOS if the tokenizer begins every text with it, unless the text already begins
+    with it (as a text rendered with a chat template may).
+    """
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if start:
+        around = tokenizer("", add_special_tokens=True)["input_ids"]
+        bos = tokenizer.bos_token_id
+        if bos is not None and bos in around and ids[:1] != [bos]:
+            ids = [bos, *ids]
+    return tuple(int(i) for i in ids)
+
+
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> str:
+    """The exact text of token ids, including special tokens and spaces."""
+    text = tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a policy. Raises PolicyError."""
+    from transformers import AutoTokenizer
+
+    path = policy_path(name)
+    folder = Path(path)
+    if folder.is_dir() and not any(
+        file for pattern in ("tokenizer*", "*.model", "vocab*") for file in folder.glob(pattern)
+    ):
+        raise PolicyError(f"{name}: no tokenizer in it (tokenizer.json is missing)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # whatever the tokenizer's backend raises
+        raise PolicyError(f"{name}: its tokenizer cannot be read: {brief(error)}") from error
+    if len(tokenizer) == 0:
+        raise PolicyError(f"{name}: its tokenizer has no tokens")
+    return tokenizer
