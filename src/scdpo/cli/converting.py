@@ -51,3 +51,25 @@ def gguf(
             f"{out}: {made.model.config.model_type}, {made.model.num_parameters():,} parameters, "
             f"{len(made.tokenizer):,} tokens",
         )
+
+
+@convert.command()
+def internlm2(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="An InternLM2 checkpoint.", show_default=False)
+    ],
+    out: OutPath,
+) -> None:
+    """Write an InternLM2 checkpoint as Llama's, which needs no remote code.
+
+    Weights are read and written a shard at a time. The tokenizer is rebuilt from tokenizer.model,
+    which needs the extra sentencepiece, and compared with it.
+    """
+    from scdpo.policies.internlm2 import convert_internlm2
+
+    config = convert_internlm2(source, out)
+    with Terminal() as terminal:
+        terminal.note(
+            "policy",
+            f"{out}: llama, {config.num_hidden_layers} layers, {config.vocab_size:,} tokens",
+        )
