@@ -29,7 +29,7 @@ from scdpo.terminal import Terminal
 @app.command("run")
 def run_(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe file, 'embedded' or 'smoke'.", show_default=False)
+        str, typer.Argument(help="A recipe file, or a packaged recipe's name.", show_default=False)
     ],
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
@@ -37,7 +37,9 @@ def run_(
     set_: SetOption = None,
 ) -> None:
     """Run all stages of a recipe and print the tables. Rerun it to resume."""
-    out = out or Path("runs") / Path(recipe).stem
+    from scdpo.pipeline.recipe_files import recipe_title
+
+    out = out or Path("runs") / recipe_title(recipe)
     with opened(out, recipe, changes=changes_of(set_)) as (run, terminal):
         run.everything()
         terminal.settle()

@@ -53,7 +53,12 @@ class PlanConfig(BaseModel):
     decoding_share: Share | None = Field(
         None,
         description="Share of what bandwidth and peak FLOP/s allow that decoding reaches; default: "
-        "0.3 on GPUs, 0.18 on CPUs.",
+        "0.6 on GPUs, 0.18 on CPUs.",
+    )
+    layer_ms: float = Field(
+        0.6,
+        ge=0,
+        description="Milliseconds that the host needs to start a layer in a token step on a GPU.",
     )
     usable_memory: Share = Field(
         0.92, description="Share of a device's memory that can be used; the rest is the driver's."

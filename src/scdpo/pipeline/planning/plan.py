@@ -23,6 +23,7 @@ from scdpo.pipeline.planning.memory import (
 )
 from scdpo.pipeline.planning.shapes import Shape, shape_of
 from scdpo.pipeline.planning.speed import decoding_rate, training_seconds
+from scdpo.pipeline.planning.words import assumptions
 from scdpo.pipeline.recipe import Method, Recipe
 from scdpo.records import Record
 from scdpo.training.dpo_config import DPOConfig
@@ -83,7 +84,7 @@ def plan_recipe(
         hardware=hardware,
         usable=planner.usable,
         stages=tuple(planner.stages()),
-        assumptions=planner.assumptions(),
+        assumptions=assumptions(planner.train_questions, hardware, recipe.plan),
     )
 
 
@@ -353,12 +354,6 @@ class Planner:
             advice=() if fits else advise_sampling(self.shape, sampling, self.usable),
             seconds=tokens / rate,
         )
-
-    def assumptions(self) -> tuple[str, ...]:
-        """What the figures rest on, in words."""
-        from scdpo.pipeline.planning.words import assumptions
-
-        return assumptions(self)
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:

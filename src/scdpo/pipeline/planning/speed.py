@@ -8,7 +8,7 @@ from scdpo.pipeline.planning.memory import kv_bytes
 from scdpo.pipeline.planning.shapes import Shape
 from scdpo.training.config import Checkpointing
 
-SHARES = {"training": (0.35, 0.55), "decoding": (0.3, 0.18)}
+SHARES = {"training": (0.35, 0.55), "decoding": (0.6, 0.18)}
 """Shares of the peak that are reached, on GPUs and on CPUs, where the recipe does not say."""
 
 
@@ -46,9 +46,11 @@ def decoding_rate(
 ) -> float:
     """Tokens per second that one device decodes in `rows` rows with `length` tokens before them.
 
-    A token step reads all weights and the rows' keys and values, or computes, whichever is slower.
+    A token step reads all weights and the rows' keys and values, or computes, whichever is slower;
+    on a GPU the host also has to start every layer.
     """
     read = number * shape.matrices + rows * length * kv_bytes(shape, number)
     computed = forward_flops(shape, rows, 2 * length)
     step = max(read / hardware.bandwidth, computed / hardware.flops)
-    return rows / step * share("decoding", hardware, config)
+    started = shape.layers * config.layer_ms / 1000 if hardware.gpu else 0.0
+    return rows / (step / share("decoding", hardware, config) + started)
