@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from scdpo.errors import InputError
+from scdpo.formats import Format
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Watcher, append_all, begun_when_reported
@@ -48,7 +49,7 @@ def demonstrate(stage: Stage, recipe: Recipe, services: Services, watcher: Watch
     """
     data = _data_of(recipe)
     if not stage.done:
-        format = services.format(recipe.policy)
+        format = initial_format(recipe, services)
         taught = read_taught(data, format)
         sandbox = services.sandbox() if data.execute else None
         chunks = demonstrations(
@@ -74,6 +75,14 @@ def demonstrate(stage: Stage, recipe: Recipe, services: Services, watcher: Watch
     watcher.note("data", f"{data.path}: {said}")
     if not counts["used"]:
         raise InputError(f"{data.path}: no row can be learnt from: {said}")
+
+
+def initial_format(recipe: Recipe, services: Services) -> Format:
+    """The format in which the initial policy of a run writes.
+
+    Raises PolicyError, and InputError for a format that the policy cannot write.
+    """
+    return services.format(recipe.policy)
 
 
 def said_of(counts: Mapping[str, int | float]) -> str:

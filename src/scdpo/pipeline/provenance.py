@@ -99,7 +99,17 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
 def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
     """`key old → new` for every setting that has changed since a stage was started."""
     now = settings(recipe, manifest.stage)
+    if manifest.stage.startswith("imports/"):
+        now = imported_settings(now, manifest)
     return changed_keys({key: manifest.config.get(key) for key in now}, now)
+
+
+def imported_settings(now: dict[str, Any], manifest: Manifest | None) -> dict[str, Any]:
+    """The settings of an import. Rows that were imported before imports took the run's format
+    stay as they are: for those, the format is no setting."""
+    if manifest is None or "format" in manifest.config or manifest.status != "done":
+        return now
+    return {key: value for key, value in now.items() if key != "format"}
 
 
 def made_anything(stage: Stage) -> bool:
