@@ -25,6 +25,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "problems": (),
     "demonstrations": ("sft", "format", "sandbox", "grading"),
     "sft": ("sft", "threads"),
+    "validation": ("evaluate", *GENERATES),
     "solutions": ("sample", *GENERATES),
     "imports": ("format", "sandbox", "grading"),
     "branches": ("branch", *GENERATES),
@@ -90,7 +91,7 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     if kind == "problems":
         return {"problems": {part: plain["problems"][part]}}
     if kind == "demonstrations":  # the other keys of sft shape the training
-        plain["sft"] = {"data": plain["sft"]["data"]}
+        plain["sft"] = {key: plain["sft"][key] for key in ("data", "add_tokens")}
     elif kind == "sft":
         del plain["sft"]["data"]
     return {key: plain[key] for key in SHAPED_BY[kind]}

@@ -117,6 +117,9 @@ class Problems(_Section):
 
     train: ProblemSource = Field(description="Questions to sample solutions for.")
     test: ProblemSource = Field(description="Questions to evaluate policies on.")
+    validation: ProblemSource | None = Field(
+        None, description="Questions to choose an epoch of SFT on (`sft.keep_best`)."
+    )
 
 
 class FormatChoice(_Section):
@@ -206,6 +209,12 @@ class Recipe(_Section):
         METHODS, description="The methods that `scdpo run` trains and evaluates."
     )
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Greedy evaluation.")
+
+    @model_validator(mode="after")
+    def _validation_is_there(self) -> Recipe:
+        if self.sft.keep_best and self.problems.validation is None:
+            raise ValueError("sft.keep_best needs questions to choose on: problems.validation")
+        return self
 
     @model_validator(mode="after")
     def _sessions_suffice(self) -> Recipe:

@@ -28,11 +28,13 @@ from scdpo.pipeline.provenance import (
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
 from scdpo.pipeline.trained import (
+    EpochScore,
     fine_tuned_policy,
     fine_tuning_counts,
     trained_policy,
     training_counts,
 )
+from scdpo.pipeline.validation import choose_epoch
 from scdpo.policies import policy_hash, policy_path
 from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
@@ -135,11 +137,17 @@ class Run(OpenRun):
             if self.folder.write:
                 self._record(stage)
             rows = list(data.rows(Solution))
-            report = fine_tune(rows, self.recipe, stage.path, self._services, self._watcher)
+            services, watcher = self._services, self._watcher
+            report = fine_tune(rows, self.recipe, stage.path, services, watcher)
             if not self.folder.write:
                 return
-            stage.append_new([fine_tuned_policy(report, stage.path)], "policy")
-            stage.finish(fine_tuning_counts(report))
+            epochs: list[EpochScore] = []
+            if self.recipe.sft.keep_best:
+                epochs = choose_epoch(
+                    self.folder, stage.path, self.recipe, report, services, watcher
+                )
+            stage.append_new([fine_tuned_policy(report, stage.path, epochs)], "policy")
+            stage.finish(fine_tuning_counts(report, epochs))
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
