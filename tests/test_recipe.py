@@ -194,7 +194,10 @@ def test_what_is_wrong_in_a_recipe_is_one_line(data: dict[str, Any], message: st
 
 
 FILES: dict[str, tuple[bytes | None, str]] = {
-    "no file": (None, "no such recipe file (in the package: embedded, import, internlm2-20b, mathcoder"),
+    "no file": (
+        None,
+        "no such recipe file (in the package: embedded, import, internlm2-20b, mathcoder",
+    ),
     "not YAML": (b"a: [1, 2\nb: 3", "not YAML: while parsing a flow sequence"),
     "a tab": (b"train:\n\tbeta: 1", "not YAML: "),
     "a key given twice": (b"seed: 1\nseed: 2", "not YAML: key 'seed' is given twice"),

@@ -66,23 +66,29 @@ SMALL = make_recipe(recipe())
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "format": (
         {"format": {"system": "Think."}},
-        {"demonstrations", "solutions", "imports", "branches", "evaluations"},
+        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
     ),
-    "engine": ({"engine": {"dtype": "bfloat16"}}, {"solutions", "branches", "evaluations"}),
-    "threads": ({"threads": 2}, {"sft", "solutions", "branches", "policies", "evaluations"}),
+    "engine": (
+        {"engine": {"dtype": "bfloat16"}},
+        {"solutions", "branches", "validation", "evaluations"},
+    ),
+    "threads": (
+        {"threads": 2},
+        {"sft", "solutions", "branches", "policies", "validation", "evaluations"},
+    ),
     "grading": (
         {"grading": {"deadline": 9}},
-        {"demonstrations", "solutions", "imports", "branches", "evaluations"},
+        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
     ),
     "sandbox": (
         {"sandbox": {"memory_mb": 100}},
-        {"demonstrations", "solutions", "imports", "branches", "evaluations"},
+        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
     ),
     "sample": ({"sample": {"temperature": 0.5}}, {"solutions"}),
     "branch": ({"branch": {"skip_last": 1}}, {"branches"}),
     "pairs": ({"pairs": {"heldout_share": 0.5}}, {"pairs"}),
     "train": ({"train": {"beta": 0.5}}, {"policies"}),
-    "evaluate": ({"evaluate": {"rows": 7}}, {"evaluations"}),
+    "evaluate": ({"evaluate": {"rows": 7}}, {"validation", "evaluations"}),
     "sft": ({"sft": {"epochs": 1}}, {"sft"}),
     "sft data": ({"sft": {"data": {"path": "rows.jsonl"}}}, {"demonstrations"}),
     "seed": ({"seed": 1}, {"sft", "solutions", "branches", "pairs", "policies"}),

@@ -125,5 +125,13 @@ def rewrite(
     return (*before, cut) if cut.text else tuple(before)
 
 
+def unwritten_reason(error: InputError) -> str:
+    """Why a solution could not be written in a format, without the text that the error quotes."""
+    message = str(error)
+    if "reads as a marker" in message:
+        return "a marker in the solution"
+    return "a program without output" if "has no output" in message else message
+
+
 def _end(format: Format) -> str:
     return format.end[0] if format.end else ""

@@ -8,21 +8,33 @@ In a run, `demonstrations` and `sft` are stages, and the policy is RUN/sft/polic
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from scdpo.errors import InputError
+from scdpo.formats import Format, get_format
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Watcher, append_all, begun_when_reported
-from scdpo.policies import policy_hash, policy_path
+from scdpo.pipeline.validation import choose_epoch
+from scdpo.policies import (
+    add_markers,
+    add_tokens,
+    load_policy,
+    load_tokenizer,
+    policy_hash,
+    policy_path,
+    save_policy,
+)
 from scdpo.records import Solution
 from scdpo.sampling.demonstrations import UNUSABLE, count_demonstrations, demonstrations
 from scdpo.sampling.teaching import SFTData, data_file, read_taught
 from scdpo.seeds import uniform
 from scdpo.store import RunFolder, Stage, file_hash
-from scdpo.training.processes import wait_for_all
+from scdpo.training.processes import is_main_process, wait_for_all
 from scdpo.training.sft_config import SFTReport
 
 DEMONSTRATIONS = "demonstrations"
@@ -48,7 +60,7 @@ def demonstrate(stage: Stage, recipe: Recipe, services: Services, watcher: Watch
     """
     data = _data_of(recipe)
     if not stage.done:
-        format = services.format(recipe.policy)
+        format = initial_format(recipe, services)
         taught = read_taught(data, format)
         sandbox = services.sandbox() if data.execute else None
         chunks = demonstrations(
@@ -76,6 +88,18 @@ def demonstrate(stage: Stage, recipe: Recipe, services: Services, watcher: Watch
         raise InputError(f"{data.path}: no row can be learnt from: {said}")
 
 
+def initial_format(recipe: Recipe, services: Services) -> Format:
+    """The format in which the initial policy of a run writes.
+
+    Raises PolicyError, and InputError for a format that the policy cannot write.
+    """
+    if not recipe.sft.add_tokens:
+        return services.format(recipe.policy)
+    tokenizer = load_tokenizer(recipe.policy)
+    add_markers(tokenizer, _markers(recipe))
+    return services.format_with(tokenizer)
+
+
 def said_of(counts: Mapping[str, int | float]) -> str:
     """The counts of demonstrations in one line: how many are used, and why others are not."""
     used = f"{counts['used']} of {counts['rows']} rows used"
@@ -90,18 +114,68 @@ def fine_tune(
     """Train the recipe's policy on the usable rows that are not held out; writes to `out`."""
     from scdpo.training.supervised import sft
 
-    config = recipe.sft
     usable = [row for row in rows if row.side() == "chosen"]
-    heldout = [row for row in usable if _is_heldout(row, recipe)]
-    kept = {row.id for row in heldout}
+    heldout = [_is_heldout(row, recipe) for row in usable]
     services.device()
-    return sft(
-        policy_path(recipe.policy),
-        [row for row in usable if row.id not in kept],
+    policy, new_tokens = _starting_policy(recipe, out, watcher)
+    report = sft(
+        policy,
+        [row for row, held in zip(usable, heldout, strict=True) if not held],
         out,
-        config=config.training,
+        config=recipe.sft.training,
+        heldout=[row for row, held in zip(usable, heldout, strict=True) if held],
+        new_tokens=new_tokens,
+        keep_epochs=recipe.sft.keep_best,
         progress=begun_when_reported(watcher, "sft"),
     )
+    if is_main_process():
+        shutil.rmtree(out / "initial", ignore_errors=True)
+        for text in _said_of_training(report):
+            watcher.note("sft", text)
+    return report
+
+
+def _said_of_training(report: SFTReport) -> list[str]:
+    said = []
+    if dropped := [f"{n} {reason}" for reason, n in report.dropped.items() if n]:
+        said.append(f"not trained on: {', '.join(dropped)}")
+    if report.heldout:
+        losses = " → ".join(f"{loss.loss:.3f}" for loss in report.heldout)
+        said.append(f"loss on {report.n_heldout} held-out solutions: {losses}")
+    return said
+
+
+def _starting_policy(recipe: Recipe, out: Path, watcher: Watcher) -> tuple[str, tuple[int, ...]]:
+    """The policy that training starts from, and the ids of the tokens added to it.
+
+    With added tokens it is a folder of its own, `out/initial`, which is deleted after the training.
+    """
+    if not recipe.sft.add_tokens:
+        return policy_path(recipe.policy), ()
+    tokenizer = load_tokenizer(recipe.policy)
+    added = add_markers(tokenizer, _markers(recipe))
+    if not added:
+        return policy_path(recipe.policy), ()
+    initial = out / "initial"
+    if is_main_process() and not (initial / "config.json").exists():
+        watcher.note("tokens", f"{len(added)} added: {', '.join(added)}")
+        policy = load_policy(recipe.policy, device="cpu")
+        add_tokens(policy, added)
+        half = out / ".initial"
+        save_policy(policy, half)
+        half.rename(initial)
+    wait_for_all()
+    ids = tokenizer.convert_tokens_to_ids(added)
+    assert isinstance(ids, list)
+    return str(initial), tuple(ids)
+
+
+def _markers(recipe: Recipe) -> tuple[str, ...]:
+    """The markers of the recipe's format that have to be single tokens."""
+    choice = recipe.format
+    if choice.name == "blocks":
+        return get_format("blocks", end=choice.end).special_tokens
+    return tuple(mark for mark in choice.end or () if not re.search(r"\s", mark))
 
 
 def _is_heldout(row: Solution, recipe: Recipe) -> bool:
@@ -135,7 +209,10 @@ def fine_tuning_recipe(
             " solutions; its section sft has the settings of the training"
         )
     found, where = read_yaml(recipe)
-    settings: dict[str, Any] = {"problems": _NO_PROBLEMS} | found
+    problems = found.get("problems") or {}
+    if isinstance(problems, dict):
+        problems = _NO_PROBLEMS | problems
+    settings: dict[str, Any] = found | {"problems": problems}
     if policy is not None:
         settings["policy"] = policy
     section = settings.get("sft") or {}
@@ -195,4 +272,9 @@ class FineTuning:
         """Prepare the data and train."""
         self.prepare()
         rows = list(self._folder.stage(DEMONSTRATIONS).rows(Solution))
-        return fine_tune(rows, self.recipe, self.path, self._services, self._watcher)
+        report = fine_tune(rows, self.recipe, self.path, self._services, self._watcher)
+        if self._folder.write and self.recipe.sft.keep_best:
+            choose_epoch(
+                self._folder, self.path, self.recipe, report, self._services, self._watcher
+            )
+        return report

@@ -39,7 +39,7 @@ from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
 
-Part = Literal["train", "test"]
+Part = Literal["train", "test", "validation"]
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
 
@@ -135,18 +135,21 @@ class Problems(_Section):
 
     train: ProblemSources = Field(description="Questions to sample solutions for.")
     test: ProblemSources = Field(description="Questions to evaluate policies on.")
+    validation: ProblemSources | None = Field(
+        None, description="Questions to choose an epoch of SFT on (`sft.keep_best`)."
+    )
 
-    @field_validator("train", "test")
+    @field_validator("train", "test", "validation")
     @classmethod
-    def _some(cls, sources: ProblemSource | tuple[ProblemSource, ...]) -> object:
-        if not sources:
+    def _some(cls, sources: ProblemSource | tuple[ProblemSource, ...] | None) -> object:
+        if sources == ():
             raise ValueError("the list of sources is empty")
         return sources
 
     def sources(self, part: Part) -> tuple[ProblemSource, ...]:
         """The sources of a part, in their order."""
-        sources: ProblemSource | tuple[ProblemSource, ...] = getattr(self, part)
-        return (sources,) if isinstance(sources, ProblemSource) else sources
+        sources: ProblemSource | tuple[ProblemSource, ...] | None = getattr(self, part)
+        return (sources,) if isinstance(sources, ProblemSource) else sources or ()
 
 
 class FormatChoice(_Section):
@@ -237,6 +240,12 @@ class Recipe(_Section):
     )
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Greedy evaluation.")
     plan: PlanConfig = Field(PlanConfig(), description="What `scdpo plan` assumes.")
+
+    @model_validator(mode="after")
+    def _validation_is_there(self) -> Recipe:
+        if self.sft.keep_best and self.problems.validation is None:
+            raise ValueError("sft.keep_best needs questions to choose on: problems.validation")
+        return self
 
     @model_validator(mode="after")
     def _sessions_suffice(self) -> Recipe:

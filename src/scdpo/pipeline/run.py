@@ -17,14 +17,21 @@ from scdpo.pipeline.finetuning import (
     data_inputs,
     demonstrate,
     fine_tune,
+    initial_format,
 )
 from scdpo.pipeline.opened import OpenRun, manifest_of
-from scdpo.pipeline.provenance import keep_environment, settings
+from scdpo.pipeline.provenance import (
+    imported_settings,
+    keep_environment,
+    made_anything,
+    settings,
+)
 from scdpo.pipeline.recipe import Method, Part, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
 from scdpo.pipeline.shortages import pairs_lack, solutions_lack
 from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import (
+    EpochScore,
     Training,
     fine_tuned_policy,
     fine_tuning_counts,
@@ -33,10 +40,12 @@ from scdpo.pipeline.trained import (
     training_counts,
     training_of,
 )
+from scdpo.pipeline.validation import choose_epoch
 from scdpo.policies import policy_hash, policy_path
 from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
+    Sampler,
     branch_solutions,
     count_branches,
     count_solutions,
@@ -144,11 +153,17 @@ class Run(OpenRun):
             if self.folder.write:
                 self._record(stage)
             rows = list(data.rows(Solution))
-            report = fine_tune(rows, self.recipe, stage.path, self._services, self._watcher)
+            services, watcher = self._services, self._watcher
+            report = fine_tune(rows, self.recipe, stage.path, services, watcher)
             if not self.folder.write:
                 return
-            stage.append_new([fine_tuned_policy(report, stage.path)], "policy")
-            stage.finish(fine_tuning_counts(report))
+            epochs: list[EpochScore] = []
+            if self.recipe.sft.keep_best:
+                epochs = choose_epoch(
+                    self.folder, stage.path, self.recipe, report, services, watcher
+                )
+            stage.append_new([fine_tuned_policy(report, stage.path, epochs)], "policy")
+            stage.finish(fine_tuning_counts(report, epochs))
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
@@ -165,14 +180,14 @@ class Run(OpenRun):
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        solutions, config = self.finished("solutions", "sample"), self.recipe.branch
-        stage = self.open("branches", [solutions.name], policy=True)
+        sources, config = self._parent_stages(), self.recipe.branch
+        stage = self.open("branches", [source.name for source in sources], policy=True)
         if not stage.done:
             bar = self._watcher.progress("branch")
-            parents = first_preferred(
-                solutions.rows(Solution), truncated_is_wrong=config.truncated_is_wrong
-            )
+            rows = (row for source in sources for row in source.rows(Solution))
+            found = first_preferred(rows, truncated_is_wrong=config.truncated_is_wrong)
             with self._services.sampler(self.initial_policy, SFT) as sampler:
+                parents = self._in_format(found, sampler)
                 self._record(stage)
                 chunks = branch_solutions(
                     parents,
@@ -184,6 +199,43 @@ class Run(OpenRun):
                 )
                 append_all(stage, chunks)
             stage.finish(count_branches(stage.rows(Solution)))
+
+    def _parent_stages(self) -> list[Stage]:
+        """The stages whose solutions branching continues. Imports that came after it was started
+        are parents only if it is run again."""
+        sources = self._solution_stages()
+        begun = self.stage("branches").manifest
+        if begun is None or not made_anything(self.stage("branches")) or self._redo == "branches":
+            return sources
+        if late := [
+            s.name for s in sources if s.name not in begun.inputs and s.name != "solutions"
+        ]:
+            self._watcher.note(
+                "branches",
+                f"{', '.join(late)}: imported after branching, so no parents of branches;"
+                f" `scdpo branch {self.path} --redo` makes them such",
+            )
+        return [source for source in sources if source.name not in late]
+
+    def _in_format(self, parents: list[Solution], sampler: Sampler) -> list[Solution]:
+        """The parents that the policy could have written: in its format, after its prompt."""
+        format = sampler.format
+        fit = [
+            p for p in parents if p.format == format.name and p.prompt == format.prompt(p.question)
+        ]
+        if unfit := len(parents) - len(fit):
+            self._watcher.note(
+                "branches",
+                f"{unfit} preferred solutions are not continued: they are not in the run's format",
+            )
+        return fit
+
+    def _solution_stages(self) -> list[Stage]:
+        """The finished stages of sampled and imported solutions. Raises InputError without any."""
+        sources = [self.finished(name, "import") for name in self.imports()]
+        if self.begun("solutions") or not sources:
+            sources.insert(0, self.finished("solutions", "sample"))
+        return sources
 
     def pair(self) -> None:
         """Make naive pairs, step-controlled pairs, and the pairs of the data-equal control."""
@@ -304,15 +356,27 @@ class Run(OpenRun):
         if layout not in LAYOUTS:
             raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
         stage = self.stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
-        config = settings(self.recipe, stage.name) | {"layout": layout, "dataset": dataset}
+        now = imported_settings(settings(self.recipe, stage.name), stage.manifest)
+        config = now | {"layout": layout, "dataset": dataset}
         # An unfinished import starts over: it has to execute everything again anyway.
         stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
         if not stage.done:
             bar = self._watcher.progress(f"import {path.stem}"[:40])
+            format = initial_format(self.recipe, self._services)
             sandbox, grader = self._services.sandbox(), self._services.grader()
             self._record(stage)
             reproduced = Reproduced()
-            chunks = recorded_solutions(path, layout, dataset, grader, sandbox, reproduced, bar)
+            chunks = recorded_solutions(
+                path,
+                layout,
+                dataset,
+                grader,
+                sandbox,
+                reproduced,
+                bar,
+                format=format,
+                encode=self._services.encode(self.recipe.policy),
+            )
             append_all(stage, chunks)
             stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
         return manifest_of(stage)

@@ -25,6 +25,17 @@ class SFTSettings(SFTConfig):
         "measured at the start and after every epoch.",
     )
 
+    keep_best: bool = Field(
+        False,
+        description="Answer `problems.validation` greedily with the policy of every epoch, and "
+        "keep the best one rather than the last; of equals, the one with the lowest held-out loss.",
+    )
+    add_tokens: bool = Field(
+        False,
+        description="Add the format's markers that the policy's tokenizer lacks as tokens of "
+        "their own; their embeddings start as the mean of the others.",
+    )
+
     @property
     def training(self) -> SFTConfig:
         """The settings of the training alone."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from scdpo.errors import InputError
-from scdpo.formats import Format, write_text, write_worked
+from scdpo.formats import Format, unwritten_reason, write_text, write_worked
 from scdpo.grading import Grader, judge
 from scdpo.problems import problem_id
 from scdpo.records import Solution, Step, Verdict, WorkedStep, undecided
@@ -172,7 +172,7 @@ def _solutions(
         try:
             steps = () if reason else _written(one, format)
         except InputError as error:
-            reason = _short(str(error))
+            reason = unwritten_reason(error)
         rows.append(
             Solution(
                 id=name,
@@ -206,10 +206,3 @@ def _graded(
     for i, (answer, verdict) in zip(which, judge(claims, grader), strict=True):
         graded[i] = rows[i].model_copy(update={"answer": answer, "verdict": verdict})
     return graded
-
-
-def _short(message: str) -> str:
-    """The reason in an error's message, without the solution that it quotes."""
-    if "reads as a marker" in message:
-        return "a marker in the solution"
-    return "a program without output" if "has no output" in message else message
