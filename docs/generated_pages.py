@@ -33,6 +33,8 @@ solutions).
 
 `preset: paper` starts from the settings of the paper; `preset: released-code` from those of the
 code released with it, where the two differ. Keys in the recipe override the preset.
+`--set KEY=VALUE` overrides a key on the command line
+([what is kept of it](training.md#change-a-setting-set)).
 
 This page is generated from the models that validate a recipe.
 """

@@ -18,7 +18,7 @@ from scdpo.cli.app import (
     changes_of,
     known_method,
     opened,
-    warn,
+    warn_or_next,
 )
 from scdpo.cli.looking import dry_look
 from scdpo.cli.tables import show, show_stages
@@ -95,8 +95,7 @@ def sample(
         run.sample()
         terminal.settle()
         show_stages(run, "solutions")
-        if not warn(terminal, run.solutions_lack(), path):
-            terminal.note("next", f"scdpo branch {path}")
+        warn_or_next(terminal, run.solutions_lack(), path, f"scdpo branch {path}")
 
 
 @app.command()
@@ -112,8 +111,7 @@ def branch(
         run.branch()
         terminal.settle()
         show_stages(run, "branches")
-        if not warn(terminal, run.solutions_lack(), path):
-            terminal.note("next", f"scdpo pair {path}")
+        warn_or_next(terminal, run.solutions_lack(), path, f"scdpo pair {path}")
 
 
 @app.command()
@@ -130,8 +128,10 @@ def pair(
         terminal.settle()
         show_stages(run, "pairs")
         lacking = [run.part_lacks(part) for part in ("naive", "step_controlled")]
-        if not warn(terminal, "; ".join(filter(None, lacking)), path):
-            terminal.note("next", f"scdpo train {path} --method scdpo")
+        if lines := [line for line in lacking if line]:
+            terminal.note("warning", "; ".join(lines))
+        after = f"train {path} --method scdpo" if "" in lacking else f"show {path}"
+        terminal.note("next", f"scdpo {after}")
 
 
 @app.command()

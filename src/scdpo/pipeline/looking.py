@@ -49,8 +49,8 @@ def look_figures(solutions: Sequence[Solution], seconds: float) -> str:
     """What a dry look found, in a line."""
     counts = count_solutions(solutions)
     kinds = ("correct", "wrong", "undecided")
-    other = [key for key in counts if key.startswith("cut:")]
-    listed = ", ".join(f"{counts[key]:g} {key}" for key in (*kinds, *other) if counts[key])
+    why = [key for key in counts if key.startswith(("cut:", "undecided:"))]
+    listed = ", ".join(f"{counts[key]:g} {key}" for key in (*kinds, *why) if counts[key])
     steps = [step for solution in solutions for step in solution.steps]
     tokens = sum(len(step.token_ids) for step in steps)
     n = max(len(solutions), 1)

@@ -99,7 +99,7 @@ def _side_by_side(pair: Pair, known: PairSides) -> RenderableType:
         cells = [
             _side_step(pair.branch_step + n + 1, steps[n], n, same, there)
             if n < len(steps)
-            else Text(f"{PARTS_HERE} ends here" if n == same else "", style="bold yellow")
+            else Text(f"\n{PARTS_HERE} ends here" if n == same else "", style="bold yellow")
             for steps in (pair.chosen, pair.rejected)
         ]
         table.add_row(*cells)

@@ -104,8 +104,6 @@ def save_adapter_and_merged(
     """
     adapter = folder.path / "adapter"
     weights = save_trained(trainer, policy, adapter)
-    # Merging in place empties the model that these are views of.
-    weights = {name: tensor for name, tensor in weights.items() if "lora_B" in name}
     if not isinstance(source, (str, Path)):
         merged = cast(Any, model_inside(trainer.model_wrapped)).merge_and_unload()
         if trainer.is_world_process_zero():
