@@ -28,7 +28,7 @@ from scdpo.terminal import Terminal
 @app.command("run")
 def run_(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe file, 'embedded' or 'smoke'.", show_default=False)
+        str, typer.Argument(help="A recipe file, or a packaged recipe's name.", show_default=False)
     ],
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
@@ -36,7 +36,9 @@ def run_(
     set_: SetOption = None,
 ) -> None:
     """Run all stages of a recipe and print the tables. Rerun it to resume."""
-    out = out or Path("runs") / Path(recipe).stem
+    from scdpo.pipeline.recipe_files import recipe_title
+
+    out = out or Path("runs") / recipe_title(recipe)
     with opened(out, recipe, changes=changes_of(set_)) as (run, terminal):
         run.everything()
         terminal.settle()
@@ -172,32 +174,6 @@ def train(
         show_stages(run, f"policies/{trained}")
         terminal.note("policy", f"{path / 'policies' / trained / 'policy'}")
         terminal.note("next", f"scdpo evaluate {path} --policy {trained}")
-
-
-@app.command()
-def sft(
-    path: RunPath,
-    out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
-    recipe: RecipeOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Fine-tune the initial policy on the run's correct solutions (recipe key sft).
-
-    Several processes can share the work, as for `scdpo train`.
-    """
-    from scdpo.training.processes import close_process_group, is_main_process
-
-    with opened(path, recipe, several=True, changes=changes_of(set_)) as (run, terminal):
-        made = run.sft(out)
-        close_process_group()
-        if not is_main_process():
-            return
-        terminal.settle()
-        terminal.note(
-            "policy",
-            f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
-            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
-        )
 
 
 @app.command()

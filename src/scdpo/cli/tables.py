@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from scdpo.errors import InputError
 
 if TYPE_CHECKING:
-    from scdpo.evaluation import BreakdownLine, ComparisonLine, Evaluations, GroupBy
+    from scdpo.evaluation import ComparisonLine, Evaluations, GroupBy
     from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.run import Run
     from scdpo.report import Grid
@@ -31,10 +31,13 @@ def show(run: Run, by: GroupBy | None = None) -> bool:
     tables: list[Grid] = []
     if manifests := run.manifests():
         tables.append(stage_table(manifests))
-    if groups := breakdown(run, by):
-        tables.append(groups)
+    by_dataset = run.report_by_dataset()
+    tables += breakdowns(run, by, list(by_dataset))
+    for dataset, of in by_dataset.items():
+        tables.append(policy_table(of, f"Accuracy on {dataset}, greedy decoding"))
     if lines := run.report():
-        tables.append(policy_table(lines))
+        everywhere = {"title": "Accuracy on all data sets, greedy decoding"} if by_dataset else {}
+        tables.append(policy_table(lines, **everywhere))
     if run.folder.write:
         _keep(tables, run.path)
     _print(tables)
@@ -77,17 +80,20 @@ def _print(tables: Sequence[Grid]) -> None:
         console.print()
 
 
-def breakdown(run: Run, by: GroupBy | None) -> Grid | None:
-    """The requested breakdown; by default that of levels, if there are a few."""
+def breakdowns(run: Run, by: GroupBy | None, datasets: Sequence[str]) -> list[Grid]:
+    """The requested breakdown; by default that of levels, for each data set with a few of them."""
     from scdpo.report import breakdown_table
 
-    lines: list[BreakdownLine] = run.breakdown(by or "level")
-    n_groups = len({line.group for line in lines})
-    if by is None and not 1 < n_groups <= MOST_LEVELS:
-        return None
-    if by is not None and not lines:
+    if by is not None:
+        if lines := run.breakdown(by):
+            return [breakdown_table(lines, by)]
         raise InputError(f"{run.path}: its questions have no {by}, or no policy is evaluated yet")
-    return breakdown_table(lines, by or "level")
+    tables = []
+    for dataset in datasets or ("",):
+        lines = run.breakdown("level", dataset or None)
+        if 1 < len({line.group for line in lines}) <= MOST_LEVELS:
+            tables.append(breakdown_table(lines, "level", dataset))
+    return tables
 
 
 def show_stages(run: Run, name: str) -> None:

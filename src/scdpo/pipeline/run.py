@@ -21,22 +21,41 @@ from scdpo.pairs import (
 )
 from scdpo.pipeline.card import accuracies_of_run, card_of_training
 from scdpo.pipeline.changes import Changes
+from scdpo.pipeline.finetuning import (
+    DEMONSTRATIONS,
+    SFT_STAGE,
+    data_inputs,
+    demonstrate,
+    fine_tune,
+    initial_format,
+)
 from scdpo.pipeline.opened import OpenRun, manifest_of
-from scdpo.pipeline.provenance import keep_environment, settings
-from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
+from scdpo.pipeline.provenance import (
+    imported_settings,
+    keep_environment,
+    made_anything,
+    settings,
+)
+from scdpo.pipeline.recipe import Method, Part, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
 from scdpo.pipeline.shortages import pairs_lack, solutions_lack
+from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import (
+    EpochScore,
     Training,
+    fine_tuned_policy,
+    fine_tuning_counts,
     references_used,
     trained_policy,
     training_counts,
     training_of,
 )
-from scdpo.policies import policy_path, state_format
+from scdpo.pipeline.validation import choose_epoch
+from scdpo.policies import policy_hash, policy_path, state_format
 from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
+    Sampler,
     branch_solutions,
     count_branches,
     count_solutions,
@@ -89,6 +108,8 @@ class Run(OpenRun):
         """Run the whole recipe: sample, branch, pair, train and evaluate; returns the report."""
         self.problems("train")
         self.problems("test")  # read now, so that an error in them does not surface hours later
+        if self.recipe.sft.data is not None:
+            self.fine_tune()
         self.sample()
         self._stop_if(self.solutions_lack())
         self.branch()
@@ -103,12 +124,14 @@ class Run(OpenRun):
 
     # ---- stages
 
-    def problems(self, part: str) -> list[Problem]:
-        """The `train` or `test` problems, stored in the run folder when first read."""
+    def problems(self, part: Part) -> list[Problem]:
+        """The `train` or `test` problems, stored in the run folder when first read.
+
+        Raises InputError where two sources have a question in common.
+        """
         stage = self.stage(f"problems/{part}")
         if not stage.done:
-            source: ProblemSource = getattr(self.recipe.problems, part)
-            problems = source.load()
+            problems = read_problems(self.recipe, part)
             stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
@@ -120,13 +143,45 @@ class Run(OpenRun):
         if lacking and self.recipe.methods:
             raise InputError(f"{self.path}: {what}{lacking}")
 
+    def demonstrate(self) -> None:
+        """Before stage 1: the rows of `sft.data`, executed, graded and written in the format."""
+        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe))
+        if not stage.done:
+            self._record(stage)
+        demonstrate(stage, self.recipe, self._services, self._watcher)
+
+    def fine_tune(self) -> None:
+        """Before stage 1: train the recipe's policy on `sft.data`; the result is the run's initial
+        policy. Several processes share it as in `train`."""
+        if self.folder.write:
+            self.demonstrate()
+            read = {"policy": policy_hash(self.recipe.policy)}
+            self.open(SFT_STAGE, [DEMONSTRATIONS], read=read)
+        wait_for_all()
+        stage, data = self.stage(SFT_STAGE), self.stage(DEMONSTRATIONS)
+        if not stage.done:
+            if self.folder.write:
+                self._record(stage)
+            rows = list(data.rows(Solution))
+            services, watcher = self._services, self._watcher
+            report = fine_tune(rows, self.recipe, stage.path, services, watcher)
+            if not self.folder.write:
+                return
+            epochs: list[EpochScore] = []
+            if self.recipe.sft.keep_best:
+                epochs = choose_epoch(
+                    self.folder, stage.path, self.recipe, report, services, watcher
+                )
+            stage.append_new([fine_tuned_policy(report, stage.path, epochs)], "policy")
+            stage.finish(fine_tuning_counts(report, epochs))
+
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
         problems, config = self.problems("train"), self.recipe.sample
         stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
             bar = self._watcher.progress("sample")
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
+            with self._services.sampler(self.initial_policy, SFT) as sampler:
                 self._record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
@@ -135,14 +190,14 @@ class Run(OpenRun):
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        solutions, config = self.finished("solutions", "sample"), self.recipe.branch
-        stage = self.open("branches", [solutions.name], policy=True)
+        sources, config = self._parent_stages(), self.recipe.branch
+        stage = self.open("branches", [source.name for source in sources], policy=True)
         if not stage.done:
             bar = self._watcher.progress("branch")
-            parents = first_preferred(
-                solutions.rows(Solution), truncated_is_wrong=config.truncated_is_wrong
-            )
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
+            rows = (row for source in sources for row in source.rows(Solution))
+            found = first_preferred(rows, truncated_is_wrong=config.truncated_is_wrong)
+            with self._services.sampler(self.initial_policy, SFT) as sampler:
+                parents = self._in_format(found, sampler)
                 self._record(stage)
                 chunks = branch_solutions(
                     parents,
@@ -154,6 +209,43 @@ class Run(OpenRun):
                 )
                 append_all(stage, chunks)
             stage.finish(count_branches(stage.rows(Solution)))
+
+    def _parent_stages(self) -> list[Stage]:
+        """The stages whose solutions branching continues. Imports that came after it was started
+        are parents only if it is run again."""
+        sources = self._solution_stages()
+        begun = self.stage("branches").manifest
+        if begun is None or not made_anything(self.stage("branches")) or self._redo == "branches":
+            return sources
+        if late := [
+            s.name for s in sources if s.name not in begun.inputs and s.name != "solutions"
+        ]:
+            self._watcher.note(
+                "branches",
+                f"{', '.join(late)}: imported after branching, so no parents of branches;"
+                f" `scdpo branch {self.path} --redo` makes them such",
+            )
+        return [source for source in sources if source.name not in late]
+
+    def _in_format(self, parents: list[Solution], sampler: Sampler) -> list[Solution]:
+        """The parents that the policy could have written: in its format, after its prompt."""
+        format = sampler.format
+        fit = [
+            p for p in parents if p.format == format.name and p.prompt == format.prompt(p.question)
+        ]
+        if unfit := len(parents) - len(fit):
+            self._watcher.note(
+                "branches",
+                f"{unfit} preferred solutions are not continued: they are not in the run's format",
+            )
+        return fit
+
+    def _solution_stages(self) -> list[Stage]:
+        """The finished stages of sampled and imported solutions. Raises InputError without any."""
+        sources = [self.finished(name, "import") for name in self.imports()]
+        if self.begun("solutions") or not sources:
+            sources.insert(0, self.finished("solutions", "sample"))
+        return sources
 
     def pair(self) -> None:
         """Make naive pairs, step-controlled pairs, and the pairs of the data-equal control."""
@@ -259,7 +351,8 @@ class Run(OpenRun):
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        made = sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        initial = policy_path(self.initial_policy)
+        made = sft(initial, solutions, out, config=config.training, progress=bar)
         if self.folder.write:
             state_format(Path(made.policy), self.recipe.format.model_dump(mode="json"))
         return made
@@ -267,11 +360,13 @@ class Run(OpenRun):
     def evaluate(self, policy: str) -> None:
         """Evaluate a policy of the run (`sft` or a training) greedily on the test problems."""
         problems = self.problems("test")
-        inputs, path = ["problems/test"], self.recipe.policy
+        inputs, path = ["problems/test"], ""
         if policy != SFT:
             trained = self.finished(f"policies/{policy}", f"train --method {policy}")
             inputs.append(trained.name)
             path = str(trained.path / "policy")
+        else:
+            path = self.initial_policy
         stage = self.open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
             config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
@@ -289,15 +384,27 @@ class Run(OpenRun):
         if layout not in LAYOUTS:
             raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
         stage = self.stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
-        config = settings(self.recipe, stage.name) | {"layout": layout, "dataset": dataset}
+        now = imported_settings(settings(self.recipe, stage.name), stage.manifest)
+        config = now | {"layout": layout, "dataset": dataset}
         # An unfinished import starts over: it has to execute everything again anyway.
         stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
         if not stage.done:
             bar = self._watcher.progress(f"import {path.stem}"[:40])
+            format = initial_format(self.recipe, self._services)
             sandbox, grader = self._services.sandbox(), self._services.grader()
             self._record(stage)
             reproduced = Reproduced()
-            chunks = recorded_solutions(path, layout, dataset, grader, sandbox, reproduced, bar)
+            chunks = recorded_solutions(
+                path,
+                layout,
+                dataset,
+                grader,
+                sandbox,
+                reproduced,
+                bar,
+                format=format,
+                encode=self._services.encode(self.recipe.policy),
+            )
             append_all(stage, chunks)
             stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
         return manifest_of(stage)
@@ -317,7 +424,7 @@ class Run(OpenRun):
         if self.folder.write:
             self._record(stage)
         return train(
-            policy_path(self.recipe.policy),
+            policy_path(self.initial_policy),
             used,
             stage.path,
             config=DPOConfig.model_validate(training.train),
