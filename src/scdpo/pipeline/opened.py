@@ -126,16 +126,17 @@ class OpenRun:
         *,
         policy: bool = False,
         read: Mapping[str, str] | None = None,
+        redo: bool = False,
     ) -> Stage:
         """Open a stage with its settings and the hashes of its inputs: stages, the initial policy,
-        and whatever else it has `read`."""
+        and whatever else it has `read`. `redo` deletes its rows first."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
         hashes |= read or {}
         if policy:
             hashes["policy"] = self._initial_hash
         wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
-        redo = wanted or not made_anything(stage)
+        redo = redo or wanted or not made_anything(stage)
         return stage.open(settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:
