@@ -65,18 +65,18 @@ def sft(
     if path is None:
         if out is None:
             raise InputError("expected a run folder, or --data and --out; found neither")
-        _on_data(options, out, recipe, prepare)
+        _on_data(options, out, recipe, prepare=prepare, redo=redo)
         return
     if given := [name for name, value in options.items() if value is not None]:
         raise InputError(f"{given[0]} applies only without a run folder, but {path} is given")
     if out is None:
-        _stage(path, recipe, prepare, redo)
+        _stage(path, recipe, prepare=prepare, redo=redo)
     else:
         _on_own_solutions(path, out, recipe)
 
 
 def _on_data(
-    options: Mapping[str, str | None], out: Path, recipe: str | None, prepare: bool
+    options: Mapping[str, str | None], out: Path, recipe: str | None, *, prepare: bool, redo: bool
 ) -> None:
     from scdpo.pipeline.finetuning import FineTuning, fine_tuning_recipe
     from scdpo.pipeline.services import Silent
@@ -90,7 +90,7 @@ def _on_data(
     with Terminal(heading if first else None) as terminal:
         watcher = terminal if first else Silent()
         try:
-            with FineTuning(settings, out, watcher, write=first) as tuning:
+            with FineTuning(settings, out, watcher, write=first, redo=redo) as tuning:
                 if prepare:
                     tuning.prepare()
                     return
@@ -103,7 +103,7 @@ def _on_data(
             _done(terminal, made)
 
 
-def _stage(path: Path, recipe: str | None, prepare: bool, redo: bool) -> None:
+def _stage(path: Path, recipe: str | None, *, prepare: bool, redo: bool) -> None:
     from scdpo.training.processes import close_process_group, is_main_process
 
     with opened(path, recipe, redo="sft" if redo else None, several=True) as (run, terminal):
@@ -130,6 +130,8 @@ def _on_own_solutions(path: Path, out: Path, recipe: str | None) -> None:
         close_process_group()
         if is_main_process():
             _done(terminal, made)
+            if dropped := [f"{n} {reason}" for reason, n in made.dropped.items() if n]:
+                terminal.note("dropped", ", ".join(dropped))
 
 
 def _done(terminal: Terminal, made: SFTReport) -> None:
@@ -139,5 +141,3 @@ def _done(terminal: Terminal, made: SFTReport) -> None:
         f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
         f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
     )
-    if dropped := {reason: n for reason, n in made.dropped.items() if n}:
-        terminal.note("dropped", ", ".join(f"{n} {reason}" for reason, n in dropped.items()))

@@ -229,14 +229,32 @@ def fine_tuning_recipe(
     return made
 
 
+def _delete(out: Path) -> None:
+    """Delete what a training of this kind has written to a folder."""
+    for name in (DEMONSTRATIONS, "validation", "checkpoints", "epochs", "initial"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("report.json", "training.json", "log.jsonl"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("policy", "adapter"):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
 class FineTuning:
     """Fine-tuning on its own, in a folder that can be resumed; a context manager.
 
-    Of several processes, only one has `write`. Raises StoreError when the folder holds another
-    training.
+    Of several processes, only one has `write`. `redo` deletes what the folder holds of an earlier
+    training. Raises StoreError when it holds another training.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, watcher: Watcher, *, write: bool = True):
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        watcher: Watcher,
+        *,
+        write: bool = True,
+        redo: bool = False,
+    ):
         self.recipe = recipe
         self.path = out
         self._watcher = watcher
@@ -245,6 +263,8 @@ class FineTuning:
             wait_for_all()  # until the folder exists
         self._folder = RunFolder(out, write=write)
         if write:
+            if redo:
+                _delete(out)
             wait_for_all()
 
     def __enter__(self) -> Self:

@@ -206,15 +206,17 @@ class OpenRun:
         policy: bool = False,
         config: Mapping[str, Any] | None = None,
         read: Mapping[str, str] | None = None,
+        redo: bool = False,
     ) -> Stage:
         """Open a stage with its settings, by default the recipe's, and the hashes of its inputs:
-        stages, the initial policy, and whatever else it has `read`."""
+        stages, the initial policy, and whatever else it has `read`. `redo` deletes its rows
+        first."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
         hashes |= read or {}
         if policy:
             hashes["policy"] = self._initial_hash
-        redo = self.redone(name) or not made_anything(stage)
+        redo = redo or self.redone(name) or not made_anything(stage)
         return stage.open(config or settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:

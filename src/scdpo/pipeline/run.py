@@ -145,7 +145,8 @@ class Run(OpenRun):
 
     def demonstrate(self) -> None:
         """Before stage 1: the rows of `sft.data`, executed, graded and written in the format."""
-        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe))
+        again = self._redo == SFT_STAGE
+        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe), redo=again)
         if not stage.done:
             self._record(stage)
         demonstrate(stage, self.recipe, self._services, self._watcher)
