@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
+from scdpo.pipeline.card import accuracies_on_benchmarks
 from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
@@ -159,7 +160,9 @@ class Measurement:
                     limits = self.recipe.evaluate.limits
                     append_all(stage, self._services.watched(rows, sampler, limits), "problem_id")
                     stage.finish(count_evaluations(stage.rows(Evaluation)))
-        return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+        answered = {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+        accuracies_on_benchmarks(Path(self.recipe.policy), self.policy, answered)
+        return answered
 
     def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:
         """The stage of a benchmark, after storing its problems in their own stage."""

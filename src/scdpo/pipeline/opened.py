@@ -83,7 +83,7 @@ class OpenRun:
 
         Also written to `report.jsonl`, unless the run is open for reading only.
         """
-        rows = self._evaluations()
+        rows = self.evaluations()
         used = {name: self._pairs_used(name) for name in rows if name != SFT}
         trained = {name: training.describe() for name, training in self.trainings().items()}
         lines = policy_lines(rows, used, trained)
@@ -93,7 +93,7 @@ class OpenRun:
 
     def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
         """One line for every policy and group of questions; empty if the data has no groups."""
-        return breakdown_lines(self._evaluations(), key)
+        return breakdown_lines(self.evaluations(), key)
 
     def manifests(self) -> list[Manifest]:
         """The manifests of all started stages, in the order of a whole run."""
@@ -210,7 +210,7 @@ class OpenRun:
         paths = sorted((self.path / "imports").glob("*/manifest.json"))
         return [f"imports/{path.parent.name}" for path in paths]
 
-    def _evaluations(self) -> dict[str, list[Evaluation]]:
+    def evaluations(self) -> dict[str, list[Evaluation]]:
         """The rows of every policy whose evaluation is done."""
         stages = [m.stage for m in self.manifests() if m.status == "done"]
         names = [name.split("/")[1] for name in stages if name.startswith("evaluations/")]

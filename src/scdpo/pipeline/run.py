@@ -9,7 +9,17 @@ from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
-from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
+from scdpo.pairs import (
+    LabelKind,
+    StepLabels,
+    data_equal,
+    mixture,
+    naive_pairs,
+    step_controlled_pairs,
+    step_labels,
+    trl_rows,
+)
+from scdpo.pipeline.card import accuracies_of_run, card_of_training
 from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
@@ -198,6 +208,18 @@ class Run(OpenRun):
         pairs = [pair for pair in self.pairs_of(method) if pair.split == "train"]
         return write_jsonl(out, trl_rows(pairs))
 
+    def export_step_labels(self, out: Path, labels: LabelKind = "known") -> StepLabels:
+        """Write the run's solutions and branches in TRL's step supervision format."""
+        stages = [self.stage(name) for name in ("solutions", *self.imports(), "branches")]
+        solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
+        made = step_labels(solutions, self.recipe.pairs, labels)
+        if not made.rows:
+            raise InputError(
+                f"{self.path}: no right or wrong solutions to label; run `scdpo sample` first"
+            )
+        write_jsonl(out, made.rows)
+        return made
+
     def train(
         self, method: Method | None = None, name: str | None = None, changes: Changes | None = None
     ) -> str:
@@ -224,6 +246,7 @@ class Run(OpenRun):
             state_format(stage.path / "policy", self.recipe.format.model_dump(mode="json"))
             stage.append_new([trained_policy(training.name, report, stage.path)], "policy")
             stage.finish(training_counts(report))
+            card_of_training(self, training.name)
         return training.name
 
     def sft(self, out: Path) -> SFTReport:
@@ -259,6 +282,7 @@ class Run(OpenRun):
                 watched = self._services.watched(rows, sampler, config.limits)
                 append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
+        accuracies_of_run(self, self.evaluations())
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Import recorded solutions as graded rows of this run; their programs are run again."""
