@@ -60,11 +60,18 @@ _REMARK = re.compile(
     r"|confirmed|reasonable|clear|consistent|boxed|shown|given|stated|found|obtained|presented|above"
     r"|below|in the box|as follows|as above|as shown|valid|plausible|sensible|unique|exact|complete"
     r"|final|good|fine|accurate|wrong|incorrect|not (?:correct|right)|simplified|already|the same"
+    r"|an? (?:[a-z-]+ ){0,3}(?:integer|number|fraction|decimal|value|percentage|quantity)\b"
+    r"|in (?:[a-z]+ ){0,2}(?:units?|dollars|cents|meters|metres|feet|inches|cm|minutes|hours|days"
+    r"|degrees)\b"
     r"|in (?:simplest|lowest|the (?:simplest|required|correct))|expressed|written|rounded|supported"
     r"|(?:正确|合理|对|错误|合适|唯一|准确|清楚|确定)的?)(?![\w])(?!\W*\d).{0,60}",
     re.IGNORECASE | re.DOTALL,
 )
 """What is said about an answer, rather than the answer."""
+_FACTORIALS = re.compile(
+    r"[\w)}]!|factorial|permut|arrang|combination|ways|order|choose|binom", re.IGNORECASE
+)
+"""What shows that an exclamation mark behind a number may be a factorial."""
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
 
 
@@ -151,6 +158,8 @@ def _announced(text: str) -> tuple[int, str] | None:
                 unit = rest if re.fullmatch(r"%|\\%|[\w\u4e00-\u9fff]{1,8}", rest) else ""
                 return head.start(), f"{inside.group(1).strip()} {unit}".strip()
         answer = _SENTENCE_END.split(tail, maxsplit=1)[0].strip().strip("*").strip()
+        if answer.endswith("!") and _FACTORIALS.search(text.replace(answer, "")) is None:
+            answer = answer.rstrip("! ")
         if answer and _remarked(text, head.end()):
             remark = remark or (head.start(), answer)
         elif answer and not answer.startswith("#"):

@@ -95,6 +95,7 @@ _FACTOR = re.compile(
     r"\s*(?:\\pi(?![A-Za-z])|π|\\sqrt|√|\^|!|\\?%|°|\\%|\\circ|\\degree|i(?![A-Za-z])|e(?![A-Za-z])"
     r"|(?:\\times|\\cdot|×)\s*10\s*\^|\\(?:d|t)?frac\{\\pi)"
 )
+_MONOMIAL = re.compile(r"\s*[a-z](?:\s*\^\s*(?:\d|\{\d+\}))\s*[.,]?\s*")
 _OPERATION = re.compile(
     r"\s*(?:[-+*/×÷](?=\s*[\w\\({])|\\(?:cdot|times|div|pm)(?![A-Za-z])|\d|\\frac|[a-z](?![A-Za-z'])"
     r"|\\(?:alpha|theta|lambda|ln|log|sin|cos|tan)(?![A-Za-z]))"
@@ -161,7 +162,7 @@ def _suffix(after: str, piece: str, blank: bool, in_math: bool) -> str | None:
         return percent.group(1)
     if not in_math and re.match(r"\s*[!a-z]", piece):
         piece = ""  # prose goes on
-    if _FACTOR.match(piece):
+    if _FACTOR.match(piece) or (in_math and not blank and _MONOMIAL.fullmatch(piece)):
         piece = piece.strip(" *")
         return piece[:-1] if piece.count("}") > piece.count("{") else piece
     if not blank and piece and _OPERATION.match(piece) and not _UNIT.match(after):

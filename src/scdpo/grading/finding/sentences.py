@@ -51,7 +51,8 @@ _FORMULA_QUALIFIED = re.compile(
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
-    r"(?:\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor)\b|n't\b|不是|不能|不为|不等于|除了)"
+    r"(?:\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor|impossible|unable|exclud\w+"
+    r"|without|avoid\w*)\b|n't\b|不是|不能|不为|不等于|除了)"
     r"[^.,;\d]{0,25}-?[$¥€£]? ?\d[\d,.]*\W*$"
 )
 
@@ -85,7 +86,8 @@ _OTHER_THINGS = re.compile(
     r"|(?:less|greater|more|fewer|larger|smaller|bigger|higher|lower) than) \W*N\W*"
     r"|(?:all|any|every|each) (?:(?:positive|negative|even|odd|real|whole|natural) )*(?:integers?"
     r"|(?:real )?numbers?|values?)[a-z ]* \W*N\W*"
-    r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never)(?: be)?(?: equal)?(?: to)?"
+    r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never|impossible)"
+    r"(?: to (?:be|get|have|obtain|reach|make|equal|form))?(?: be)?(?: equal)?(?: to)?"
     r" \W*N\W*"
     r"|.{0,40}\b(?:any|all|every|each|anything|everything)"
     r"(?:[a-z ]*) (?:but|except|other than|besides)"
@@ -97,6 +99,27 @@ _OTHER_THINGS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Sets of numbers, and numbers that an answer excludes; N is the only number."""
+
+
+_CONTRASTED = re.compile(
+    r"\b(?:not|isn't)(?: equal to)? (?P<wrong>\$?-?[\d.,/]+\$?),? but(?: rather)?"
+    r" (?:is |it is |it's )?(?=\$?-?\d)"
+    r"|不是 ?(?P<cn>-?[\d.]+)[^\d，,]{0,3}[，,]? ?而是 ?(?=-?\d)",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(
+    r"(?<=[\d}$%])(?: [a-z]{2,12})?,? \(?(?:and )?(?:not|instead of|rather than)"
+    r" \$?-?[\d.,/]*\d\$?(?: [a-z]{2,12})?\)?\.?\s*$"
+    r"|(?<=\d)[^\d，,]{0,3}[，,] ?(?:而)?不是 ?-?[\d.]+.{0,3}$",
+    re.IGNORECASE,
+)
+
+
+def without_contrast(text: str) -> str:
+    """A sentence without the number that it rejects: `not 3 but 2`, `x = 3, not 4`."""
+    if len(text) > MOST_CONCLUDING or not re.search(r"not|n't|instead|rather|不是", text):
+        return text
+    return _INSTEAD.sub("", _CONTRASTED.sub("", text))
 
 
 def names_other_things(text: str) -> bool:
@@ -152,7 +175,7 @@ def numbers_in(text: str) -> int:
 _CONCLUDING = re.compile(
     r"(?:\W*(?:and|then)\s+)?\W*(?:so|thus|therefore|hence|consequently|finally|altogether|overall"
     r"|in total|in all|in conclusion|as a result|this means(?: that)?|we conclude"
-    r"|所以|因此|因而|故|综上"
+    r"|∴|所以|因此|因而|故|综上"
     r"(?:所述)?|于是|从而|即|总共|一共|共)(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -161,7 +184,7 @@ _PREDICATED = re.compile(
     r"\s*(?:therefore|thus|then|hence|exactly|only|just|simply)?\s*(?:\*\*|\$|\\\(|about )?\s*$"
 )
 _UNSURE = re.compile(
-    r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next|first|wait"
+    r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next|first|wait(?=[,.!:])"
     r"|check|try|perhaps|maybe|initially|each|every|per|remaining to|consider|when|where|which|what"
     r"|know|given|start(?:s|ed)?|there are|there is|there were|because|since|example|step|we have"
     r"|at least|at most|more than|less than|fewer than|between|or)\b|n't\b"
@@ -189,6 +212,7 @@ def conclusion(text: str) -> str | None:
     sentence = text[cut + 1 :].strip()
     if not sentence or len(sentence) > MOST_CONCLUDING or sentence.endswith(("?", ":", "：", "？")):
         return None
+    sentence = without_contrast(sentence)
     concluding = _CONCLUDING.match(sentence)
     doubts = {m.group().lower() for m in _UNSURE.finditer(sentence)}
     if concluding is not None or "**" in sentence:
@@ -198,10 +222,12 @@ def conclusion(text: str) -> str | None:
     bold = {m.group(1) for m in _BOLD.finditer(sentence)}
     if len(bold) == 1 and (found := _stated_number(sentence, bold.pop())) is not None:
         return found
-    number = alone(_undelimited(sentence))
-    if not number:
-        return None if concluding is None else _stated_formula(sentence)
     plain = _undelimited(sentence)
+    number = alone(plain if concluding is None else _COMPARING.sub("", plain))
+    if not number and concluding is not None:
+        return _stated_value(plain[concluding.end() :]) or _stated_formula(sentence)
+    if not number:
+        return None
     before, _, after = plain.partition(number[0])
     if re.match(r"[A-Za-z\\(]", after) and _with_unit(number[0], after) == number[0]:
         return None  # 2x
@@ -209,6 +235,20 @@ def conclusion(text: str) -> str | None:
     if concluding is None and not (_PREDICATED.search(before) and ends):
         return None
     return _with_unit(number[0], after)
+
+
+_COMPARING = re.compile(r"(?<=\d) (?:more|fewer|less)(?= [a-z]{3,}\b)(?! than\b)")
+"""A difference: `5 more apples than John`."""
+_VALUE = re.compile(
+    r"\W*(?:(?:we )?(?:have|get|find|obtain)(?: that)? )?[A-Za-z](?:_\{?\w\}?)? ?= ?"
+    r"(-?\d+(?:\.\d+)?(?:/\d+)?)\s*[.。$]*\s*"
+)
+
+
+def _stated_value(text: str) -> str | None:
+    """The value of `x = 5`, where a conclusion consists of it."""
+    found = _VALUE.fullmatch(text)
+    return None if found is None else found.group(1)
 
 
 _STOP = re.compile(r"[.!?](?=\s)|[。！？;；]")

@@ -55,8 +55,8 @@ _DEGREES = re.compile(r"(\d+) ?° ?(\d+) ?(?:'|\^\\prime|\\prime)(?: ?(\d+) ?(?:
 _CENTS = re.compile(r"(\d+) (?:dollars? )?and (\d+) cents?")
 _FEET_INCHES = re.compile(r"(\d+)'(\d+)(?:\"|'')")
 _BASED = re.compile(
-    r"\(?(-?[0-9A-Fa-f]+)\)?_\{?"
-    r"(?:(\d{1,2})|(two|three|four|five|six|seven|eight|nine|ten|sixteen))\}?"
+    r"\(?(-?[0-9A-Fa-f]+)\)?_\{?\(?"
+    r"(?:(\d{1,2})|(two|three|four|five|six|seven|eight|nine|ten|sixteen))\)?\}?"
 )
 _IN_BASE = re.compile(
     r"(-?[0-9A-Fa-f]+) ?(?:\(?(?:in )?base[ -]?(\d{1,2}|[a-z]{3,7})\)?"

@@ -8,6 +8,7 @@ from scdpo.grading.formulas.notation import FUNCTIONS
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part, Read
 from scdpo.grading.text.brackets import enclosed, split
+from scdpo.grading.text.canonical import has_both_signs
 
 _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+")
 NAME = re.compile(
@@ -86,6 +87,7 @@ def _assigned(names: str, value: Part) -> Part:
         isinstance(value, Items)
         and value.kind in ("tuple", "bracket")
         and len(value.items) == len(keys)
+        and not any(isinstance(item, Leaf) and has_both_signs(item.text) for item in value.items)
     ):
         pairs = zip(keys, value.items, strict=True)
         return Items("list", tuple(Named(key, item) for key, item in pairs))
