@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scdpo.grading.comparing import respelling, words
 from scdpo.grading.comparing.leaves import LEAVES
 from scdpo.grading.comparing.matching import NAMES, compare
-from scdpo.grading.comparing.opposites import opposed
+from scdpo.grading.comparing.opposites import opposed, otherwise_qualified
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
 from scdpo.grading.finding.sentences import (
@@ -65,6 +65,8 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
     if (verdict.correct or verdict.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
         same = numbers_in(gold) == numbers_in(answer) == 1
         return WRONG if same else undecided("opposite words")
+    if verdict.correct and otherwise_qualified(gold, answer):
+        return undecided("other words beside the measure")
     if verdict.correct and gold != answer and respelling.contradicted(answer):
         return undecided("two values")
     if verdict.correct and respelling.bare_less(answer) and not respelling.bare_less(gold):
@@ -73,7 +75,7 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
 
 
 _SAID = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|\\text|[\u4e00-\u9fff]")
-_IF = re.compile(r"\s*(?:if|when|unless|provided|当|若|如果)(?![A-Za-z])", re.IGNORECASE)
+_IF = re.compile(r"\s*(?:(?:if|when|unless|provided)(?![A-Za-z])|当|若|如果)", re.IGNORECASE)
 
 
 def _conditional(text: str) -> bool:

@@ -24,7 +24,7 @@ from scdpo.grading.text.normalise import clean, tidy
 MAX_LENGTH = 200
 """Longest answer that is read in another way, in characters."""
 
-_AROUND = r"(?P<before>-?(?:\\?[$€£¥₹]|Rs\.? ?|(?:Rp|R\\?\$|CHF|kr)\.? ?|[A-Za-z] ?= ?|- )?)"
+_AROUND = r"(?P<before>-?(?:\\?[$€£¥₹] ?|Rs\.? ?|(?:Rp|R\\?\$|CHF|kr)\.? ?|[A-Za-z] ?= ?|- )?)"
 _BEHIND = (
     r"(?P<after>(?! ?(?:\\times|\\cdot|[xX] ?\d|\\pi|\\sqrt))"
     r"(?: ?(?:[€$£₹%]|\\%|\\?[A-Za-z{(μ°\u4e00-\u9fff].*)|))"
@@ -56,6 +56,7 @@ _SIZES = re.compile(r"\d[\d.]*(?: ?(?:[xX×]|by) ?\d[\d.]*)+")
 _COUNTED = re.compile(
     r"(?<![A-Za-z\\_])(?:(?P<name>nCr|nPr|comb|perm|[CPA]) ?"
     r"\( ?(?P<n>\d{1,4}) ?, ?(?P<k>\d{1,4}) ?\)"
+    r"|[CPA] ?\^ ?\{?(?P<chosen>\d{1,4})\}? ?_ ?\{?(?P<of>\d{1,4})\}?(?!\w)"
     r"|(?:\{\} ?)?[_^]?\{?(?P<over>\d{1,4})\}? ?(?P<letter>[CP]) ?"
     r"_? ?\{?(?P<under>\d{1,4})\}?(?!\w))"
 )
@@ -65,7 +66,7 @@ _FRONT = re.compile(
     r" ?(?:the )?(?P<kind>(?:real |all |positive |nonnegative |non-negative |whole"
     r" |natural |正|实|整)*)"
     r"(?:numbers? |integers? |values? of |实数|整数|数)?(?P<names>[A-Za-z](?: ?, ?[A-Za-z])*)"
-    r"(?P<condition>[^,:，]*)(?:[,:，]|时,?|\\q?quad|: ?) ?"
+    r"(?P<condition>(?:[\[(][^\[\]()]*[\])]|[^,:，\[(])*)(?:[,:，]|时,?|\\q?quad|: ?) ?"
     r"(?:then |we have |有|都有|恒有)?(?P<rest>.+)",
     re.DOTALL,
 )
@@ -85,23 +86,28 @@ def respelled(text: str) -> list[tuple[str, bool]]:
 
 
 _MAYBE = re.compile(
-    r"\d[,，. ]\d{3}|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)"
-    r"|[CPApcrmDF] ?\}? ?\(|\d ?\}? ?[CP]|[a-zπ°} ]\)$|below"
-    r"|matrix|(?i:\\forall|∀|for |if |when |对|当|若)"
+    r"\d[,，. ]\d{3}|\d\{,\}|\$ and \$|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)"
+    r"|[CPA] ?\^ ?\{?\d|[CPApcrmDF] ?\}? ?\(|\d ?\}? ?[CP]|[a-zπ°} ]\)$|below"
+    r"|matrix|\{array\}|\d/-$|(?i:\\forall|∀|for |if |when |对|当|若)"
 )
 
 
 def _readings(text: str) -> Iterator[tuple[str, bool]]:
-    text = tidy(text)
+    text = tidy(text).replace("{,}", ",")
+    if text.endswith("/-"):  # rupees
+        text = text[:-2]
+        yield text, True
     yield from _numbers(text)
     short = _SHORT.fullmatch(text)
     if short is not None:
         size = 3 if short.group(2) else 6 if short.group(3) else 9
-        yield f"{short.group(1)}*10^{size}".replace("$", ""), True
+        yield f"{short.group(1)}*10^{size}".replace("$", "").replace("\\", ""), True
     if " and" in text or "{and" in text:
         mixed = _MIXED.sub(_mixed, text)
         if mixed != text:
             yield mixed, True
+        elif "$ and $" in text:
+            yield _MIXED.sub(_mixed, text.replace("$ and $", " and ").replace("$", "")), False
     if ("x" in text or "X" in text) and (product := _TIMES.sub(r"\\times ", text)) != text:
         yield product, True
     if (computed := _COUNTED.sub(_count, text)) != text:
@@ -112,7 +118,7 @@ def _readings(text: str) -> Iterator[tuple[str, bool]]:
         yield lower, True
     if (cold := _BELOW.fullmatch(text)) is not None:
         yield f"-{cold.group(1)}", False
-    if "matrix" in text and (determinant := _determinant(text)) is not None:
+    if ("matrix" in text or "{array}" in text) and (determinant := _determinant(text)) is not None:
         yield determinant, True
     front = _FRONT.fullmatch(canonical(text)) if _LEADING.match(text) else None
     if front is not None and not re.search(r"\\text|[a-z]{4}", front.group("condition")):
@@ -209,11 +215,11 @@ def _mixed(found: re.Match[str]) -> str:
 
 def _count(found: re.Match[str]) -> str:
     """The number of combinations or permutations; the text itself where there are none."""
-    n = int(found.group("n") or found.group("over"))
-    k = int(found.group("k") or found.group("under"))
+    n = int(found.group("n") or found.group("over") or found.group("of"))
+    k = int(found.group("k") or found.group("under") or found.group("chosen"))
     if not 0 < k <= n <= 1_000:
         return found.group()
-    name = found.group("name") or found.group("letter")
+    name = found.group("name") or found.group("letter") or found.group()[0]
     return str(math.comb(n, k) if name in ("C", "nCr", "comb") else math.perm(n, k))
 
 

@@ -96,11 +96,13 @@ def _quantities(gold: str, answer: str) -> Verdict | None:
     if first.percent != second.percent:
         things = _THINGS.search(answer if first.percent else gold)
         if things is not None and first.number.value == second.number.value:
+            if things.group(1) in ("points", "point", "marks", "分"):
+                return undecided("a percentage or points")
             return WRONG  # 30 % and 30 students
     return equal_quantities(first, second)
 
 
-_THINGS = re.compile(r"\d ?(?!per ?cent|pct|points?$)(?:[A-Za-z]{3,}|[\u4e00-\u9fff]+)$")
+_THINGS = re.compile(r"\d ?(?!per ?cent|pct)([A-Za-z]{3,}|[\u4e00-\u9fff]+)$")
 
 
 def _clocks(gold: str, answer: str) -> Verdict | None:

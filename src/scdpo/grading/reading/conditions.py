@@ -39,7 +39,7 @@ _CONDITION = re.compile(
     r"(?![A-Za-z]).*"
     r"|\((?:when|where|if|for|since|as|because|with|at|which|the [a-z]+ [a-z]+)(?![A-Za-z]).*\)"
     r"|\(\$? ?(?:[-\d.\\a-z]+ ?[<≤] ?)?[A-Za-z](?:_\d)? ?(?:[<>≤≥≠]|∈)[^()]*\)"
-    r"|\([^()]*(?:extraneous|rejected|discarded|舍去)[^()]*\))$",
+    r"|\([^()]*(?:extraneous|reject|discard|ignor|invalid|舍去)[^()]*\))$",
     re.DOTALL,
 )
 
