@@ -168,7 +168,8 @@ def _announced(text: str) -> tuple[int, str] | None:
                 unit = rest if re.fullmatch(r"%|\\%|[\w\u4e00-\u9fff]{1,8}", rest) else ""
                 return head.start(), f"{inside.group(1).strip()} {unit}".strip()
         answer = _SENTENCE_END.split(tail, maxsplit=1)[0].strip().strip("*").strip()
-        if answer.endswith("!") and _FACTORIALS.search(text.replace(answer, "")) is None:
+        exclaimed = remark is None and re.search(r"\d!+$", answer) is not None
+        if exclaimed and _FACTORIALS.search(text.replace(answer, "")) is None:
             answer = answer.rstrip("! ")
         if answer and (_remarked(text, head.end()) or _PROSE.match(answer)):
             remark = remark or (head.start(), answer)
