@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from scdpo.grading.comparing import respelling, words
 from scdpo.grading.comparing.leaves import LEAVES
 from scdpo.grading.comparing.matching import NAMES, compare
-from scdpo.grading.comparing.opposites import opposed
+from scdpo.grading.comparing.opposites import opposed, otherwise_qualified
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
-from scdpo.grading.finding.sentences import mentions, names_other_things, negated, numbers_in
+from scdpo.grading.finding.sentences import (
+    mentions,
+    names_other_things,
+    negated,
+    numbers_in,
+    without_contrast,
+)
 from scdpo.grading.quantities.equality import equal_numbers
 from scdpo.grading.quantities.rationals import decimal
 from scdpo.grading.reading.conditions import unconditional
@@ -59,11 +65,17 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
     if (verdict.correct or verdict.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
         same = numbers_in(gold) == numbers_in(answer) == 1
         return WRONG if same else undecided("opposite words")
+    if verdict.correct and otherwise_qualified(gold, answer):
+        return undecided("other words beside the measure")
+    if verdict.correct and gold != answer and respelling.contradicted(answer):
+        return undecided("two values")
+    if verdict.correct and respelling.bare_less(answer) and not respelling.bare_less(gold):
+        return undecided("a difference or a value")
     return found
 
 
 _SAID = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|\\text|[\u4e00-\u9fff]")
-_IF = re.compile(r"\s*(?:if|when|unless|provided|当|若|如果)(?![A-Za-z])", re.IGNORECASE)
+_IF = re.compile(r"\s*(?:(?:if|when|unless|provided)(?![A-Za-z])|当|若|如果)", re.IGNORECASE)
 
 
 def _conditional(text: str) -> bool:
@@ -208,6 +220,9 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
         return verdict
     if verdict is not None and verdict.undecided and words.only_words(answer):
         return verdict
+    if (kept := without_contrast(answer)) != answer and (kept := kept.strip()):
+        rest = decide(gold, kept)
+        return SENTENCE if isinstance(rest, Pending) else rest
     if names_other_things(answer):
         return SENTENCE
     statement, condition = unconditional(canonical(answer))
