@@ -35,8 +35,9 @@ setup-dev: .venv/dev.done
 demo: setup
 	$(BIN)/scdpo run embedded
 
+# A worker for each core, up to four, each with torch on one thread.
 test: setup-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 attacks: setup-dev
 	ATTACKS=1 $(BIN)/python -m pytest tests/test_attacks.py

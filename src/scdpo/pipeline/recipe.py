@@ -26,6 +26,7 @@ from scdpo.evaluation import EvaluateConfig
 from scdpo.formats import ChatTemplate, checked_options, get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
+from scdpo.pipeline.changes import Changes, before_presets, is_about, with_changes
 from scdpo.pipeline.sft_settings import SFTSettings
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
 from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit, load_problems
@@ -232,21 +233,27 @@ class Recipe(_Section):
         return self
 
 
-def load_recipe(name: str | Path) -> Recipe:
+def load_recipe(name: str | Path, changes: Changes | None = None) -> Recipe:
     """Read a recipe: a YAML file, or a packaged recipe by name (`embedded`, `smoke`).
 
-    Raises RecipeError, which states the key, what was found and what is accepted.
+    `changes` as for `make_recipe`. Raises RecipeError, which states the key, what was found and
+    what is accepted.
     """
     data, where = read_yaml(name)
-    return make_recipe(data, where)
+    return make_recipe(data, where, changes)
 
 
-def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+def make_recipe(
+    data: Mapping[str, Any], where: str = "recipe", changes: Changes | None = None
+) -> Recipe:
     """Validate a recipe given as plain data.
 
-    Its preset and the keys that apply to several stages are filled in. Raises RecipeError, and
-    EngineError for an engine that cannot be loaded.
+    Its preset and the keys that apply to several stages are filled in. `changes` are values by
+    dotted key (`{"train.learning_rate": 1e-5}`) that count as if `data` said them. Raises
+    RecipeError, and EngineError for an engine that cannot be loaded.
     """
+    changes = changes or {}
+    data = before_presets(data, changes, presets=PRESETS, shared=SHARED)
     preset = data.get("preset", "paper")
     base = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     shared: dict[str, dict[str, Any]] = {}
@@ -257,11 +264,14 @@ def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     name = engine.get("name", "local") if isinstance(engine, Mapping) else "local"
     try:
         model = Recipe if name == "local" else recipe_with_engine(str(name))
-        return model.model_validate(_merged(_merged(shared, base, model), data, model))
-    except ValidationError as error:
-        raise RecipeError(f"{where}: {explain(error, model)}") from error
-    except InputError as error:
-        raise RecipeError(f"{where}: {error}") from error
+        merged = _merged(_merged(shared, base, model), data, model)
+        return model.model_validate(with_changes(merged, changes, model))
+    except RecipeError:
+        raise
+    except (ValidationError, InputError) as error:
+        text = explain(error, model) if isinstance(error, ValidationError) else str(error)
+        at_fault = "--set" if is_about(changes, text) else where
+        raise RecipeError(f"{at_fault}: {text}") from error
 
 
 def recipe_with_engine(name: str) -> type[Recipe]:

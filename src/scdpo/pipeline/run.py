@@ -9,37 +9,41 @@ from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
-from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
+from scdpo.pairs import (
+    LabelKind,
+    StepLabels,
+    data_equal,
+    mixture,
+    naive_pairs,
+    step_controlled_pairs,
+    step_labels,
+    trl_rows,
+)
+from scdpo.pipeline.card import accuracies_of_run, card_of_training
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.finetuning import (
-    DEMONSTRATIONS,
-    SFT_STAGE,
-    data_inputs,
-    demonstrate,
-    fine_tune,
     initial_format,
 )
-from scdpo.pipeline.opened import OpenRun, manifest_of
+from scdpo.pipeline.opened import manifest_of
 from scdpo.pipeline.provenance import (
     imported_settings,
-    keep_environment,
-    made_anything,
     settings,
 )
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
+from scdpo.pipeline.shortages import pairs_lack, solutions_lack
 from scdpo.pipeline.trained import (
-    EpochScore,
-    fine_tuned_policy,
-    fine_tuning_counts,
+    Training,
+    references_used,
     trained_policy,
     training_counts,
+    training_of,
 )
-from scdpo.pipeline.validation import choose_epoch
-from scdpo.policies import policy_hash, policy_path
+from scdpo.pipeline.tuned import TunedRun
+from scdpo.policies import policy_path, state_format
 from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
-    Sampler,
     branch_solutions,
     count_branches,
     count_solutions,
@@ -48,12 +52,11 @@ from scdpo.sampling import (
 )
 from scdpo.sampling.recorded import Reproduced, recorded_solutions
 from scdpo.store import Manifest, Stage, file_hash, write_jsonl
-from scdpo.training.dpo_config import TrainingReport
+from scdpo.training.dpo_config import DPOConfig, TrainingReport
 from scdpo.training.processes import wait_for_all
-from scdpo.training.sft_config import SFTReport
 
 
-class Run(OpenRun):
+class Run(TunedRun):
     """A run: its recipe, its folder, and the services that its stages share; a context manager.
 
     Calling a stage again resumes it, or does nothing if it is done. A folder started with another
@@ -95,8 +98,11 @@ class Run(OpenRun):
         if self.recipe.sft.data is not None:
             self.fine_tune()
         self.sample()
+        self._stop_if(self.solutions_lack())
         self.branch()
         self.pair()
+        for method in self.recipe.methods:
+            self._stop_if(self.pairs_lack(method), f"{method} has ")
         for method in self.recipe.methods:
             self.train(method)
         for policy in (SFT, *self.recipe.methods):
@@ -117,38 +123,10 @@ class Run(OpenRun):
             self._note_shared_questions()
         return list(stage.rows(Problem))
 
-    def demonstrate(self) -> None:
-        """Before stage 1: the rows of `sft.data`, executed, graded and written in the format."""
-        again = self._redo == SFT_STAGE
-        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe), redo=again)
-        if not stage.done:
-            self._record(stage)
-        demonstrate(stage, self.recipe, self._services, self._watcher)
-
-    def fine_tune(self) -> None:
-        """Before stage 1: train the recipe's policy on `sft.data`; the result is the run's initial
-        policy. Several processes share it as in `train`."""
-        if self.folder.write:
-            self.demonstrate()
-            read = {"policy": policy_hash(self.recipe.policy)}
-            self.open(SFT_STAGE, [DEMONSTRATIONS], read=read)
-        wait_for_all()
-        stage, data = self.stage(SFT_STAGE), self.stage(DEMONSTRATIONS)
-        if not stage.done:
-            if self.folder.write:
-                self._record(stage)
-            rows = list(data.rows(Solution))
-            services, watcher = self._services, self._watcher
-            report = fine_tune(rows, self.recipe, stage.path, services, watcher)
-            if not self.folder.write:
-                return
-            epochs: list[EpochScore] = []
-            if self.recipe.sft.keep_best:
-                epochs = choose_epoch(
-                    self.folder, stage.path, self.recipe, report, services, watcher
-                )
-            stage.append_new([fine_tuned_policy(report, stage.path, epochs)], "policy")
-            stage.finish(fine_tuning_counts(report, epochs))
+    def _stop_if(self, lacking: str, what: str = "") -> None:
+        """Raise InputError if the methods of the recipe have nothing to train on."""
+        if lacking and self.recipe.methods:
+            raise InputError(f"{self.path}: {what}{lacking}")
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
@@ -185,43 +163,6 @@ class Run(OpenRun):
                 append_all(stage, chunks)
             stage.finish(count_branches(stage.rows(Solution)))
 
-    def _parent_stages(self) -> list[Stage]:
-        """The stages whose solutions branching continues. Imports that came after it was started
-        are parents only if it is run again."""
-        sources = self._solution_stages()
-        begun = self.stage("branches").manifest
-        if begun is None or not made_anything(self.stage("branches")) or self._redo == "branches":
-            return sources
-        if late := [
-            s.name for s in sources if s.name not in begun.inputs and s.name != "solutions"
-        ]:
-            self._watcher.note(
-                "branches",
-                f"{', '.join(late)}: imported after branching, so no parents of branches;"
-                f" `scdpo branch {self.path} --redo` makes them such",
-            )
-        return [source for source in sources if source.name not in late]
-
-    def _in_format(self, parents: list[Solution], sampler: Sampler) -> list[Solution]:
-        """The parents that the policy could have written: in its format, after its prompt."""
-        format = sampler.format
-        fit = [
-            p for p in parents if p.format == format.name and p.prompt == format.prompt(p.question)
-        ]
-        if unfit := len(parents) - len(fit):
-            self._watcher.note(
-                "branches",
-                f"{unfit} preferred solutions are not continued: they are not in the run's format",
-            )
-        return fit
-
-    def _solution_stages(self) -> list[Stage]:
-        """The finished stages of sampled and imported solutions. Raises InputError without any."""
-        sources = [self.finished(name, "import") for name in self.imports()]
-        if self.begun("solutions") or not sources:
-            sources.insert(0, self.finished("solutions", "sample"))
-        return sources
-
     def pair(self) -> None:
         """Make naive pairs, step-controlled pairs, and the pairs of the data-equal control."""
         sources = [self.finished(name, "import") for name in self.imports()]
@@ -249,6 +190,22 @@ class Run(OpenRun):
                 stage.append_new(result.pairs)
                 stage.finish(result.counts)
 
+    def solutions_lack(self) -> str:
+        """Why no pair can be made of the solutions so far, in a line; empty if one can."""
+        names = [*(["solutions"] if self.begun("solutions") else []), *self.imports()]
+        rows = (row for name in names for row in self.stage(name).rows(Solution))
+        return solutions_lack(rows, self.recipe)
+
+    def pairs_lack(self, method: Method) -> str:
+        """Why a method has no pairs to train on, in a line; empty if it has some."""
+        lacking = [self.part_lacks(stage.path.name) for stage in self._pair_stages(method)]
+        return "; ".join(lacking) if all(lacking) else ""
+
+    def part_lacks(self, part: str) -> str:
+        """Why a set of pairs (`naive`, `step_controlled`) has none to train on, in a line."""
+        counts = manifest_of(self.finished(f"pairs/{part}", "pair")).counts
+        return pairs_lack(part, counts, self.recipe)
+
     def pairs_of(self, method: Method) -> list[Pair]:
         """The pairs that a method trains on, held-out pairs included."""
         sets = [list(stage.rows(Pair)) for stage in self._pair_stages(method)]
@@ -259,39 +216,49 @@ class Run(OpenRun):
         pairs = [pair for pair in self.pairs_of(method) if pair.split == "train"]
         return write_jsonl(out, trl_rows(pairs))
 
-    def train(self, method: Method) -> None:
-        """Stage 3: train the initial policy on a method's pairs.
-
-        If several processes are launched, only the one that writes opens the stage; the others
-        wait for it and share the training.
-        """
-        inputs = [stage.name for stage in self._pair_stages(method)]
-        stage = self.stage(f"policies/{method}")
-        if self.folder.write:
-            self.open(stage.name, inputs, policy=True)
-        wait_for_all()
-        if not stage.done:
-            report = self._train(method, stage)
-            if not self.folder.write:
-                return
-            stage.append_new([trained_policy(method, report, stage.path)], "policy")
-            stage.finish(training_counts(report))
-
-    def sft(self, out: Path) -> SFTReport:
-        """Fine-tune the initial policy on the run's own correct solutions; writes to `out`."""
-        from scdpo.training.supervised import sft
-
-        stages = [self.stage(name) for name in ("solutions", *self.imports())]
+    def export_step_labels(self, out: Path, labels: LabelKind = "known") -> StepLabels:
+        """Write the run's solutions and branches in TRL's step supervision format."""
+        stages = [self.stage(name) for name in ("solutions", *self.imports(), "branches")]
         solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
-        if not solutions:
-            raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
-        self._services.device()
-        bar, config = self._watcher.progress("sft"), self.recipe.sft
-        initial = policy_path(self.initial_policy)
-        return sft(initial, solutions, out, config=config.training, progress=bar)
+        made = step_labels(solutions, self.recipe.pairs, labels)
+        if not made.rows:
+            raise InputError(
+                f"{self.path}: no right or wrong solutions to label; run `scdpo sample` first"
+            )
+        write_jsonl(out, made.rows)
+        return made
+
+    def train(
+        self, method: Method | None = None, name: str | None = None, changes: Changes | None = None
+    ) -> str:
+        """Stage 3: train the initial policy on a method's pairs (scdpo); returns its name.
+
+        Trainings with a `name` of their own, by default that of the method, are kept apart.
+        `changes` (`{"train.learning_rate": 1e-5}`) are this training's own settings; without
+        them it goes on, or begins again, with those that it has. All trainings share the
+        reference log-probs. If several processes are launched, only the one that writes opens the
+        stage; the others wait for it and share the training. Raises InputError and StoreError.
+        """
+        if self.folder.write:
+            training = self.training(method, name, changes or {})
+            inputs = [stage.name for stage in self._pair_stages(training.method)]
+            self.open(training.stage, inputs, policy=True, config=training.settings(self.recipe))
+        wait_for_all()
+        stage = self.stage(f"policies/{name or method or 'scdpo'}")
+        training = training_of(manifest_of(stage))
+        if not stage.done:
+            report = self._train(training, stage)
+            if not self.folder.write:
+                return training.name
+            self._watcher.note("reference", references_used(report))
+            state_format(stage.path / "policy", self.recipe.format.model_dump(mode="json"))
+            stage.append_new([trained_policy(training.name, report, stage.path)], "policy")
+            stage.finish(training_counts(report))
+            card_of_training(self, training.name)
+        return training.name
 
     def evaluate(self, policy: str) -> None:
-        """Evaluate a policy of the run (`sft` or a method) greedily on the test problems."""
+        """Evaluate a policy of the run (`sft` or a training) greedily on the test problems."""
         problems = self.problems("test")
         inputs, path = ["problems/test"], ""
         if policy != SFT:
@@ -310,6 +277,7 @@ class Run(OpenRun):
                 watched = self._services.watched(rows, sampler, config.limits)
                 append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
+        accuracies_of_run(self, self.evaluations())
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Import recorded solutions as graded rows of this run; their programs are run again."""
@@ -341,15 +309,17 @@ class Run(OpenRun):
             stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
         return manifest_of(stage)
 
-    def _train(self, method: Method, stage: Stage) -> TrainingReport:
+    def _train(self, training: Training, stage: Stage) -> TrainingReport:
         from scdpo.training.preference import train
 
+        method, name = training.method, training.name
         pairs = self.pairs_of(method)
         used = [pair for pair in pairs if pair.split == "train"]
         if not used:
             raise InputError(
                 f"{self.path}: {method} has no pairs to train on; "
-                f"`scdpo report {self.path}` shows what became of the solutions"
+                f"`scdpo report {self.path}` shows what became of the solutions "
+                f"({self.pairs_lack(method)})"
             )
         if self.folder.write:
             self._record(stage)
@@ -357,11 +327,11 @@ class Run(OpenRun):
             policy_path(self.initial_policy),
             used,
             stage.path,
-            config=self.recipe.train,
+            config=DPOConfig.model_validate(training.train),
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
-            progress=begun_when_reported(self._watcher, f"train {method}"),
-            reference_progress=begun_when_reported(self._watcher, f"reference {method}"),
+            progress=begun_when_reported(self._watcher, f"train {name}"),
+            reference_progress=begun_when_reported(self._watcher, f"reference {name}"),
             note=lambda text: self._watcher.note("training", text),
         )
 
@@ -376,10 +346,6 @@ class Run(OpenRun):
                     f"{shared} of {n_test} test questions are also training questions: accuracy on"
                     " them says nothing about new ones (keys offset, limit, ids of problems)",
                 )
-
-    def _record(self, stage: Stage) -> None:
-        """Record the environment of a stage that starts or resumes now."""
-        keep_environment(self.path, self._services.environment(stage.name))
 
     def _pair_stages(self, method: Method) -> list[Stage]:
         names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}

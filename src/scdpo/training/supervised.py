@@ -15,6 +15,7 @@ from scdpo.errors.validation import settings_from_keywords
 from scdpo.policies import Policy
 from scdpo.records import Solution
 from scdpo.training.adapters import save_adapter_and_merged, save_merged, with_adapter
+from scdpo.training.card import sft_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.loading import (
     AnyPolicy,
@@ -92,7 +93,8 @@ def sft(
     settled = settings_from_keywords(SFTConfig, config, settings)
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
-    kept, dropped = _usable(initial, _examples(data, initial, settled), settled)
+    rows = list(data)
+    kept, dropped = _usable(initial, _examples(rows, initial, settled), settled)
     held = _heldout(initial, heldout, settled)
     fingerprint = _fingerprint(initial, kept, held, settled)
     with process_group().main_process_first():
@@ -121,6 +123,8 @@ def sft(
         epochs=epochs,
         **_figures(trainer),
     )
+    if process_group().is_main_process:
+        sft_card(folder.policy, initial.name, rows, report, settled)
     folder.finish(report)
     return report
 
