@@ -150,7 +150,17 @@ def _conditions_differ(gold: str, answer: str) -> bool:
         unconditional(canonical(text))[1] if len(text) < MAX_CONDITIONED else ""
         for text in (gold, answer)
     ]
-    return all(conditions) and decide(conditions[0], conditions[1]) == WRONG
+    if all(conditions) and decide(conditions[0], conditions[1]) == WRONG:
+        return True
+    domains = [_DOMAIN.fullmatch(canonical(text)) for text in (gold, answer)]
+    ours, theirs = (domain and domain.group(1) for domain in domains)
+    return bool(ours and theirs) and decide(str(ours), str(theirs)) == WRONG
+
+
+_DOMAIN = re.compile(
+    r"[^<>≤≥∈]*[A-Za-z][^<>≤≥∈]*,\s*([^,=]*[<>≤≥][^,=]*|[A-Za-z] ?∈ ?[\[(][^,=]*,[^,=]*[\])])"
+)
+"""A formula and the values of its variable: `y = 60 - 5t, 0 ≤ t ≤ 12`."""
 
 
 def _choice_content(gold: str, answer: str) -> Verdict | Pending | None:
