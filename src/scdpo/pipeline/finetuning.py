@@ -128,6 +128,7 @@ def fine_tune(
         heldout=[row for row, held in zip(usable, heldout, strict=True) if held],
         new_tokens=new_tokens,
         keep_epochs=recipe.sft.keep_best,
+        base=recipe.policy,
         progress=begun_when_reported(watcher, "sft"),
     )
     if is_main_process():
@@ -204,8 +205,8 @@ def fine_tuning_recipe(
 ) -> Recipe:
     """The settings for fine-tuning on its own, from a recipe whose problems may be missing.
 
-    `policy`, `data` (the path) and `layout` override the recipe, and `changes` all of it. Raises RecipeError, and
-    InputError if there is no recipe, policy or data.
+    `policy`, `data` (the path) and `layout` override the recipe, and `changes` all of it. Raises
+    RecipeError, and InputError if there is no recipe or no data.
     """
     if recipe is None:
         raise InputError(
