@@ -54,6 +54,7 @@ class Pending:
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
+    gold, answer = _told(gold), _told(answer)
     found = _decide(gold, answer)
     verdict = found if isinstance(found, Verdict) else None
     if (verdict is None or not verdict.correct) and (other := _respelled(gold, answer)) is not None:
@@ -72,6 +73,19 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
     if verdict.correct and respelling.bare_less(answer) and not respelling.bare_less(gold):
         return undecided("a difference or a value")
     return found
+
+
+_TELLING = re.compile(
+    r"\\(?:text|mathrm)\s*\{([^{}]*(?:below|\((?:or|i\.e\.|about)(?![a-z]))[^{}]*)\}"
+)
+
+
+def _told(text: str) -> str:
+    """A text whose words in formulas are more than a unit, with these words as plain ones:
+    `15^\\circ\\text{F below zero}`, `\\frac{7}{8} \\text{ (or } 0.875)`."""
+    if "\\" not in text or _TELLING.search(text) is None:
+        return text
+    return re.sub(" {2,}", " ", _TELLING.sub(r" \1 ", text)).strip()
 
 
 _SAID = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|\\text|[\u4e00-\u9fff]")

@@ -112,6 +112,9 @@ _UNIT = re.compile(
     r"(?:(?:/| per )[A-Za-z]+)?|(?:平方|立方)?[\u4e00-\u9fff]{1,2}(?:/[\u4e00-\u9fff]{1,2})?)"
     r"\s*\}?(?P<power>\s*\^\s*\{?[23]\}?|[²³])?(?:\s|\\[,;:! ]|[$*}]|\\[\])])*(?:[.,;。，；]|\n|\Z)"
 )
+_MAGNITUDE = re.compile(
+    r"(?:\s|\\[,;:! )\]]|[$*}~])*(?:\\text\s*\{\s*)?(?:hundred|thousand|million|billion|dozen)\b"
+)
 _NO_UNITS = frozenset(("in", "a", "am", "pm", "号", "日", "时"))
 """Names of units that, behind a box, are more likely a word or the end of something else."""
 
@@ -166,6 +169,8 @@ def _suffix(after: str, piece: str, blank: bool, in_math: bool) -> str | None:
     """What belongs to the content of a box: a factor, a power, a unit; None if it is unclear."""
     if percent := re.match(r"\s*(\\?%|°)", piece):
         return percent.group(1)
+    if _MAGNITUDE.match(after):
+        return None  # 25 thousand dollars, where the question may ask for thousands
     if not in_math and re.match(r"\s*[!a-z]", piece):
         piece = ""  # prose goes on
     if _FACTOR.match(piece) or (in_math and not blank and _MONOMIAL.fullmatch(piece)):
