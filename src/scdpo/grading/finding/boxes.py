@@ -94,7 +94,9 @@ _WRAPPER = re.compile(
 )
 _THIN = re.compile(r"\\[,;:! ]|~")
 _SIGN = re.compile(r"(?:^|(?<=[\s({}]))(-|−|\\pm\s*)(\s*)$")
-_OPERATOR = re.compile(r"(?:[-+*/×÷^_]|\\(?:cdot|times|div|pm|mp)|\\sqrt(?:\[\w+\])?\{?|\^\{)\s*$")
+_OPERATOR = re.compile(
+    r"(?:[-+*/×÷^_]|\\(?:cdot|times|div|pm|mp|[dtc]?frac|d?binom)|\\sqrt(?:\[\w+\])?\{?|\^\{)\s*$"
+)
 _TOUCHING = re.compile(r"(?:\d|[)}\]]|\\pi)$")
 _FACTOR = re.compile(
     r"\s*(?:\\pi(?![A-Za-z])|π|\\sqrt|√|\^|!|\\?%|°|\\%|\\circ|\\degree|i(?![A-Za-z])|e(?![A-Za-z])"
