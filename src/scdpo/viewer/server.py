@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import secrets
 import socket
@@ -144,7 +145,9 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{host}, port {port}: cannot be listened to: {why}") from error
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        more = "; --port 0 takes a free one" if taken else ""
+        raise InputError(f"{host}, port {port}: cannot be listened to: {why}{more}") from error
 
 
 def _names(host: str, port: int) -> frozenset[str]:

@@ -16,9 +16,9 @@ export function keyActions(actions, input) {
     if (document.querySelector("dialog[open]")) return; // Escape closes it
     if (target === input) {
       if (key === "Enter") {
-        input.dispatchEvent(new Event("input"));
+        actions.applyFilter();
         input.blur();
-        setTimeout(() => actions.moveProblem(1), 80); // after the filter was applied
+        actions.moveProblem(1);
       } else if (key === "Escape") input.blur();
       else return;
       event.preventDefault();

@@ -268,6 +268,10 @@ const actions = {
       reveal();
     }
   },
+  applyFilter() {
+    cancelAnimationFrame(typing);
+    setFilter(input.value, { replace: true });
+  },
   enter() {
     if (view.state.problem === null) actions.moveProblem(1);
     else if (chosenRow() < 0) actions.moveRow(1);
@@ -327,6 +331,7 @@ async function watch() {
     try {
       if (!document.hidden || !tables.generation) await update();
       if (!tables.info.complete) wait = 50;
+      else if (!performance.getEntriesByName("complete").length) performance.mark("complete");
     } catch (error) {
       showLive(error instanceof TypeError ? "no answer from the server" : line(error.message, 120));
     }
@@ -337,8 +342,8 @@ async function watch() {
 
 let typing = 0;
 input.addEventListener("input", () => {
-  clearTimeout(typing);
-  typing = setTimeout(() => setFilter(input.value, { replace: true }), 60);
+  cancelAnimationFrame(typing);
+  typing = requestAnimationFrame(() => setFilter(input.value, { replace: true }));
 });
 $("clear").addEventListener("click", () => setFilter(""));
 $("home").addEventListener("click", () => {
