@@ -14,6 +14,14 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+
+from scdpo.cli import main
+from scdpo.errors import InputError, StoreError
+from scdpo.records import CORRECT
+from scdpo.store import RunFolder, json_line
+from scdpo.viewer import Index, application, serve, write_page
+from scdpo.viewer.details import problem_details
+from scdpo.viewer.page import MAX_BYTES, linked
 from viewer_runs import (
     ANSI,
     HOSTILE,
@@ -28,14 +36,6 @@ from viewer_runs import (
     step,
     write_run,
 )
-
-from scdpo.cli import main
-from scdpo.errors import InputError, StoreError
-from scdpo.records import CORRECT
-from scdpo.store import RunFolder, json_line
-from scdpo.viewer import Index, application, serve, write_page
-from scdpo.viewer.details import problem_details
-from scdpo.viewer.page import MAX_BYTES, linked
 
 HOSTS = frozenset({"127.0.0.1:8765", "localhost:8765"})
 TOKEN = "a-token-of-more-than-16"

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from viewer_runs import HOSTILE, LONG, N_TEST, N_TRAIN, solution, step, write_run
 
 from scdpo.records import CORRECT
 from scdpo.store import RunFolder
 from scdpo.viewer import Index, write_page
+from viewer_runs import HOSTILE, LONG, N_TEST, N_TRAIN, solution, step, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = (
@@ -392,6 +392,7 @@ CONTRAST = """(node) => {
     while (/rgba\\(0, 0, 0, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor)) {
         ground = ground.parentElement;
     }
-    const pair = [getComputedStyle(node).color, getComputedStyle(ground).backgroundColor].map(light);
+    const colors = [getComputedStyle(node).color, getComputedStyle(ground).backgroundColor];
+    const pair = colors.map(light);
     return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
 }"""

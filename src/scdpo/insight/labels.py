@@ -80,9 +80,7 @@ def _is_wrong(
         return not printed or not all(_is_among(value, known) for value in printed)
     if boxed := _BOXED.findall(step.text):
         found = _numbers(boxed[-1])
-        return not any(
-            _is_among(value, {float(problem.answer.replace(",", ""))}) for value in found
-        )
+        return not any(_is_among(value, {float(problem.answer.replace(",", ""))}) for value in found)
     line = computed(step.text)
     if line is None or line.expressions:
         return line is None or not all(_is_among(value, known) for value in line.values)
@@ -127,9 +125,7 @@ def read_processbench(path: Path, limit: int | None = None) -> list[HumanLabelle
             for row in rows[:limit]
         ]
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(
-            f"not a file of ProcessBench: {str(error).splitlines()[0]}", path
-        ) from error
+        raise DataError(f"not a file of ProcessBench: {str(error).splitlines()[0]}", path) from error
     for row in found:
         if not -1 <= row.label < len(row.steps):
             raise DataError(f"{row.id}: label {row.label} of {len(row.steps)} steps", path)

@@ -12,7 +12,7 @@ import { source } from "./source.js";
 import { Tables } from "./tables.js";
 import { legend, solutionsOf, tree } from "./tree.js";
 
-const EVERY_MS = 2000;
+const EVERY_MS = 1000;
 const rows = source();
 const tables = new Tables();
 const $ = (id) => document.getElementById(id);
@@ -96,7 +96,15 @@ function applyFilter() {
   $("filter-note").textContent = complaint ? line(complaint, 400)
     : view.condition ? `${count}, ${number(view.match.rows)} rows` : count;
   list.show(tables, view.match.problems, problemNumber());
-  if (view.detail) drawDetail();
+  // What did not change is left alone, with what is selected and folded in it.
+  if (view.detail && view.detail.drawn !== shownOf(view.detail.number)) drawDetail();
+}
+
+// What an open problem shows of the tables.
+function shownOf(p) {
+  const { hits } = view.match;
+  return tables.rowsOf[p].map((r) => `${r}${hits ? hits[r] : ""}:${tables.pairsOf.get(r)?.length ?? 0}`)
+    .join();
 }
 
 // ---- the problem
@@ -135,9 +143,11 @@ async function fetchDetail(p) {
   try {
     const found = await rows.problem(tables.generation, p);
     if (mine !== view.asked) return; // another problem was opened in the meantime
+    const same = view.detail?.number === p;
     view.detail = { ...found, number: p, size: tables.rowsOf[p].length, credits: creditsOf(p) };
     view.lanes = solutionsOf(found, tables);
     drawDetail();
+    if (same) return; // it has grown while it was read
     detailBox.scrollTop = 0;
     reveal();
   } catch (error) {
@@ -158,6 +168,7 @@ function back() {
 function drawDetail() {
   const { detail, lanes } = view;
   const p = detail.number;
+  detail.drawn = shownOf(p);
   const r = chosenRow();
   const state = { ...comparedPolicies(), row: r, step: view.state.step, hits: view.match.hits,
     openSteps: view.openSteps, creditShown: creditShown() };
