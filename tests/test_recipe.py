@@ -123,7 +123,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown key of a source": (
         recipe(problems={"train": {"file": "x"}}),
-        "unknown key 'problems.train.file'; known here: limit, path, source, split",
+        "unknown key 'problems.train.file'; known here: ids, limit, offset, path, source, split",
     ),
     "missing key": ({"policy": "embedded"}, "key 'problems' is missing"),
     "missing nested key": ({"problems": {"train": {}}}, "key 'problems.test' is missing"),

@@ -17,6 +17,7 @@ from .engines.local import Engine as Engine
 from .evaluation.accuracy import compare as compare
 from .evaluation.greedy import evaluate as evaluate
 from .evaluation.greedy import evaluate_async as evaluate_async
+from .formats.policy import policy_format as policy_format
 from .formats.registry import get_format as get_format
 from .grading.judging import grade as grade
 from .grading.judging import grade_async as grade_async

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Mapping
 from typing import Self
 
@@ -16,6 +17,32 @@ from scdpo.waiting import Progress
 LINE_SECONDS = 30.0
 """Without a terminal, progress is printed as lines, at most this often."""
 _LABEL = 9
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories of what a terminal obeys, or does not show."""
+
+
+def visible(text: str, style: str = "") -> Text:
+    """A text of unknown origin, safe to print: control characters (also those that begin ANSI
+    codes), marks that change the direction of writing, characters without a width and unassigned
+    ones appear as escapes such as `\\x1b`. Line breaks stay."""
+    shown = Text(style=style)
+    begin = 0
+    for n, character in enumerate(text):
+        if character != "\n" and (unicodedata.category(character) in _HIDDEN):
+            shown.append(text[begin:n])
+            shown.append(_escape(character), style="magenta")
+            begin = n + 1
+    return shown.append(text[begin:])
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    known = {"\t": r"\t", "\r": r"\r"}.get(character)
+    if known is not None:
+        return known
+    return (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
 
 
 class Terminal:

@@ -12,7 +12,7 @@ from typing import Any
 from scdpo.cli.app import app
 
 # Imported in the order in which the help lists their commands.
-from scdpo.cli import stages, measuring, alone  # noqa: F401
+from scdpo.cli import stages, rows, measuring, sharing, alone, converting  # noqa: F401
 
 # isort: on
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,8 @@ from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
-    from scdpo.pipeline.recipe import Method
+    from scdpo.pipeline.changes import Changes
+    from scdpo.pipeline.recipe import Method, Recipe
     from scdpo.pipeline.run import Run
 
 app = typer.Typer(
@@ -47,6 +48,15 @@ RecipeOption = Annotated[
         help="A recipe file, or a packaged recipe's name; needed only for a new run folder.",
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the recipe (train.beta=0.5); can be given several times.",
+        show_default=False,
+    ),
+]
 RedoOption = Annotated[
     bool, typer.Option("--redo", help="Delete this stage's output and run it again.")
 ]
@@ -61,13 +71,13 @@ def opened(
     write: bool = True,
     redo: str | None = None,
     several: bool = False,
+    changes: Changes | None = None,
 ) -> Iterator[tuple[Run, Terminal]]:
     """Open the run in a folder; yields it with the terminal that it reports to.
 
-    Without `recipe`, the run's own recipe is used. Commands that may be launched as several
-    processes set `several`; only the first process writes and reports.
+    Without `recipe`, the run's own recipe is used; `changes` are those of --set. Commands that may
+    be launched as several processes set `several`; only the first process writes and reports.
     """
-    from scdpo.pipeline.recipe import load_recipe
     from scdpo.pipeline.run import Run
     from scdpo.pipeline.services import Silent
     from scdpo.training.processes import is_main_process, process_count
@@ -76,17 +86,8 @@ def opened(
         raise InputError("only `scdpo train` and `scdpo sft` can be launched as several processes")
     first = is_main_process()
 
-    own = path / "recipe.yaml"
-    if recipe is None and not own.is_file():
-        raise InputError(
-            f"{path}: not a run folder (it has no recipe.yaml); start one with --recipe"
-        )
-    settings = load_recipe(own if recipe is None else recipe)
-    heading = {
-        "run": f"{path}",
-        "recipe": f"{recipe or own}, preset {settings.preset}",
-        "policy": settings.policy,
-    }
+    settings, source = recipe_of(path, recipe, changes)
+    heading = {"run": f"{path}", "recipe": source, "policy": settings.policy}
     with Terminal(heading if write and first else None) as terminal:
         watcher = terminal if first else Silent()
         try:
@@ -95,6 +96,36 @@ def opened(
         except KeyboardInterrupt:
             terminal.note("stopped", RESUME)
             raise
+
+
+def recipe_of(path: Path, recipe: str | None, changes: Changes | None) -> tuple[Recipe, str]:
+    """The recipe given or, by default, that of the run in a folder, and its name for the user."""
+    from scdpo.pipeline.recipe import load_recipe
+
+    own = path / "recipe.yaml"
+    if recipe is None and not own.is_file():
+        raise InputError(
+            f"{path}: not a run folder (it has no recipe.yaml); start one with --recipe"
+        )
+    settings = load_recipe(own if recipe is None else recipe, changes)
+    changed = ", ".join(f"{key}={value}" for key, value in (changes or {}).items())
+    name = f"{recipe or own}, preset {settings.preset}"
+    return settings, f"{name}, with {changed}" if changed else name
+
+
+def changes_of(given: list[str] | None) -> dict[str, Any]:
+    """The changes of --set. Raises InputError."""
+    from scdpo.pipeline.changes import parse_changes
+
+    return parse_changes(given or [])
+
+
+def warn(terminal: Terminal, line: str, path: Path) -> bool:
+    """Say what is amiss with a stage that is done, unless the line is empty; returns whether."""
+    if line:
+        terminal.note("warning", line)
+        terminal.note("next", f"scdpo show {path}")
+    return bool(line)
 
 
 def known_method(method: str) -> Method:

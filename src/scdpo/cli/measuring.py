@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scdpo.cli.app import RESUME, Group, RecipeOption, RedoOption, app, opened
+from scdpo.cli.app import (
+    RESUME,
+    Group,
+    RecipeOption,
+    RedoOption,
+    SetOption,
+    app,
+    changes_of,
+    opened,
+)
 from scdpo.cli.tables import show, show_compared, show_measured
 from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
     from scdpo.evaluation import GroupBy
+    from scdpo.pipeline.changes import Changes
     from scdpo.pipeline.measure import Place
     from scdpo.pipeline.recipe import Recipe
 
@@ -27,8 +37,8 @@ def evaluate(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="sft, dpo, dpo_equal or scdpo; with --benchmarks: embedded, a folder or a hub "
-            "name.",
+            help="sft, dpo, dpo_equal, scdpo or a training's name; with --benchmarks: embedded, "
+            "a folder or a hub name.",
             show_default="sft",
         ),
     ] = None,
@@ -63,6 +73,7 @@ def evaluate(
     ] = None,
     recipe: RecipeOption = None,
     redo: RedoOption = False,
+    set_: SetOption = None,
 ) -> None:
     """Answer questions greedily: a run's test problems, or benchmarks with any policy.
 
@@ -84,14 +95,16 @@ def evaluate(
     if run is not None:
         if given:
             raise InputError(f"{given[0]} applies only without a run folder, but {run} is given")
-        _evaluate_run(run, policy or "sft", recipe, redo)
+        _evaluate_run(run, policy or "sft", recipe, redo, changes_of(set_))
     elif benchmarks is None:
         raise InputError("expected a run folder, or --policy and --benchmarks; found neither")
     else:
         from scdpo.pipeline.measure import measuring_recipe, places
 
         sources = places(benchmarks, data or [])
-        settings = measuring_recipe(recipe, policy, format=format, end=end or [], rows=rows)
+        settings = measuring_recipe(
+            recipe, policy, format=format, end=end or [], rows=rows, changes=changes_of(set_)
+        )
         _measure(
             settings, sources, recipe, out, limit=limit, by=by.value if by else None, redo=redo
         )
@@ -127,13 +140,16 @@ def _measure(
         terminal.note("rows", f"{measurement.path / 'evaluations' / '*'}")
 
 
-def _evaluate_run(path: Path, policy: str, recipe: str | None, redo: bool) -> None:
+def _evaluate_run(
+    path: Path, policy: str, recipe: str | None, redo: bool, changes: Changes
+) -> None:
     from scdpo.pipeline.recipe import METHODS
 
-    if policy not in ("sft", *METHODS):
-        raise InputError(f"unknown policy {policy!r}; known: sft, {', '.join(METHODS)}")
     redone = f"evaluations/{policy}" if redo else None
-    with opened(path, recipe, redo=redone) as (run, terminal):
+    with opened(path, recipe, redo=redone, changes=changes) as (run, terminal):
+        known = list(dict.fromkeys(("sft", *METHODS, *run.trainings())))
+        if policy not in known:
+            raise InputError(f"unknown policy {policy!r}; known: {', '.join(known)}")
         run.evaluate(policy)
         terminal.settle()
         show(run)

@@ -9,15 +9,19 @@ import typer
 
 from scdpo.cli.app import (
     Group,
-    MethodOption,
     RecipeOption,
     RedoOption,
     RunPath,
+    SetOption,
     app,
+    changes_of,
     known_method,
     opened,
+    warn,
 )
+from scdpo.cli.looking import dry_look
 from scdpo.cli.tables import show, show_stages
+from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 
@@ -29,10 +33,11 @@ def run_(
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
     ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Run all stages of a recipe and print the tables. Rerun it to resume."""
     out = out or Path("runs") / Path(recipe).stem
-    with opened(out, recipe) as (run, terminal):
+    with opened(out, recipe, changes=changes_of(set_)) as (run, terminal):
         run.everything()
         terminal.settle()
         show(run)
@@ -46,68 +51,127 @@ def recipe_(
         str,
         typer.Argument(help="A recipe file, or a packaged recipe's name.", show_default=False),
     ],
+    set_: SetOption = None,
 ) -> None:
     """Print a recipe with its preset filled in and every default written out."""
     from scdpo.pipeline.recipe import dump_recipe, load_recipe
 
-    typer.echo(dump_recipe(load_recipe(recipe)), nl=False)
+    typer.echo(dump_recipe(load_recipe(recipe, changes_of(set_))), nl=False)
 
 
 @app.command()
-def sample(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
-    """Sample naive solutions to the training problems (stage 1)."""
-    with opened(path, recipe, redo="solutions" if redo else None) as (run, terminal):
+def sample(
+    path: RunPath,
+    recipe: RecipeOption = None,
+    redo: RedoOption = False,
+    set_: SetOption = None,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show", help="Only look: print solutions to the first problems, and keep nothing."
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="With --show: how many problems.", min=1, show_default="2")
+    ] = None,
+) -> None:
+    """Sample naive solutions to the training problems (stage 1).
+
+    `--show` is a dry look before a long run: two solutions of each of the first problems, with
+    prompt, steps, executions and verdicts. It writes nothing, starts no run and changes none.
+    """
+    changes, redone = changes_of(set_), "solutions" if redo else None
+    if show and redo:
+        raise InputError("--show only looks, so there is nothing to --redo")
+    if show:
+        dry_look(path, recipe, changes, limit)
+        return
+    if limit is not None:
+        raise InputError("--limit goes with --show; a run's problems are problems.train.limit")
+    with opened(path, recipe, redo=redone, changes=changes) as (run, terminal):
         run.sample()
         terminal.settle()
         show_stages(run, "solutions")
-        terminal.note("next", f"scdpo branch {path}")
+        if not warn(terminal, run.solutions_lack(), path):
+            terminal.note("next", f"scdpo branch {path}")
 
 
 @app.command()
-def branch(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+def branch(
+    path: RunPath,
+    recipe: RecipeOption = None,
+    redo: RedoOption = False,
+    set_: SetOption = None,
+) -> None:
     """Continue preferred solutions from their steps at a rising temperature (stage 2)."""
-    with opened(path, recipe, redo="branches" if redo else None) as (run, terminal):
+    changes, redone = changes_of(set_), "branches" if redo else None
+    with opened(path, recipe, redo=redone, changes=changes) as (run, terminal):
         run.branch()
         terminal.settle()
         show_stages(run, "branches")
-        terminal.note("next", f"scdpo pair {path}")
+        if not warn(terminal, run.solutions_lack(), path):
+            terminal.note("next", f"scdpo pair {path}")
 
 
 @app.command()
-def pair(path: RunPath, recipe: RecipeOption = None, redo: RedoOption = False) -> None:
+def pair(
+    path: RunPath,
+    recipe: RecipeOption = None,
+    redo: RedoOption = False,
+    set_: SetOption = None,
+) -> None:
     """Build naive, step-controlled and data-equal pairs from solutions and branches."""
-    with opened(path, recipe, redo="pairs" if redo else None) as (run, terminal):
+    changes, redone = changes_of(set_), "pairs" if redo else None
+    with opened(path, recipe, redo=redone, changes=changes) as (run, terminal):
         run.pair()
         terminal.settle()
         show_stages(run, "pairs")
-        terminal.note("next", f"scdpo train {path} --method scdpo")
+        lacking = [run.part_lacks(part) for part in ("naive", "step_controlled")]
+        if not warn(terminal, "; ".join(filter(None, lacking)), path):
+            terminal.note("next", f"scdpo train {path} --method scdpo")
 
 
 @app.command()
 def train(
     path: RunPath,
-    method: MethodOption = "scdpo",
+    method: Annotated[
+        str | None,
+        typer.Option(help="dpo, dpo_equal or scdpo.", show_default="scdpo, or the training's own"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="A name of its own, for several trainings on the same pairs.",
+            show_default="the method",
+        ),
+    ] = None,
     recipe: RecipeOption = None,
     redo: RedoOption = False,
+    set_: SetOption = None,
 ) -> None:
     """Train the initial policy on the pairs of a method (stage 3).
 
-    Several processes, launched with `accelerate launch -m scdpo` or `torchrun -m scdpo`, share
-    the work.
+    `--name lr1e-5 --set train.learning_rate=1e-5` is a second training on the same pairs, with
+    the reference log-probs of the first. What --set changes in section train holds for this
+    training alone. Several processes, launched with `accelerate launch -m scdpo` or
+    `torchrun -m scdpo`, share the work.
     """
     from scdpo.training.processes import close_process_group, is_main_process
 
-    name = known_method(method)
-    redone = f"policies/{name}" if redo else None
-    with opened(path, recipe, redo=redone, several=True) as (run, terminal):
-        run.train(name)
+    pairs_of = None if method is None else known_method(method)
+    changes = changes_of(set_)
+    own = {key: value for key, value in changes.items() if key.partition(".")[0] == "train"}
+    of_run = {key: value for key, value in changes.items() if key not in own}
+    redone = f"policies/{name or method or 'scdpo'}" if redo else None
+    with opened(path, recipe, redo=redone, several=True, changes=of_run) as (run, terminal):
+        trained = run.train(pairs_of, name, own)
         close_process_group()
         if not is_main_process():
             return
         terminal.settle()
-        show_stages(run, f"policies/{name}")
-        terminal.note("policy", f"{path / 'policies' / name / 'policy'}")
-        terminal.note("next", f"scdpo evaluate {path} --policy {name}")
+        show_stages(run, f"policies/{trained}")
+        terminal.note("policy", f"{path / 'policies' / trained / 'policy'}")
+        terminal.note("next", f"scdpo evaluate {path} --policy {trained}")
 
 
 @app.command()
@@ -115,6 +179,7 @@ def sft(
     path: RunPath,
     out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
     recipe: RecipeOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Fine-tune the initial policy on the run's correct solutions (recipe key sft).
 
@@ -122,7 +187,7 @@ def sft(
     """
     from scdpo.training.processes import close_process_group, is_main_process
 
-    with opened(path, recipe, several=True) as (run, terminal):
+    with opened(path, recipe, several=True, changes=changes_of(set_)) as (run, terminal):
         made = run.sft(out)
         close_process_group()
         if not is_main_process():
@@ -162,26 +227,16 @@ def import_(
         str | None,
         typer.Option(help="The recipe of a new run folder.", show_default="import"),
     ] = None,
+    set_: SetOption = None,
 ) -> None:
     """Import recorded solutions: execute them again, grade them, and store them as rows."""
     new = not (out / "recipe.yaml").exists()
-    with opened(out, recipe or ("import" if new else None)) as (run, terminal):
+    source = recipe or ("import" if new else None)
+    with opened(out, source, changes=changes_of(set_)) as (run, terminal):
         manifest = run.import_solutions(file, layout, dataset)
         terminal.settle()
         show_stages(run, manifest.stage)
         terminal.note("next", f"scdpo pair {out}")
-
-
-@app.command()
-def export(
-    path: RunPath,
-    out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
-    method: MethodOption = "scdpo",
-) -> None:
-    """Write a method's training pairs in TRL's preference format (prompt, chosen, rejected)."""
-    name = known_method(method)
-    with opened(path, None, write=False) as (run, terminal):
-        terminal.note("export", f"{run.export(name, out)} pairs written to {out}")
 
 
 @app.command("make-policy")
@@ -190,11 +245,12 @@ def make_policy_(
         str, typer.Argument(help="A YAML file, or 'embedded-policy'.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
+    set_: SetOption = None,
 ) -> None:
     """Make a small policy from scratch, the way the embedded policy was made."""
     from scdpo.pipeline.make_policy import load_make_policy, make_policy
 
-    config = load_make_policy(Path(recipe))
+    config = load_make_policy(Path(recipe), changes_of(set_))
     with Terminal() as terminal:
         made = make_policy(config, out, terminal.progress("train"))
         terminal.note(

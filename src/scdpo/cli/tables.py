@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from scdpo.errors import InputError
 
@@ -95,3 +97,11 @@ def show_stages(run: Run, name: str) -> None:
     shown = [m for m in run.manifests() if f"{m.stage}/".startswith(f"{name}/")]
     console.print(stage_table(shown))
     console.print()
+
+
+def print_rows(rows: Iterable[RenderableType]) -> None:
+    """Print rows on stdout, also where its encoding does not have all their characters."""
+    with suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for row in rows:
+        console.print(row)

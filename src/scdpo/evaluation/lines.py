@@ -61,12 +61,14 @@ class PolicyLine(MeasuredLine):
 
     `undecided` and `unfinished` questions are part of `n` and count as not correct. A comparison
     is None if there is nothing to compare with, as for the reference itself. `pairs` is None for
-    a policy that was not trained on pairs.
+    a policy that was not trained on pairs. `training` says how a policy was trained if its name
+    does not.
     """
 
     vs_sft: Difference | None = None
     vs_data_equal: Difference | None = None
     pairs: Count | None = None
+    training: str = ""
     undecided: Count = 0
     unfinished: Count = 0
 
@@ -106,11 +108,15 @@ class BreakdownLine(MeasuredLine):
     group: str
 
 
-def policy_lines(rows: Evaluations, pairs: Mapping[str, int]) -> list[PolicyLine]:
+def policy_lines(
+    rows: Evaluations, pairs: Mapping[str, int], trained: Mapping[str, str] | None = None
+) -> list[PolicyLine]:
     """One line for every policy, compared with SFT and with data-equal DPO.
 
-    `pairs` gives the number of training pairs of each policy that was trained on pairs.
+    `pairs` gives the number of training pairs of each policy that was trained on pairs, `trained`
+    says how a policy was trained where its name does not.
     """
+    trained = trained or {}
     lines = []
     for name in rows:
         accuracy = summarise(rows[name])
@@ -123,6 +129,7 @@ def policy_lines(rows: Evaluations, pairs: Mapping[str, int]) -> list[PolicyLine
             undecided=accuracy.undecided,
             unfinished=accuracy.unfinished,
             pairs=pairs.get(name),
+            training=trained.get(name, ""),
             vs_sft=_difference(name, SFT, rows),
             vs_data_equal=None if name == SFT else _difference(name, DATA_EQUAL, rows),
         )

@@ -1,7 +1,21 @@
 """Solution formats: prompt, step boundary, stop strings, parse and render."""
 
 from scdpo.formats.base import Format
+from scdpo.formats.chat import ChatPrompt
 from scdpo.formats.layouts import LAYOUTS, RecordedSolution, read_recorded
-from scdpo.formats.registry import FORMATS, get_format
+from scdpo.formats.policy import ChatTemplate, format_notes, policy_format
+from scdpo.formats.registry import FORMATS, checked_options, get_format
 
-__all__ = ["FORMATS", "LAYOUTS", "Format", "RecordedSolution", "get_format", "read_recorded"]
+__all__ = [
+    "FORMATS",
+    "LAYOUTS",
+    "ChatPrompt",
+    "ChatTemplate",
+    "Format",
+    "RecordedSolution",
+    "checked_options",
+    "format_notes",
+    "get_format",
+    "policy_format",
+    "read_recorded",
+]

@@ -39,7 +39,7 @@ class Blocks:
     end marker belongs to the text step before it; after a code step it is its own step.
     """
 
-    def __init__(self, *, system: str | None = None, end: Sequence[str] = (END,)):
+    def __init__(self, *, system: str | None = None, end: str | Sequence[str] = (END,)):
         self.name = "blocks"
         self.system = SYSTEM if system is None else system
         self.stop: tuple[str, ...] = (END_OF_BLOCK,)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scdpo.errors import InputError
+
+Template = str | Callable[[str], str]
+"""A prompt around `{question}`, or a function that writes the prompt for a question."""
 
 END = "<|endofmessage|>"
 """The default end string of a solution."""
@@ -51,21 +54,22 @@ def defused(text: str, marks: Sequence[str]) -> str:
     return text
 
 
-def checked_template(template: str) -> str:
+def checked_template(template: Template) -> Template:
     """The template itself. Raises InputError unless it contains `{question}` exactly once."""
-    if template.count("{question}") != 1:
+    if isinstance(template, str) and template.count("{question}") != 1:
         raise InputError("prompt template: must contain {question} exactly once")
     return template
 
 
-def checked_end(end: Sequence[str]) -> tuple[str, ...]:
+def checked_end(end: str | Sequence[str]) -> tuple[str, ...]:
     """The end strings as a tuple. Raises InputError for an empty string (it would end any text)."""
-    if isinstance(end, str) or not all(end):
+    ends = (end,) if isinstance(end, str) else tuple(end)
+    if not all(ends):
         raise InputError("end strings: a list of non-empty strings is expected")
-    return tuple(end)
+    return ends
 
 
-def filled(template: str, system: str | None, question: str) -> str:
+def filled(template: Template, system: str | None, question: str) -> str:
     """A prompt: the system text (if any) and an empty line, then the template, filled in."""
-    prompt = template.replace("{question}", question)
+    prompt = template(question) if callable(template) else template.replace("{question}", question)
     return f"{system}\n\n{prompt}" if system else prompt

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from scdpo.formats.cutting import (
     END,
     TEMPLATE,
+    Template,
     checked_end,
     checked_template,
     cut_after,
@@ -45,16 +46,17 @@ _FENCES = re.compile(
 class Fenced:
     """The `fenced` format.
 
-    `template` is the prompt around `{question}`, preceded by `system` if given. Without `end`
-    strings, only the model's own end token ends a solution.
+    `template` is the prompt around `{question}` (or a function from the question to the prompt),
+    preceded by `system` if given. Without `end` strings, only the model's own end token ends a
+    solution.
     """
 
     def __init__(
         self,
         *,
         system: str | None = None,
-        end: Sequence[str] = (END,),
-        template: str = TEMPLATE,
+        end: str | Sequence[str] = (END,),
+        template: Template = TEMPLATE,
     ):
         self.name = "fenced"
         self.system = system

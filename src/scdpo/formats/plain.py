@@ -11,6 +11,7 @@ from scdpo.errors import InputError
 from scdpo.formats.cutting import (
     END,
     TEMPLATE,
+    Template,
     checked_end,
     checked_template,
     cut_after,
@@ -35,8 +36,8 @@ class Plain:
         self,
         *,
         system: str | None = None,
-        end: Sequence[str] = (END,),
-        template: str = TEMPLATE,
+        end: str | Sequence[str] = (END,),
+        template: Template = TEMPLATE,
         boundary: str = "\n",
     ):
         if boundary not in BOUNDARIES:

@@ -15,8 +15,9 @@ from scdpo.errors import InputError, RecipeError
 from scdpo.errors.validation import explain
 from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
+from scdpo.pipeline.changes import Changes, is_about, with_changes
 from scdpo.pipeline.recipe import read_yaml
-from scdpo.policies import Policy, load_policy, save_policy
+from scdpo.policies import Policy, load_policy, save_policy, state_format
 from scdpo.problems import EmbeddedSplit, generate, load_embedded
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
@@ -65,13 +66,19 @@ class MakePolicyConfig(BaseModel):
         return self
 
 
-def load_make_policy(path: Path) -> MakePolicyConfig:
-    """Read the settings from a YAML file or from packaged settings. Raises RecipeError."""
+def load_make_policy(path: Path, changes: Changes | None = None) -> MakePolicyConfig:
+    """Read the settings from a YAML file or from packaged settings, with `changes` by dotted key.
+
+    Raises RecipeError.
+    """
     data, where = read_yaml(path, PACKAGED)
+    changes = changes or {}
+    changed = with_changes(data, changes, MakePolicyConfig)
     try:
-        return MakePolicyConfig.model_validate(data)
+        return MakePolicyConfig.model_validate(changed)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {explain(error, MakePolicyConfig)}") from error
+        text = explain(error, MakePolicyConfig)
+        raise RecipeError(f"{'--set' if is_about(changes, text) else where}: {text}") from error
 
 
 def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None = None) -> SFTReport:
@@ -87,6 +94,8 @@ def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None =
         else _from_solutions(config)
     )
     report = sft(policy, examples, out, config=config.sft, progress=progress)
+    if config.demonstrations is not None:
+        state_format(Path(report.policy), {"name": config.format, "system": ""})
     if config.weights != "fp32":
         store_weights(Path(report.policy), config.weights)
     return report

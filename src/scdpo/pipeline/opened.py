@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
 from scdpo.evaluation import (
@@ -17,6 +17,7 @@ from scdpo.evaluation import (
     breakdown_lines,
     policy_lines,
 )
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import (
     Environment,
     changed_settings,
@@ -25,11 +26,25 @@ from scdpo.pipeline.provenance import (
     made_anything,
     settings,
 )
-from scdpo.pipeline.recipe import Recipe, dump_recipe, read_yaml
-from scdpo.pipeline.trained import TrainedPolicy
+from scdpo.pipeline.recipe import METHODS, Method, Recipe, dump_recipe, read_yaml
+from scdpo.pipeline.trained import (
+    TrainedPolicy,
+    Training,
+    checked_name,
+    new_training,
+    training_of,
+)
 from scdpo.policies import policy_hash
 from scdpo.records import Evaluation
-from scdpo.store import Manifest, RunFolder, Stage, is_full_disk, write_atomic, write_jsonl
+from scdpo.store import (
+    Manifest,
+    RunFolder,
+    Stage,
+    changed_keys,
+    is_full_disk,
+    write_atomic,
+    write_jsonl,
+)
 
 
 class OpenRun:
@@ -68,16 +83,17 @@ class OpenRun:
 
         Also written to `report.jsonl`, unless the run is open for reading only.
         """
-        rows = self._evaluations()
+        rows = self.evaluations()
         used = {name: self._pairs_used(name) for name in rows if name != SFT}
-        lines = policy_lines(rows, used)
+        trained = {name: training.describe() for name, training in self.trainings().items()}
+        lines = policy_lines(rows, used, trained)
         if self.folder.write:
             write_jsonl(self.path / "report.jsonl", lines)
         return lines
 
     def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
         """One line for every policy and group of questions; empty if the data has no groups."""
-        return breakdown_lines(self._evaluations(), key)
+        return breakdown_lines(self.evaluations(), key)
 
     def manifests(self) -> list[Manifest]:
         """The manifests of all started stages, in the order of a whole run."""
@@ -89,6 +105,36 @@ class OpenRun:
     def environments(self) -> list[Environment]:
         """The environments of the stages, in the order in which they ran."""
         return environments(self.path)
+
+    def trainings(self) -> dict[str, Training]:
+        """The trainings that were started, by name, in the order of the report."""
+        begun = [m for m in self.manifests() if m.stage.startswith("policies/")]
+        return {training.name: training for training in map(training_of, begun)}
+
+    def training(self, method: Method | None, name: str | None, changes: Changes) -> Training:
+        """The training that is meant: one that exists already, or a new one (`Run.train`).
+
+        Raises InputError for a name that cannot be given, and StoreError if the training with
+        that name has other settings or pairs and is not to be done again.
+        """
+        name = name or method or "scdpo"
+        stage = self.stage(f"policies/{checked_name(name, method)}")
+        before = training_of(manifest_of(stage)) if made_anything(stage) else None
+        default: Method = next((known for known in METHODS if known == name), "scdpo")
+        known = before.method if before else default
+        training = new_training(self.recipe, method or known, name, changes, before)
+        if before is None or self.redone(stage.name):
+            return training
+        changed = changed_keys(
+            {"method": before.method, "train": before.train},
+            {"method": training.method, "train": training.train},
+        )
+        if changed:
+            raise StoreError(
+                f"{stage.path} was trained with other settings: {', '.join(changed)}; give this "
+                "training a --name of its own, or do that one again with --redo"
+            )
+        return before
 
     # ---- stages
 
@@ -108,15 +154,25 @@ class OpenRun:
             raise InputError(f"{self.path}: {name} is {state}; run `scdpo {command}` first")
         return stage
 
-    def open(self, name: str, inputs: Sequence[str], *, policy: bool = False) -> Stage:
-        """Open a stage with its settings and the hashes of its inputs."""
+    def redone(self, name: str) -> bool:
+        """Whether a stage is one of those to delete and run again."""
+        return self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
+
+    def open(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        *,
+        policy: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> Stage:
+        """Open a stage with the hashes of its inputs and its settings, by default the recipe's."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
         if policy:
             hashes["policy"] = self._initial_hash
-        wanted = self._redo is not None and f"{name}/".startswith(f"{self._redo}/")
-        redo = wanted or not made_anything(stage)
-        return stage.open(settings(self.recipe, name), hashes, redo=redo)
+        redo = self.redone(name) or not made_anything(stage)
+        return stage.open(config or settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:
         """Store the recipe. Raises StoreError if existing rows were made with another recipe."""
@@ -128,7 +184,7 @@ class OpenRun:
                 return
             moved = before.get("policy") != self.recipe.policy
             for manifest in self.manifests():
-                if not made_anything(self.stage(manifest.stage)):
+                if self.redone(manifest.stage) or not made_anything(self.stage(manifest.stage)):
                     continue
                 changed += changed_settings(self.recipe, manifest)
                 made_by = manifest.inputs.get("policy")
@@ -137,7 +193,7 @@ class OpenRun:
         if changed:
             raise StoreError(
                 f"{self.path} was started with another recipe: {', '.join(dict.fromkeys(changed))}"
-                "; use another folder"
+                f"; use another folder{_or_a_training(changed)}"
             )
         write_atomic(path, dump_recipe(self.recipe))
 
@@ -154,7 +210,7 @@ class OpenRun:
         paths = sorted((self.path / "imports").glob("*/manifest.json"))
         return [f"imports/{path.parent.name}" for path in paths]
 
-    def _evaluations(self) -> dict[str, list[Evaluation]]:
+    def evaluations(self) -> dict[str, list[Evaluation]]:
         """The rows of every policy whose evaluation is done."""
         stages = [m.stage for m in self.manifests() if m.status == "done"]
         names = [name.split("/")[1] for name in stages if name.startswith("evaluations/")]
@@ -162,6 +218,13 @@ class OpenRun:
 
     def _pairs_used(self, policy: str) -> int:
         return next(self.stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
+
+
+def _or_a_training(changed: Sequence[str]) -> str:
+    """The other way out where only settings of trainings differ."""
+    if not all(line.startswith("train.") for line in changed):
+        return ""
+    return ", or give one training its own: scdpo train --name NAME --set KEY=VALUE"
 
 
 def manifest_of(stage: Stage) -> Manifest:

@@ -34,6 +34,8 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
 the order in which they run."""
 ONLY_SPEED = {"sandbox": {"max_sessions", "parallel"}, "grading": {"workers"}}
 """Settings that affect only speed and may therefore change during a run."""
+OWN = "own"
+"""Key of a training's manifest: which settings of section `train` are its own, not the recipe's."""
 ENVIRONMENTS = "environment.jsonl"
 PARTS = ("train", "test", "naive", "step_controlled", "data_equal", SFT, *METHODS)
 """The order of stages of the same kind."""
@@ -91,8 +93,13 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
 
 
 def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
-    """`key old → new` for every setting that has changed since a stage was started."""
+    """`key old → new` for every setting of the recipe that has changed since a stage was started.
+
+    What a training has of its own is not the recipe's.
+    """
     now = settings(recipe, manifest.stage)
+    for key in manifest.config.get(OWN, ()):
+        now["train"] = now["train"] | {key: manifest.config["train"].get(key)}
     return changed_keys({key: manifest.config.get(key) for key in now}, now)
 
 

@@ -8,18 +8,28 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from scdpo.engines import LocalEngineConfig
 from scdpo.engines.registry import engine_kind
 from scdpo.errors import InputError, RecipeError
 from scdpo.errors.validation import explain
 from scdpo.evaluation import EvaluateConfig
-from scdpo.formats import get_format
+from scdpo.formats import ChatTemplate, checked_options, get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
+from scdpo.pipeline.changes import Changes, before_presets, is_about, with_changes
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
-from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit
+from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit, load_problems
+from scdpo.records import Problem
 from scdpo.sampling import BranchConfig, SampleConfig
 from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
@@ -67,6 +77,14 @@ class ProblemSource(_Section):
     )
     split: str = Field("test", description="The split to read, such as `train` or `test`.")
     limit: int | None = Field(None, ge=1, description="Read at most this many problems.")
+    offset: int | None = Field(
+        None, ge=0, description="Skip this many problems first, such as those used for SFT."
+    )
+    ids: tuple[str, ...] | str | None = Field(
+        None,
+        description="Take only the problems with these ids: a list, or a file with an id a line or "
+        "with JSONL rows of problems or solutions.",
+    )
 
     @model_validator(mode="after")
     def _source_is_known(self) -> ProblemSource:
@@ -83,6 +101,17 @@ class ProblemSource(_Section):
             raise ValueError(f"source {self.source!r} {wanted}")
         return self
 
+    def load(self) -> list[Problem]:
+        """The problems themselves. Raises InputError, DataError and MissingDependency."""
+        return load_problems(
+            self.source,
+            self.path,
+            split=self.split,
+            limit=self.limit,
+            offset=self.offset,
+            ids=self.ids,
+        )
+
 
 class Problems(_Section):
     """Questions to sample on, and questions to evaluate on."""
@@ -92,26 +121,43 @@ class Problems(_Section):
 
 
 class FormatChoice(_Section):
-    """The solution format and its options (see `formats.get_format`)."""
+    """The solution format and its options (see `formats.policy_format`)."""
 
     name: str = Field("blocks", description="`blocks`, `fenced` or `plain`.")
     system: str | None = Field(
-        None, description="System prompt; an empty one omits the system turn."
+        None,
+        description="System prompt; an empty one omits the system turn. Default: the format's or "
+        "the chat template's own.",
+    )
+    chat_template: ChatTemplate | None = Field(
+        None,
+        description="`auto`: write the prompt with the chat template of the policy's tokenizer "
+        "(`fenced`, `plain`).",
     )
     end: tuple[str, ...] | None = Field(
-        None, description="Strings that end a solution, such as `<|im_end|>`."
+        None,
+        description="A string that ends a solution, or several, such as `<|im_end|>`; default: the "
+        "end of the chat template's turn, else the tokenizer's EOS (`blocks`: its own marker).",
     )
     template: str | None = Field(
-        None, description="Prompt that contains `{question}` (`fenced`, `plain`)."
+        None,
+        description="Prompt that contains `{question}` (`fenced`, `plain`); with `chat_template`, "
+        "what the user's turn says.",
     )
     boundary: str | None = Field(
         None, description="String that ends a step (`plain`): a line break or an empty line."
     )
 
+    @field_validator("end", mode="before")
+    @classmethod
+    def _one_end(cls, end: object) -> object:
+        return (end,) if isinstance(end, str) else end
+
     @model_validator(mode="after")
     def _can_be_made(self) -> FormatChoice:
         try:
-            get_format(**self.model_dump())
+            checked_options(self.name, chat_template=self.chat_template)
+            get_format(**self.model_dump(exclude={"chat_template"}))
         except InputError as error:
             raise ValueError(str(error)) from error
         return self
@@ -176,21 +222,27 @@ class Recipe(_Section):
         return self
 
 
-def load_recipe(name: str | Path) -> Recipe:
+def load_recipe(name: str | Path, changes: Changes | None = None) -> Recipe:
     """Read a recipe: a YAML file, or a packaged recipe by name (`embedded`, `smoke`).
 
-    Raises RecipeError, which states the key, what was found and what is accepted.
+    `changes` as for `make_recipe`. Raises RecipeError, which states the key, what was found and
+    what is accepted.
     """
     data, where = read_yaml(name)
-    return make_recipe(data, where)
+    return make_recipe(data, where, changes)
 
 
-def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+def make_recipe(
+    data: Mapping[str, Any], where: str = "recipe", changes: Changes | None = None
+) -> Recipe:
     """Validate a recipe given as plain data.
 
-    Its preset and the keys that apply to several stages are filled in. Raises RecipeError, and
-    EngineError for an engine that cannot be loaded.
+    Its preset and the keys that apply to several stages are filled in. `changes` are values by
+    dotted key (`{"train.learning_rate": 1e-5}`) that count as if `data` said them. Raises
+    RecipeError, and EngineError for an engine that cannot be loaded.
     """
+    changes = changes or {}
+    data = before_presets(data, changes, presets=PRESETS, shared=SHARED)
     preset = data.get("preset", "paper")
     base = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     shared: dict[str, dict[str, Any]] = {}
@@ -201,11 +253,14 @@ def make_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     name = engine.get("name", "local") if isinstance(engine, Mapping) else "local"
     try:
         model = Recipe if name == "local" else recipe_with_engine(str(name))
-        return model.model_validate(_merged(_merged(shared, base, model), data, model))
-    except ValidationError as error:
-        raise RecipeError(f"{where}: {explain(error, model)}") from error
-    except InputError as error:
-        raise RecipeError(f"{where}: {error}") from error
+        merged = _merged(_merged(shared, base, model), data, model)
+        return model.model_validate(with_changes(merged, changes, model))
+    except RecipeError:
+        raise
+    except (ValidationError, InputError) as error:
+        text = explain(error, model) if isinstance(error, ValidationError) else str(error)
+        at_fault = "--set" if is_about(changes, text) else where
+        raise RecipeError(f"{at_fault}: {text}") from error
 
 
 def recipe_with_engine(name: str) -> type[Recipe]:

@@ -9,14 +9,32 @@ from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.formats import LAYOUTS
-from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
+from scdpo.pairs import (
+    LabelKind,
+    StepLabels,
+    data_equal,
+    mixture,
+    naive_pairs,
+    step_controlled_pairs,
+    step_labels,
+    trl_rows,
+)
+from scdpo.pipeline.card import accuracies_of_run, card_of_training
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import keep_environment, settings
 from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
-from scdpo.pipeline.trained import trained_policy, training_counts
-from scdpo.policies import policy_path
-from scdpo.problems import load_problems
+from scdpo.pipeline.shortages import pairs_lack, solutions_lack
+from scdpo.pipeline.trained import (
+    Training,
+    references_used,
+    trained_policy,
+    training_counts,
+    training_of,
+)
+from scdpo.policies import policy_path, state_format
+from scdpo.problems import shared_questions
 from scdpo.records import Evaluation, Pair, Problem, Solution
 from scdpo.sampling import (
     branch_solutions,
@@ -27,7 +45,7 @@ from scdpo.sampling import (
 )
 from scdpo.sampling.recorded import Reproduced, recorded_solutions
 from scdpo.store import Manifest, Stage, file_hash, write_jsonl
-from scdpo.training.dpo_config import TrainingReport
+from scdpo.training.dpo_config import DPOConfig, TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
 
@@ -72,8 +90,11 @@ class Run(OpenRun):
         self.problems("train")
         self.problems("test")  # read now, so that an error in them does not surface hours later
         self.sample()
+        self._stop_if(self.solutions_lack())
         self.branch()
         self.pair()
+        for method in self.recipe.methods:
+            self._stop_if(self.pairs_lack(method), f"{method} has ")
         for method in self.recipe.methods:
             self.train(method)
         for policy in (SFT, *self.recipe.methods):
@@ -87,13 +108,17 @@ class Run(OpenRun):
         stage = self.stage(f"problems/{part}")
         if not stage.done:
             source: ProblemSource = getattr(self.recipe.problems, part)
-            problems = load_problems(
-                source.source, source.path, split=source.split, limit=source.limit
-            )
+            problems = source.load()
             stage.open(settings(self.recipe, stage.name), redo=True)
             stage.append_new(problems)
             stage.finish()
+            self._note_shared_questions()
         return list(stage.rows(Problem))
+
+    def _stop_if(self, lacking: str, what: str = "") -> None:
+        """Raise InputError if the methods of the recipe have nothing to train on."""
+        if lacking and self.recipe.methods:
+            raise InputError(f"{self.path}: {what}{lacking}")
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
@@ -105,7 +130,7 @@ class Run(OpenRun):
                 self._record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, chunks)
+                append_all(stage, self._services.watched(chunks, sampler, config.limits))
             stage.finish(count_solutions(stage.rows(Solution)))
 
     def branch(self) -> None:
@@ -157,6 +182,22 @@ class Run(OpenRun):
                 stage.append_new(result.pairs)
                 stage.finish(result.counts)
 
+    def solutions_lack(self) -> str:
+        """Why no pair can be made of the solutions so far, in a line; empty if one can."""
+        names = [*(["solutions"] if self.begun("solutions") else []), *self.imports()]
+        rows = (row for name in names for row in self.stage(name).rows(Solution))
+        return solutions_lack(rows, self.recipe)
+
+    def pairs_lack(self, method: Method) -> str:
+        """Why a method has no pairs to train on, in a line; empty if it has some."""
+        lacking = [self.part_lacks(stage.path.name) for stage in self._pair_stages(method)]
+        return "; ".join(lacking) if all(lacking) else ""
+
+    def part_lacks(self, part: str) -> str:
+        """Why a set of pairs (`naive`, `step_controlled`) has none to train on, in a line."""
+        counts = manifest_of(self.finished(f"pairs/{part}", "pair")).counts
+        return pairs_lack(part, counts, self.recipe)
+
     def pairs_of(self, method: Method) -> list[Pair]:
         """The pairs that a method trains on, held-out pairs included."""
         sets = [list(stage.rows(Pair)) for stage in self._pair_stages(method)]
@@ -167,23 +208,46 @@ class Run(OpenRun):
         pairs = [pair for pair in self.pairs_of(method) if pair.split == "train"]
         return write_jsonl(out, trl_rows(pairs))
 
-    def train(self, method: Method) -> None:
-        """Stage 3: train the initial policy on a method's pairs.
+    def export_step_labels(self, out: Path, labels: LabelKind = "known") -> StepLabels:
+        """Write the run's solutions and branches in TRL's step supervision format."""
+        stages = [self.stage(name) for name in ("solutions", *self.imports(), "branches")]
+        solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
+        made = step_labels(solutions, self.recipe.pairs, labels)
+        if not made.rows:
+            raise InputError(
+                f"{self.path}: no right or wrong solutions to label; run `scdpo sample` first"
+            )
+        write_jsonl(out, made.rows)
+        return made
 
-        If several processes are launched, only the one that writes opens the stage; the others
-        wait for it and share the training.
+    def train(
+        self, method: Method | None = None, name: str | None = None, changes: Changes | None = None
+    ) -> str:
+        """Stage 3: train the initial policy on a method's pairs (scdpo); returns its name.
+
+        Trainings with a `name` of their own, by default that of the method, are kept apart.
+        `changes` (`{"train.learning_rate": 1e-5}`) are this training's own settings; without
+        them it goes on, or begins again, with those that it has. All trainings share the
+        reference log-probs. If several processes are launched, only the one that writes opens the
+        stage; the others wait for it and share the training. Raises InputError and StoreError.
         """
-        inputs = [stage.name for stage in self._pair_stages(method)]
-        stage = self.stage(f"policies/{method}")
         if self.folder.write:
-            self.open(stage.name, inputs, policy=True)
+            training = self.training(method, name, changes or {})
+            inputs = [stage.name for stage in self._pair_stages(training.method)]
+            self.open(training.stage, inputs, policy=True, config=training.settings(self.recipe))
         wait_for_all()
+        stage = self.stage(f"policies/{name or method or 'scdpo'}")
+        training = training_of(manifest_of(stage))
         if not stage.done:
-            report = self._train(method, stage)
+            report = self._train(training, stage)
             if not self.folder.write:
-                return
-            stage.append_new([trained_policy(method, report, stage.path)], "policy")
+                return training.name
+            self._watcher.note("reference", references_used(report))
+            state_format(stage.path / "policy", self.recipe.format.model_dump(mode="json"))
+            stage.append_new([trained_policy(training.name, report, stage.path)], "policy")
             stage.finish(training_counts(report))
+            card_of_training(self, training.name)
+        return training.name
 
     def sft(self, out: Path) -> SFTReport:
         """Fine-tune the initial policy on the run's own correct solutions; writes to `out`."""
@@ -195,10 +259,13 @@ class Run(OpenRun):
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self._services.device()
         bar, config = self._watcher.progress("sft"), self.recipe.sft
-        return sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        made = sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        if self.folder.write:
+            state_format(Path(made.policy), self.recipe.format.model_dump(mode="json"))
+        return made
 
     def evaluate(self, policy: str) -> None:
-        """Evaluate a policy of the run (`sft` or a method) greedily on the test problems."""
+        """Evaluate a policy of the run (`sft` or a training) greedily on the test problems."""
         problems = self.problems("test")
         inputs, path = ["problems/test"], self.recipe.policy
         if policy != SFT:
@@ -212,8 +279,10 @@ class Run(OpenRun):
                 self._record(stage)
                 have = stage.ids("problem_id")
                 rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, rows, "problem_id")
+                watched = self._services.watched(rows, sampler, config.limits)
+                append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
+        accuracies_of_run(self, self.evaluations())
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Import recorded solutions as graded rows of this run; their programs are run again."""
@@ -233,15 +302,17 @@ class Run(OpenRun):
             stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
         return manifest_of(stage)
 
-    def _train(self, method: Method, stage: Stage) -> TrainingReport:
+    def _train(self, training: Training, stage: Stage) -> TrainingReport:
         from scdpo.training.preference import train
 
+        method, name = training.method, training.name
         pairs = self.pairs_of(method)
         used = [pair for pair in pairs if pair.split == "train"]
         if not used:
             raise InputError(
                 f"{self.path}: {method} has no pairs to train on; "
-                f"`scdpo report {self.path}` shows what became of the solutions"
+                f"`scdpo report {self.path}` shows what became of the solutions "
+                f"({self.pairs_lack(method)})"
             )
         if self.folder.write:
             self._record(stage)
@@ -249,13 +320,25 @@ class Run(OpenRun):
             policy_path(self.recipe.policy),
             used,
             stage.path,
-            config=self.recipe.train,
+            config=DPOConfig.model_validate(training.train),
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
-            progress=begun_when_reported(self._watcher, f"train {method}"),
-            reference_progress=begun_when_reported(self._watcher, f"reference {method}"),
+            progress=begun_when_reported(self._watcher, f"train {name}"),
+            reference_progress=begun_when_reported(self._watcher, f"reference {name}"),
             note=lambda text: self._watcher.note("training", text),
         )
+
+    def _note_shared_questions(self) -> None:
+        """Say it if questions of the test set are also trained on, once both sets are read."""
+        train, test = (self.stage(f"problems/{part}") for part in ("train", "test"))
+        if train.done and test.done:
+            n_test = sum(1 for _ in test.rows(Problem))
+            if shared := shared_questions(test.rows(Problem), train.rows(Problem)):
+                self._watcher.note(
+                    "problems",
+                    f"{shared} of {n_test} test questions are also training questions: accuracy on"
+                    " them says nothing about new ones (keys offset, limit, ids of problems)",
+                )
 
     def _record(self, stage: Stage) -> None:
         """Record the environment of a stage that starts or resumes now."""

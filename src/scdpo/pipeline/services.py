@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from scdpo.engines import EngineProtocol, open_engine
-from scdpo.formats import get_format
+from scdpo.engines import EngineProtocol, LocalEngineConfig, open_engine
+from scdpo.errors import PolicyError
+from scdpo.formats import Format, format_notes, policy_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
+from scdpo.policies import load_tokenizer
 from scdpo.records import Record
-from scdpo.sampling import Sampler
+from scdpo.sampling import Limits, Sampler
+from scdpo.sampling.endings import Row, with_endings
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
 from scdpo.waiting import Progress, run, silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Watcher(Protocol):
@@ -66,7 +72,7 @@ class Services:
         self._stack = ExitStack()
         self._sandbox: ProcessSandbox | None = None
         self._grader: Grader | None = None
-        self._noted = False
+        self._noted: set[str] = set()
 
     def close(self) -> None:
         """Stop what was started; closing twice does nothing."""
@@ -89,11 +95,12 @@ class Services:
     def sampler(self, policy: str, name: str) -> Iterator[Sampler]:
         """A sampler for a policy's solutions; `name` is the policy's name in rows.
 
-        Raises PolicyError, EngineError and SandboxError.
+        Raises PolicyError, InputError for a format that the policy cannot write, EngineError and
+        SandboxError.
         """
+        format = self.format(policy)
         sandbox = self.sandbox()
         self.device()
-        format = get_format(**self._recipe.format.model_dump())
         if self._engine is not None and policy == self._recipe.policy:
             yield Sampler(self._engine, format, self.grader(), sandbox, name)
             return
@@ -102,6 +109,41 @@ class Services:
             yield Sampler(engine, format, self.grader(), sandbox, name)
         finally:
             engine.close()
+
+    def format(self, policy: str) -> Format:
+        """The format in which a policy writes: the recipe's, completed from its tokenizer.
+
+        Raises PolicyError, and InputError for a format that the policy cannot write.
+        """
+        choice = self._recipe.format
+        tokenizer = self._tokenizer(policy)
+        format = policy_format(**choice.model_dump(), tokenizer=tokenizer)
+        for text in format_notes(format, tokenizer, choice.chat_template):
+            self._note("format", text)
+        return format
+
+    def _tokenizer(self, policy: str) -> PreTrainedTokenizerBase | None:
+        """A policy's tokenizer; None if it is only known to an engine that is not ours."""
+        try:
+            return load_tokenizer(policy)
+        except PolicyError:
+            if self._engine is None and self._recipe.engine.name == LocalEngineConfig().name:
+                raise
+            return None
+
+    def _note(self, label: str, text: str) -> None:
+        """Show a fact once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._watcher.note(label, text)
+
+    def watched(
+        self, chunks: AsyncIterator[Sequence[Row]], sampler: Sampler, limits: Limits
+    ) -> AsyncIterator[Sequence[Row]]:
+        """The same solutions or evaluations; it is said in one line if hardly any of them ends."""
+        return with_endings(
+            chunks, sampler.format, limits, lambda line: self._note("endings", line)
+        )
 
     def device(self) -> tuple[str, int]:
         """Set torch's threads as in the recipe; returns its device and number of threads."""
@@ -112,9 +154,7 @@ class Services:
         fallback = "cuda" if torch.cuda.is_available() else "cpu"
         wanted = getattr(self._recipe.engine, "device", None)
         device, threads = wanted or fallback, torch.get_num_threads()
-        if not self._noted:
-            self._noted = True
-            self._watcher.note("device", f"{device}, {threads} threads")
+        self._note("device", f"{device}, {threads} threads")
         return device, threads
 
     def environment(self, stage: str) -> Environment:

@@ -8,3 +8,6 @@ from .embedded import load_embedded as load_embedded
 from .gold import one_of_several as one_of_several
 from .gold import problem_id as problem_id
 from .places import Place as Place
+from .selection import read_ids as read_ids
+from .selection import selected as selected
+from .selection import shared_questions as shared_questions

@@ -15,6 +15,7 @@ from scdpo.problems import rows
 from scdpo.problems.embedded import EMBEDDED, load_embedded
 from scdpo.problems.files import NumberedRow, file_rows, find_file, hub_rows
 from scdpo.problems.gold import Row, RowError, problem_id
+from scdpo.problems.selection import Ids, selected
 from scdpo.records import Problem
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -94,27 +95,41 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def load_problems(
-    name: str, path: Path | str | None = None, *, split: str = "test", limit: int | None = None
+    name: str,
+    path: Path | str | None = None,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    offset: int | None = None,
+    ids: Ids | None = None,
 ) -> list[Problem]:
-    """The problems of benchmark `name`, in file order, at most `limit` of them.
+    """The problems of benchmark `name`, in file order, at most `limit` after the first `offset`.
+
+    `ids` takes only problems with these ids: a list, or a file with an id a line or with JSONL rows
+    of problems, solutions or evaluations.
 
     `path` is a file, a folder that holds the file of `split`, or a data set on the Hugging Face
     hub (`owner/name`; an existing path takes precedence). `embedded` means the packaged problems,
     which take no path and have the splits train, validation and test. `jsonl` means your own rows
     with `question` and `answer`. Ids are a hash of the question (see `problem_id`), with `-2`,
     `-3` … appended for repeated questions; your own rows may have their own ids. Raises InputError
-    for an unknown name or an invalid split or limit, DataError with the line for a row that is
-    malformed or lacks a question or an answer, and MissingDependency for hub data without the
-    extra `datasets`.
+    for an unknown name or an invalid split, limit or offset, DataError with the line for a row that
+    is malformed or lacks a question or an answer, DataError for ids or an offset that are not
+    there, and MissingDependency for hub data without the extra `datasets`.
     """
     if name != EMBEDDED and name not in BENCHMARKS:
         raise InputError(f"unknown benchmark {name!r}; known: {EMBEDDED}, {', '.join(BENCHMARKS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: must be at least 1")
+    if offset is not None and offset < 0:
+        raise InputError(f"offset {offset}: must not be negative")
     if name == EMBEDDED:
         if path is not None:
             raise InputError(f"benchmark {EMBEDDED!r} takes no path (found {path})")
-        return load_embedded(split, limit)
+        if offset is None and ids is None:
+            return load_embedded(split, limit)
+        source = f"{EMBEDDED} {split}"
+        return selected(load_embedded(split), offset=offset, limit=limit, ids=ids, source=source)
     if path is None:
         raise InputError(f"benchmark {name!r} needs a path: a file, a folder or a hub name")
     benchmark = BENCHMARKS[name]
@@ -128,7 +143,10 @@ def load_problems(
     else:
         raise DataError("no such file or folder", path)
     dataset = re.split(r"[\\/]", source)[-1].split(".")[0] if name == "jsonl" else name
-    return _problems(dataset, benchmark.row, islice(numbered, limit), source)
+    # The first rows are always read: ids of repeated questions depend on them.
+    needed = None if limit is None or ids is not None else (offset or 0) + limit
+    problems = _problems(dataset, benchmark.row, islice(numbered, needed), source)
+    return selected(problems, offset=offset, limit=limit, ids=ids, source=source)
 
 
 def _problems(

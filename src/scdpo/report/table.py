@@ -148,6 +148,7 @@ def _policy_notes(lines: Sequence[PolicyLine]) -> list[str]:
             "n questions; in brackets: 95 % interval, Wilson and (vs) paired bootstrap.",
             "vs: percentage points on the same questions; p: two-sided exact McNemar test.",
         ]
+    notes += [f"{line.policy}: {line.training}." for line in lines if line.training]
     for name in ("undecided", "unfinished"):
         counts = [(label(line.policy), getattr(line, name)) for line in lines]
         listed = ", ".join(f"{policy} {notation.count(n)}" for policy, n in counts if n)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scdpo.engines.base import EngineProtocol
-from scdpo.formats import Format, get_format
+from scdpo.formats import Format, policy_format
 from scdpo.grading import Claim, Grader, judge
 from scdpo.records import Problem, Solution, Step, Verdict, undecided
 from scdpo.sampling.driver import drive
@@ -128,12 +128,24 @@ class Sampler:
 @contextmanager
 def sampler_for(
     engine: EngineProtocol,
-    format: Format | str,
+    format: Format | str | None,
     grader: Grader | None,
     sandbox: SandboxProtocol | None,
 ) -> Iterator[Sampler]:
-    """A sampler; if no grader is given, it gets its own, which is closed at the end."""
-    written = get_format(format) if isinstance(format, str) else format
+    """A sampler; if no grader is given, it gets its own, which is closed at the end.
+
+    Without a format, it is the one that the policy states (`engine.solution_format`), else
+    `blocks`. It is completed from the tokenizer of an engine that has one (`engine.tokenizer`), as
+    is a format given by its name.
+    """
+    tokenizer = getattr(engine, "tokenizer", None)
+    if format is None:
+        options = getattr(engine, "solution_format", None) or {"name": "blocks"}
+        written = policy_format(**options, tokenizer=tokenizer)
+    elif isinstance(format, str):
+        written = policy_format(format, tokenizer=tokenizer)
+    else:
+        written = format
     if grader is not None:
         yield Sampler(engine, written, grader, sandbox)
         return

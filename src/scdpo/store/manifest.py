@@ -61,12 +61,16 @@ def hash_text(text: str) -> str:
 
 
 def changed_keys(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """`key old → new` for every leaf that differs, with dotted keys."""
+    """`key old → new` for every leaf that differs, with dotted keys.
+
+    A key that is missing equals one that is null: a setting that is added to the package, and that
+    a recipe does not use, leaves old folders as they are.
+    """
     before, after = dict(_leaves("", old)), dict(_leaves("", new))
     return [
         f"{key} {before.get(key, 'nothing')} → {after.get(key, 'nothing')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
+        if before.get(key, "null") != after.get(key, "null")
     ]
 
 

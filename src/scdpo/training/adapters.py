@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -79,21 +80,24 @@ def with_adapter(policy: Policy, settings: LoraSettings | None, seed: int) -> Pr
 
 def save_adapter_and_merged(
     trainer: PlannedTrainer[Any], source: object, policy: Policy, folder: TrainingFolder
-) -> None:
+) -> Mapping[str, torch.Tensor]:
     """Write the trained adapter to `adapter`, and the policy with the adapter merged to `policy`.
 
     Where `source`, what the policy was made from, is a folder or hub name, the initial weights
     are loaded again and the merged ones written in fp32; else the adapter of the loaded model is
-    merged in place. Every process has to call it.
+    merged in place. Every process has to call it. Returns the weights before merging.
     """
     adapter = folder.path / "adapter"
-    save_trained(trainer, policy, adapter)
+    weights = save_trained(trainer, policy, adapter)
+    # Merging in place empties the model that these are views of.
+    weights = {name: tensor for name, tensor in weights.items() if "lora_B" in name}
     if not isinstance(source, (str, Path)):
         merged = cast(Any, model_inside(trainer.model_wrapped)).merge_and_unload()
         if trainer.is_world_process_zero():
             save_policy(Policy(policy.name, merged, policy.tokenizer), folder.policy)
     elif trainer.is_world_process_zero():
         _save_merged(source, adapter, folder.policy)
+    return weights
 
 
 def _save_merged(policy: str | Path, adapter: Path, out: Path) -> None:

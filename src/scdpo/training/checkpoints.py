@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
+from torch import Tensor
 from transformers import (
     Trainer,
     TrainerCallback,
@@ -26,7 +28,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from scdpo.errors import ScdpoError, StoreError
-from scdpo.policies import Policy
+from scdpo.policies import Policy, carry_format
 from scdpo.records import Record
 from scdpo.store import write_atomic
 from scdpo.training.processes import process_group
@@ -126,16 +128,19 @@ def fit(trainer: Trainer, folder: TrainingFolder) -> int:
     return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
 
 
-def save_trained(trainer: Trainer, policy: Policy, path: Path) -> None:
+def save_trained(trainer: Trainer, policy: Policy, path: Path) -> Mapping[str, Tensor]:
     """Write the trained model (or only its adapter, if it has one) and the tokenizer.
 
-    Sharded weights are gathered first, so every process has to call it.
+    Sharded weights are gathered first, so every process has to call it. Returns the weights; only
+    in the main process are they surely whole.
     """
     wrapped = trainer.model_wrapped
     weights = trainer.accelerator.get_state_dict(wrapped)
     if trainer.is_world_process_zero():
         model_inside(wrapped).save_pretrained(path, state_dict=weights)
         policy.tokenizer.save_pretrained(path)
+        carry_format(policy.name, path)
+    return cast("Mapping[str, Tensor]", weights)
 
 
 def _is_json(path: Path) -> bool:

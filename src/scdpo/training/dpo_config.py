@@ -150,7 +150,10 @@ class TrainingReport(Record):
 
     `policy` is the folder of the trained policy. `dropped` counts the pairs that could not be
     trained on, by reason. `computation` is `pairs`, or `tree` with its attention; `tokens_saved`
-    is the share of the pairs' tokens that trees did not have to compute. Losses are in nats.
+    is the share of the pairs' tokens that trees did not have to compute. `references_computed`
+    and `references_reused` count the reference log-probs that were computed and those found in
+    the cache. `unchanged` means that the trained policy is the initial one, bit for bit. Losses
+    are in nats.
     """
 
     policy: str
@@ -170,3 +173,6 @@ class TrainingReport(Record):
     heldout_after: PreferenceMetrics | None = None
     computation: str = "pairs"
     tokens_saved: float = 0.0
+    references_computed: int = 0
+    references_reused: int = 0
+    unchanged: bool = False

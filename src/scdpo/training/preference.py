@@ -17,6 +17,7 @@ from scdpo.pairs.rows import pairs_from_rows
 from scdpo.policies import Policy
 from scdpo.records import Pair
 from scdpo.training.adapters import save_adapter_and_merged, with_adapter
+from scdpo.training.card import preference_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingReport
 from scdpo.training.loading import (
@@ -67,20 +68,22 @@ def train(
     log-probs, by default in `out`; trainings of one policy can share it. `progress` is called
     with optimizer steps, `reference_progress` with scored sequences (done, total), `note` with a
     line where the model cannot be trained over token trees. Every launched process makes the
-    same call. Raises InputError for an unknown setting, when no pair can be trained on and when
-    the model cannot be trained as configured; DataError for a row in no known layout; StoreError
-    when `out` holds another training; PolicyError for a folder without a policy.
+    same call. Raises InputError for an unknown setting, when no pair can be trained on, when the
+    model cannot be trained as configured and when the training changed no weight; DataError
+    for a row in no known layout; StoreError when `out` holds another training; PolicyError for a
+    folder without a policy.
     """
     started = time.perf_counter()
     settled = settings_from_keywords(DPOConfig, config, settings)
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
     with evaluation_mode_after(initial):
-        data = _Data(initial, _records(pairs, initial), _records(heldout, initial), settled)
+        records = _records(pairs, initial)
+        data = _Data(initial, records, _records(heldout, initial), settled)
         with process_group().main_process_first():
             folder = TrainingFolder(Path(out), data.fingerprint)
         if done := folder.report(TrainingReport):
-            return done
+            return _changed(done, settled)
         trainer = data.trainer(
             initial,
             folder,
@@ -92,11 +95,13 @@ def train(
         )
         resumed_at_step = fit(trainer, folder)
         figures = _figures(trainer, data, initial, folder)
-        _save(trainer, policy, initial, folder)
+        figures["unchanged"] = _save(trainer, policy, initial, folder, data.weights)
     seconds = time.perf_counter() - started
     report = TrainingReport(resumed_at_step=resumed_at_step, seconds=seconds, **figures)
+    if process_group().is_main_process:
+        preference_card(folder.policy, records, report, settled)
     folder.finish(report)
-    return report
+    return _changed(report, settled)
 
 
 class _Data:
@@ -144,13 +149,38 @@ def _records(pairs: Iterable[Pair | Mapping[str, Any]], policy: Policy) -> list[
 
 
 def _save(
-    trainer: PreferenceTrainer, source: AnyPolicy, initial: Policy, folder: TrainingFolder
-) -> None:
-    """Write the trained policy, and its adapter if it has one; every process has to call it."""
+    trainer: PreferenceTrainer,
+    source: AnyPolicy,
+    initial: Policy,
+    folder: TrainingFolder,
+    before: str,
+) -> bool:
+    """Write the trained policy, and its adapter if it has one; every process has to call it.
+
+    Returns, in the main process, whether not a bit differs from the initial weights, whose
+    `policy_key` is `before`.
+    """
     if trainer.config.lora:
-        save_adapter_and_merged(trainer, source, initial, folder)
-    else:
-        save_trained(trainer, initial, folder.policy)
+        weights = save_adapter_and_merged(trainer, source, initial, folder)
+        # An adapter begins with this factor at zero, and adds nothing as long as it is.
+        return not any(bool(tensor.any()) for tensor in weights.values())
+    weights = save_trained(trainer, initial, folder.policy)
+    if not trainer.is_world_process_zero():
+        return False
+    return policy_key(initial.model, _precision(trainer.config), weights) == before
+
+
+def _changed(report: TrainingReport, config: DPOConfig) -> TrainingReport:
+    """The report of a training that changed the policy. Raises InputError for any other."""
+    if not report.unchanged:
+        return report
+    rate = config.learning_rate
+    raise InputError(
+        f"{report.policy} is the initial policy, bit for bit: {report.steps} optimizer steps on "
+        f"{report.n_pairs} pairs at learning rates up to {rate:g} changed no weight; raise "
+        f"learning_rate (scdpo train --redo --set train.learning_rate={10 * rate:g}) and look "
+        "whether the two sides of the pairs differ (scdpo show --kind pairs)"
+    )
 
 
 def _figures(
@@ -177,6 +207,8 @@ def _figures(
         "heldout_after": preference_metrics(after, before, trainer.config.beta),
         "computation": trainer.computation,
         "tokens_saved": trainer.tokens_saved,
+        "references_computed": trainer.references.computed,
+        "references_reused": trainer.references.reused,
     }
 
 

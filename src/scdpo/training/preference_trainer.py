@@ -99,7 +99,7 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         self.pairs = pairs
         self.heldout = heldout
         self.config = config
-        self._cache = references or ReferenceCache()
+        self.references = references or ReferenceCache()
         if weights is None and references is not None:
             weights = policy_key(model, "")
         self._weights = weights or ""
@@ -147,14 +147,14 @@ class PreferenceTrainer(PlannedTrainer[PairBatch]):
         def score(numbers: Sequence[int]) -> list[float]:
             if self.state.global_step and not self._adapted:
                 raise ScdpoError(
-                    f"{self._cache.path or 'references'}: log-probs of the initial policy are"
+                    f"{self.references.path or 'references'}: log-probs of the initial policy are"
                     " gone and the training has moved on; delete its folder to begin again"
                 )
             chosen = [sequences[n] for n in numbers], [questions[n] for n in numbers]
             return self.score_all(*chosen, initial=True, progress=self._reference_progress)
 
         main = self.accelerator.is_main_process
-        logps = reference_logps(score, sequences, self._weights, self._cache, write=main)
+        logps = reference_logps(score, sequences, self._weights, self.references, write=main)
         of_pairs = np.asarray(logps[: 2 * len(trained)], dtype=np.float64).reshape(-1, 2)
         seconds = time.perf_counter() - started
         return ReferenceLogps(of_pairs, logps[2 * len(trained) :], seconds)
@@ -342,7 +342,8 @@ def pair_sides(
 def _arguments(config: DPOConfig, n_steps: int, folder: Path) -> TrainingArguments:
     options: dict[str, Any] = {
         "lr_scheduler_type": config.schedule,
-        "warmup_steps": math.ceil(config.warmup_ratio * n_steps),
+        # The first step of a warm-up has the learning rate 0, which an only step must not have.
+        "warmup_steps": math.ceil(config.warmup_ratio * n_steps) if n_steps > 1 else 0,
         "adam_beta1": config.adam_beta1,
         "adam_beta2": config.adam_beta2,
         "adam_epsilon": config.adam_epsilon,

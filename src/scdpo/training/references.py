@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scdpo.errors import DataError, ScdpoError
 from scdpo.store import replacing
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 _VOLATILE = ("transformers_version", "dtype", "use_cache")
 
 
-def policy_key(model: PreTrainedModel, dtype: str) -> str:
-    """Hash of a model's weights, its configuration and the number format it computes in."""
+def policy_key(
+    model: PreTrainedModel, dtype: str, weights: Mapping[str, Tensor] | None = None
+) -> str:
+    """Hash of a model's weights, its configuration and the number format it computes in.
+
+    `weights` are those to hash instead, such as gathered ones of a sharded model.
+    """
     settings = {
         name: value
         for name, value in model.config.to_dict().items()
@@ -37,7 +43,7 @@ def policy_key(model: PreTrainedModel, dtype: str) -> str:
     }
     digest = hashlib.sha256(dtype.encode())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted((weights or model.state_dict()).items()):
         data = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
         digest.update(data.flatten().view(torch.uint8).numpy().data)
@@ -56,12 +62,15 @@ def sequence_key(sequence: MaskedIds, policy: str) -> str:
 class ReferenceCache:
     """Reference log-probs by sequence key, kept in a file or, with `path` None, in memory.
 
-    The file need not exist yet. Raises DataError for a file that is not a reference cache.
+    The file need not exist yet. `computed` and `reused` count the log-probs that
+    `reference_logps` had to compute and those that it found. Raises DataError for a file that is
+    not a reference cache.
     """
 
     def __init__(self, path: Path | None = None):
         self.path = path
         self.logps = _read(path) if path is not None and path.exists() else {}
+        self.computed = self.reused = 0
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys that are not in the cache, each once, in order."""
@@ -107,6 +116,8 @@ def reference_logps(
     keys = [sequence_key(sequence, policy) for sequence in sequences]
     number = dict(zip(keys, range(len(keys)), strict=True))
     missing = cache.missing(keys)
+    cache.computed += len(missing)
+    cache.reused += len(number) - len(missing)
     if missing:
         logps = score([number[key] for key in missing])
         if not np.isfinite(logps).all():

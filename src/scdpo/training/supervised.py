@@ -14,6 +14,7 @@ from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.policies import Policy
 from scdpo.records import Solution
+from scdpo.training.card import sft_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.loading import (
     AnyPolicy,
@@ -83,7 +84,8 @@ def sft(
     started = time.perf_counter()
     settled = settings_from_keywords(SFTConfig, config, settings)
     initial = initial_policy(policy, tokenizer)
-    kept, dropped = _usable(initial, _examples(data, initial, settled), settled)
+    rows = list(data)
+    kept, dropped = _usable(initial, _examples(rows, initial, settled), settled)
     fingerprint = _fingerprint(initial, kept, settled)
     with process_group().main_process_first():
         folder = TrainingFolder(Path(out), fingerprint)
@@ -107,6 +109,8 @@ def sft(
         first_loss=losses[0],
         final_loss=losses[-1],
     )
+    if process_group().is_main_process:
+        sft_card(folder.policy, initial.name, rows, report, settled)
     folder.finish(report)
     return report
 
