@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: setup setup-dev demo test attacks check docs wheel format clean \
         bench-engine bench-path bench-sft bench-replay bench-resume \
-        bench-sandbox bench-clones bench-soak bench-grading bench-training
+        bench-sandbox bench-clones bench-soak bench-grading bench-training bench-gpu
 
 setup: .venv/base.done
 
@@ -86,6 +86,10 @@ bench-clones: setup
 
 bench-training: setup-dev
 	$(BIN)/python benchmarks/training.py $(RECORDED)
+
+# On a machine with a GPU and its own torch; `benchmarks/gpu.sh --wheels DIR` carries the rest.
+bench-gpu:
+	PYTHON='$(PYTHON)' benchmarks/gpu.sh
 
 bench-soak: setup
 	$(BIN)/python benchmarks/soak.py

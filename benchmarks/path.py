@@ -61,7 +61,7 @@ def in_memory(recipe: Recipe) -> Counter[str]:
 
 def on_disk(recipe: Recipe) -> Counter[str]:
     """The way through the stage of a run."""
-    source = recipe.problems.train.model_copy(update={"limit": QUESTIONS})
+    source = recipe.problems.sources("train")[0].model_copy(update={"limit": QUESTIONS})
     problems = recipe.problems.model_copy(update={"train": source})
     recipe = recipe.model_copy(update={"problems": problems})
     with tempfile.TemporaryDirectory() as folder, Run(recipe, Path(folder) / "run") as run:

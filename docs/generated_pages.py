@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import ismodule
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -33,6 +33,8 @@ solutions).
 
 `preset: paper` starts from the settings of the paper; `preset: released-code` from those of the
 code released with it, where the two differ. Keys in the recipe override the preset.
+`--set KEY=VALUE` overrides a key on the command line
+([what is kept of it](training.md#change-a-setting-set)).
 
 This page is generated from the models that validate a recipe.
 """
@@ -124,19 +126,27 @@ def _summary(model: type[BaseModel]) -> str:
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The model among the alternatives of a type."""
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            return part
-    return None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is tuple:
+        return None  # only where one section is accepted as well as a list does it have a table
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _type(field: FieldInfo, inner: type[BaseModel] | None, where: str) -> str:
     if inner is not None:
         name = f"[section](#{_anchor(where)})"
+        if any(get_origin(part) is tuple for part in _alternatives(field.annotation)):
+            name += " or a list of such sections"
         return f"{name} or `null`" if type(None) in get_args(field.annotation) else name
     text = _type_text(field.annotation)
     bounds = ", ".join(filter(None, map(_bound, field.metadata)))
     return f"`{text}`" + (f", {bounds}" if bounds else "")
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types that a union is of, without what they are annotated with."""
+    return [get_args(p)[0] if get_origin(p) is Annotated else p for p in get_args(annotation)]
 
 
 def _type_text(annotation: Any) -> str:

@@ -13,7 +13,11 @@ from scdpo.errors import RecipeError
 from scdpo.pipeline.recipe import PRESETS, Recipe, dump_recipe, load_recipe, make_recipe
 from small_runs import recipe
 
-PACKAGED = ("embedded", "smoke", "import")
+PACKAGED = (
+    *("embedded", "smoke", "import"),
+    *("mistral-7b-ours", "mathcoder-mistral-7b", "metamath-mistral-7b", "internlm2-20b"),
+    *("qwen2.5-math-1.5b", "qwen3-1.7b", "smollm2-135m"),
+)
 
 # What arXiv 2407.00782 says, and what the code released with it does.
 PRESET_VALUES: dict[str, tuple[Any, Any]] = {
@@ -110,8 +114,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
         "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
-        "format, grading, methods, pairs, policy, preset, problems, sample, sandbox, seed, sft, "
-        "threads, train, truncated_is_wrong",
+        "format, grading, methods, pairs, plan, policy, preset, problems, sample, sandbox, seed, "
+        "sft, threads, train, truncated_is_wrong",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),
@@ -190,7 +194,10 @@ def test_what_is_wrong_in_a_recipe_is_one_line(data: dict[str, Any], message: st
 
 
 FILES: dict[str, tuple[bytes | None, str]] = {
-    "no file": (None, "no such recipe file (in the package: embedded, import, smoke)"),
+    "no file": (
+        None,
+        "no such recipe file (in the package: embedded, import, internlm2-20b, mathcoder",
+    ),
     "not YAML": (b"a: [1, 2\nb: 3", "not YAML: while parsing a flow sequence"),
     "a tab": (b"train:\n\tbeta: 1", "not YAML: "),
     "a key given twice": (b"seed: 1\nseed: 2", "not YAML: key 'seed' is given twice"),

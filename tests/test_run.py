@@ -64,23 +64,34 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_rows(tmp_path: Path) ->
 
 SMALL = make_recipe(recipe())
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "format": ({"format": {"system": "Think."}}, {"solutions", "branches", "evaluations"}),
-    "engine": ({"engine": {"dtype": "bfloat16"}}, {"solutions", "branches", "evaluations"}),
-    "threads": ({"threads": 2}, {"solutions", "branches", "policies", "evaluations"}),
+    "format": (
+        {"format": {"system": "Think."}},
+        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
+    ),
+    "engine": (
+        {"engine": {"dtype": "bfloat16"}},
+        {"solutions", "branches", "validation", "evaluations"},
+    ),
+    "threads": (
+        {"threads": 2},
+        {"sft", "solutions", "branches", "policies", "validation", "evaluations"},
+    ),
     "grading": (
         {"grading": {"deadline": 9}},
-        {"solutions", "imports", "branches", "evaluations"},
+        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
     ),
     "sandbox": (
         {"sandbox": {"memory_mb": 100}},
-        {"solutions", "imports", "branches", "evaluations"},
+        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
     ),
     "sample": ({"sample": {"temperature": 0.5}}, {"solutions"}),
     "branch": ({"branch": {"skip_last": 1}}, {"branches"}),
     "pairs": ({"pairs": {"heldout_share": 0.5}}, {"pairs"}),
     "train": ({"train": {"beta": 0.5}}, {"policies"}),
-    "evaluate": ({"evaluate": {"rows": 7}}, {"evaluations"}),
-    "seed": ({"seed": 1}, {"solutions", "branches", "pairs", "policies"}),
+    "evaluate": ({"evaluate": {"rows": 7}}, {"validation", "evaluations"}),
+    "sft": ({"sft": {"epochs": 1}}, {"sft"}),
+    "sft data": ({"sft": {"data": {"path": "rows.jsonl"}}}, {"demonstrations"}),
+    "seed": ({"seed": 1}, {"sft", "solutions", "branches", "pairs", "policies"}),
     "how many at once": ({"grading": {"workers": 1}, "sandbox": {"parallel": 1}}, set()),
     "methods": ({"methods": ["dpo"]}, set()),
 }

@@ -12,7 +12,16 @@ from typing import Any
 from scdpo.cli.app import app
 
 # Imported in the order in which the help lists their commands.
-from scdpo.cli import stages, rows, measuring, sharing, alone, converting  # noqa: F401
+from scdpo.cli import (  # noqa: F401
+    stages,
+    finetuning,
+    rows,
+    planning,
+    measuring,
+    sharing,
+    alone,
+    converting,
+)
 
 # isort: on
 

@@ -120,12 +120,11 @@ def changes_of(given: list[str] | None) -> dict[str, Any]:
     return parse_changes(given or [])
 
 
-def warn(terminal: Terminal, line: str, path: Path) -> bool:
-    """Say what is amiss with a stage that is done, unless the line is empty; returns whether."""
-    if line:
-        terminal.note("warning", line)
-        terminal.note("next", f"scdpo show {path}")
-    return bool(line)
+def warn_or_next(terminal: Terminal, lacking: str, path: Path, command: str) -> None:
+    """Say what is lacking after a stage that is done or, if nothing is, which command is next."""
+    if lacking:
+        terminal.note("warning", lacking)
+    terminal.note("next", f"scdpo show {path}" if lacking else command)
 
 
 def known_method(method: str) -> Method:

@@ -17,7 +17,7 @@ from scdpo.cli.app import (
     changes_of,
     known_method,
     opened,
-    warn,
+    warn_or_next,
 )
 from scdpo.cli.looking import dry_look
 from scdpo.cli.tables import show, show_stages
@@ -28,7 +28,7 @@ from scdpo.terminal import Terminal
 @app.command("run")
 def run_(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe file, 'embedded' or 'smoke'.", show_default=False)
+        str, typer.Argument(help="A recipe file, or a packaged recipe's name.", show_default=False)
     ],
     out: Annotated[
         Path | None, typer.Option(help="The run folder.", show_default="runs/RECIPE")
@@ -36,7 +36,9 @@ def run_(
     set_: SetOption = None,
 ) -> None:
     """Run all stages of a recipe and print the tables. Rerun it to resume."""
-    out = out or Path("runs") / Path(recipe).stem
+    from scdpo.pipeline.recipe_files import recipe_title
+
+    out = out or Path("runs") / recipe_title(recipe)
     with opened(out, recipe, changes=changes_of(set_)) as (run, terminal):
         run.everything()
         terminal.settle()
@@ -92,8 +94,7 @@ def sample(
         run.sample()
         terminal.settle()
         show_stages(run, "solutions")
-        if not warn(terminal, run.solutions_lack(), path):
-            terminal.note("next", f"scdpo branch {path}")
+        warn_or_next(terminal, run.solutions_lack(), path, f"scdpo branch {path}")
 
 
 @app.command()
@@ -109,8 +110,7 @@ def branch(
         run.branch()
         terminal.settle()
         show_stages(run, "branches")
-        if not warn(terminal, run.solutions_lack(), path):
-            terminal.note("next", f"scdpo pair {path}")
+        warn_or_next(terminal, run.solutions_lack(), path, f"scdpo pair {path}")
 
 
 @app.command()
@@ -127,8 +127,10 @@ def pair(
         terminal.settle()
         show_stages(run, "pairs")
         lacking = [run.part_lacks(part) for part in ("naive", "step_controlled")]
-        if not warn(terminal, "; ".join(filter(None, lacking)), path):
-            terminal.note("next", f"scdpo train {path} --method scdpo")
+        if lines := [line for line in lacking if line]:
+            terminal.note("warning", "; ".join(lines))
+        after = f"train {path} --method scdpo" if "" in lacking else f"show {path}"
+        terminal.note("next", f"scdpo {after}")
 
 
 @app.command()
@@ -172,32 +174,6 @@ def train(
         show_stages(run, f"policies/{trained}")
         terminal.note("policy", f"{path / 'policies' / trained / 'policy'}")
         terminal.note("next", f"scdpo evaluate {path} --policy {trained}")
-
-
-@app.command()
-def sft(
-    path: RunPath,
-    out: Annotated[Path, typer.Option(help="The folder to write to; the policy is OUT/policy.")],
-    recipe: RecipeOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Fine-tune the initial policy on the run's correct solutions (recipe key sft).
-
-    Several processes can share the work, as for `scdpo train`.
-    """
-    from scdpo.training.processes import close_process_group, is_main_process
-
-    with opened(path, recipe, several=True, changes=changes_of(set_)) as (run, terminal):
-        made = run.sft(out)
-        close_process_group()
-        if not is_main_process():
-            return
-        terminal.settle()
-        terminal.note(
-            "policy",
-            f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
-            f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
-        )
 
 
 @app.command()

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from scdpo.errors import InputError
 
 if TYPE_CHECKING:
-    from scdpo.evaluation import BreakdownLine, ComparisonLine, Evaluations, GroupBy
+    from scdpo.evaluation import ComparisonLine, Disagreement, Evaluations, GroupBy
     from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.run import Run
     from scdpo.report import Grid
@@ -31,10 +31,13 @@ def show(run: Run, by: GroupBy | None = None) -> bool:
     tables: list[Grid] = []
     if manifests := run.manifests():
         tables.append(stage_table(manifests))
-    if groups := breakdown(run, by):
-        tables.append(groups)
+    by_dataset = run.report_by_dataset()
+    tables += breakdowns(run, by, list(by_dataset))
+    for dataset, of in by_dataset.items():
+        tables.append(policy_table(of, f"Accuracy on {dataset}, greedy decoding"))
     if lines := run.report():
-        tables.append(policy_table(lines))
+        everywhere = {"title": "Accuracy on all data sets, greedy decoding"} if by_dataset else {}
+        tables.append(policy_table(lines, **everywhere))
     if run.folder.write:
         _keep(tables, run.path)
     _print(tables)
@@ -64,6 +67,27 @@ def show_compared(lines: Sequence[ComparisonLine], a: str, b: str) -> None:
     _print([comparison_table(lines, a, b)])
 
 
+def show_disagreements(found: Sequence[Disagreement]) -> None:
+    """Print the questions that only one of two policies answered correctly."""
+    for one in found:
+        answers = [one.a_answer or "no answer", one.b_answer or "no answer"]
+        console.print(
+            f"only {one.only.upper()}  {one.benchmark}  gold {_short(one.gold)}  "
+            f"A {_short(answers[0])}  B {_short(answers[1])}",
+            style="bold",
+            markup=False,
+            highlight=False,
+        )
+        console.print(one.question or one.problem_id, markup=False, highlight=False)
+        console.print()
+
+
+def _short(text: str) -> str:
+    """A text for one line; a worked gold solution ends in what matters."""
+    plain = " ".join(text.split())
+    return plain if len(plain) <= 40 else f"…{plain[-39:]}"
+
+
 def _keep(tables: Sequence[Grid], folder: Path) -> None:
     from scdpo.report import as_markdown
     from scdpo.store import write_atomic
@@ -77,17 +101,20 @@ def _print(tables: Sequence[Grid]) -> None:
         console.print()
 
 
-def breakdown(run: Run, by: GroupBy | None) -> Grid | None:
-    """The requested breakdown; by default that of levels, if there are a few."""
+def breakdowns(run: Run, by: GroupBy | None, datasets: Sequence[str]) -> list[Grid]:
+    """The requested breakdown; by default that of levels, for each data set with a few of them."""
     from scdpo.report import breakdown_table
 
-    lines: list[BreakdownLine] = run.breakdown(by or "level")
-    n_groups = len({line.group for line in lines})
-    if by is None and not 1 < n_groups <= MOST_LEVELS:
-        return None
-    if by is not None and not lines:
+    if by is not None:
+        if lines := run.breakdown(by):
+            return [breakdown_table(lines, by)]
         raise InputError(f"{run.path}: its questions have no {by}, or no policy is evaluated yet")
-    return breakdown_table(lines, by or "level")
+    tables = []
+    for dataset in datasets or ("",):
+        lines = run.breakdown("level", dataset or None)
+        if 1 < len({line.group for line in lines}) <= MOST_LEVELS:
+            tables.append(breakdown_table(lines, "level", dataset))
+    return tables
 
 
 def show_stages(run: Run, name: str) -> None:

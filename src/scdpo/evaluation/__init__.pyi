@@ -8,7 +8,9 @@ from .accuracy import status as status
 from .accuracy import summarise as summarise
 from .answered import Answered as Answered
 from .answered import Compared as Compared
+from .answered import Disagreement as Disagreement
 from .answered import compare_answered as compare_answered
+from .answered import disagreements as disagreements
 from .answered import read_answered as read_answered
 from .greedy import EvaluateConfig as EvaluateConfig
 from .greedy import EvaluationReport as EvaluationReport
@@ -21,6 +23,7 @@ from .lines import SFT as SFT
 from .lines import BenchmarkLine as BenchmarkLine
 from .lines import BreakdownLine as BreakdownLine
 from .lines import ComparisonLine as ComparisonLine
+from .lines import DatasetReport as DatasetReport
 from .lines import Difference as Difference
 from .lines import Evaluations as Evaluations
 from .lines import MeasuredLine as MeasuredLine
@@ -28,6 +31,8 @@ from .lines import PolicyLine as PolicyLine
 from .lines import benchmark_lines as benchmark_lines
 from .lines import breakdown_lines as breakdown_lines
 from .lines import comparison_lines as comparison_lines
+from .lines import datasets as datasets
+from .lines import of_dataset as of_dataset
 from .lines import policy_lines as policy_lines
 from .significance import mcnemar_exact as mcnemar_exact
 from .significance import paired_bootstrap as paired_bootstrap

@@ -73,6 +73,13 @@ class PolicyLine(MeasuredLine):
     unfinished: Count = 0
 
 
+class DatasetReport(Record):
+    """The results of all policies of a run on the questions of one data set."""
+
+    dataset: str
+    policies: tuple[PolicyLine, ...]
+
+
 class BenchmarkLine(MeasuredLine):
     """A policy's result on one benchmark; n = correct + wrong + undecided + unfinished.
 
@@ -155,6 +162,16 @@ def breakdown_lines(rows: Evaluations, key: GroupBy) -> list[BreakdownLine]:
         for policy, by_group in groups.items()
         if group in by_group
     ]
+
+
+def datasets(rows: Evaluations) -> list[str]:
+    """The data sets of evaluated questions, in order of first occurrence."""
+    return list(dict.fromkeys(row.dataset for answered in rows.values() for row in answered))
+
+
+def of_dataset(rows: Sequence[Evaluation], dataset: str) -> list[Evaluation]:
+    """The rows of one data set."""
+    return [row for row in rows if row.dataset == dataset]
 
 
 def benchmark_lines(policy: str, rows: Evaluations) -> list[BenchmarkLine]:

@@ -37,10 +37,11 @@ def card_of_training(run: OpenRun, name: str) -> None:
     card = read_card(folder)
     if card is None:
         return
-    source = run.recipe.problems.train
+    sources = run.recipe.problems.sources("train")
     lines = []
     if run.begun("solutions"):
-        lines.append(f"- {_described(source)}, {_rows(run, 'problems/train')} problems")
+        described = "; ".join(map(_described, sources))
+        lines.append(f"- {described}, {_rows(run, 'problems/train')} problems")
         lines.append(f"- {_rows(run, 'solutions')} sampled solutions, temperature "
                      f"{run.recipe.sample.temperature:g}")  # fmt: skip
     if run.begun("branches"):
@@ -56,17 +57,18 @@ def card_of_training(run: OpenRun, name: str) -> None:
     lines.append(f"- preset `{run.recipe.preset}`, solution format `{run.recipe.format.name}`")
     card.text = with_section(card.text, "Problems", "\n".join(lines), before="Settings")
     card.text = re.sub(r"\A\s*# .*", f"\n# {label(name)}", card.text)
-    if hub := _hub_of(source):
-        card.data["datasets"] = [hub]
+    if hubs := list(dict.fromkeys(hub for source in sources if (hub := _hub_of(source)))):
+        card.data["datasets"] = hubs
     card.data["tags"] = list(dict.fromkeys([*card.data["tags"], name]))
     save_card(folder, card)
 
 
 def accuracies_of_run(run: OpenRun, rows: Mapping[str, Sequence[Evaluation]]) -> None:
     """Write the accuracy of every evaluated policy into its card, with its differences."""
-    source = run.recipe.problems.test
+    sources = run.recipe.problems.sources("test")
+    name = " + ".join(dict.fromkeys(source.source for source in sources))
     for line in policy_lines(rows, {}):
-        _keep(policy_folder(run, line.policy), [_result(line, source.source, source)])
+        _keep(policy_folder(run, line.policy), [_result(line, name, sources[0])])
 
 
 def accuracies_on_benchmarks(

@@ -5,7 +5,7 @@ A change counts as if the recipe's file said it. Keys are dotted; values are YAM
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -118,6 +118,8 @@ def _put(
         return {**data, first: value}
     if below is None:
         below = {}
+    if inner is not None and isinstance(below, (list, tuple)) and below:
+        return {**data, first: _put_in_list(below, rest, value, inner, key)}
     if not isinstance(below, Mapping):
         whole = key.rsplit("." + ".".join(rest), 1)[0]
         raise RecipeError(
@@ -126,11 +128,33 @@ def _put(
     return {**data, first: _put(below, rest, value, inner, key)}
 
 
+def _put_in_list(
+    sections: Sequence[Any], path: list[str], value: Any, model: type[BaseModel], key: str
+) -> list[Any]:
+    """A copy of a list of sections with a value in one of them, whose number begins the path, or
+    in all of them."""
+    number = int(path[0]) if path[0].isdecimal() else None
+    if number is not None and not (number < len(sections) and path[1:]):
+        raise RecipeError(
+            f"--set {key}: expected a place in a list of {len(sections)}, counted from 0, and a key"
+        )
+    within = path if number is None else path[1:]
+    return [
+        _put(section, within, value, model, key)
+        if number in (None, place) and isinstance(section, Mapping)
+        else section
+        for place, section in enumerate(sections)
+    ]
+
+
 def section_of(model: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
     """The model of a key whose value is a section, or may be one; None for other keys."""
     field = model.model_fields.get(key) if model is not None else None
     annotation = getattr(field, "annotation", None)
-    for kind in (annotation, *getattr(annotation, "__args__", ())):
+    kinds = [annotation, *getattr(annotation, "__args__", ())]
+    kinds += [part for kind in kinds for part in getattr(kind, "__args__", ())]
+    kinds += [getattr(kind, "__origin__", None) for kind in kinds]  # what Annotated is about
+    for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from scdpo.evaluation import SFT
 from scdpo.pipeline.recipe import Recipe
 from scdpo.pipeline.services import Services, Silent, Watcher
-from scdpo.problems import load_problems
+from scdpo.pipeline.sources import read_problems
 from scdpo.records import Problem, Solution
 from scdpo.sampling import count_solutions, sample_solutions
 from scdpo.waiting import run
@@ -26,9 +26,7 @@ def look(
     that was not begun is not begun by this, and one that was goes on as it would have. Raises what
     sampling raises.
     """
-    source = recipe.problems.train
-    most = limit if source.limit is None else min(limit, source.limit)
-    problems = load_problems(source.source, source.path, split=source.split, limit=most)
+    problems = read_problems(recipe, "train", limit)
     attempts = min(ATTEMPTS, recipe.sample.max_attempts)
     config = recipe.sample.model_copy(
         update={"correct": attempts, "wrong": attempts, "max_attempts": attempts}
@@ -51,8 +49,8 @@ def look_figures(solutions: Sequence[Solution], seconds: float) -> str:
     """What a dry look found, in a line."""
     counts = count_solutions(solutions)
     kinds = ("correct", "wrong", "undecided")
-    other = [key for key in counts if key.startswith("cut:")]
-    listed = ", ".join(f"{counts[key]:g} {key}" for key in (*kinds, *other) if counts[key])
+    why = [key for key in counts if key.startswith(("cut:", "undecided:"))]
+    listed = ", ".join(f"{counts[key]:g} {key}" for key in (*kinds, *why) if counts[key])
     steps = [step for solution in solutions for step in solution.steps]
     tokens = sum(len(step.token_ids) for step in steps)
     n = max(len(solutions), 1)

@@ -35,6 +35,7 @@ def measuring_recipe(
     policy: str | None,
     *,
     format: str | None = None,
+    chat_template: bool = False,
     end: Sequence[str] = (),
     rows: int | None = None,
     changes: Changes | None = None,
@@ -42,7 +43,8 @@ def measuring_recipe(
     """The settings for measuring a policy, from a recipe (a file or a packaged name); its problems
     are not read and may be missing.
 
-    Without a recipe, the embedded policy is measured with its own. `policy`, `format` (a name),
+    Without a recipe, the embedded policy is measured with its own, and another one in the format
+    that its folder states. `policy`, `format` (a name), `chat_template` (use the tokenizer's),
     `end` (end strings) and `rows` (questions answered side by side) override the recipe, as do
     `changes` by dotted key. Raises RecipeError, and InputError if the policy or its format is not
     given.
@@ -67,7 +69,8 @@ def measuring_recipe(
     data = {"problems": _NO_PROBLEMS} | data | ({"format": stated} if stated else {})
     if policy is not None:
         data["policy"] = policy
-    _put(data, "format", {"name": format, "end": list(end) or None})
+    template = "auto" if chat_template else None
+    _put(data, "format", {"name": format, "chat_template": template, "end": list(end) or None})
     _put(data, "evaluate", {"rows": rows})
     return make_recipe(data, where, changes)
 

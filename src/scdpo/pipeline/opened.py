@@ -12,9 +12,12 @@ from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
 from scdpo.evaluation import (
     SFT,
     BreakdownLine,
+    DatasetReport,
     GroupBy,
     PolicyLine,
     breakdown_lines,
+    datasets,
+    of_dataset,
     policy_lines,
 )
 from scdpo.pipeline.changes import Changes
@@ -45,6 +48,9 @@ from scdpo.store import (
     write_atomic,
     write_jsonl,
 )
+
+BEFORE_SAMPLING = ("demonstrations", "sft")
+"""The stages that work with the recipe's own policy where the initial policy is made from it."""
 
 
 class OpenRun:
@@ -91,9 +97,35 @@ class OpenRun:
             write_jsonl(self.path / "report.jsonl", lines)
         return lines
 
-    def breakdown(self, key: GroupBy) -> list[BreakdownLine]:
-        """One line for every policy and group of questions; empty if the data has no groups."""
-        return breakdown_lines(self.evaluations(), key)
+    def report_by_dataset(self) -> dict[str, list[PolicyLine]]:
+        """The lines of `report` for each data set alone; empty where all questions are of one.
+
+        Also written to `report_by_dataset.jsonl`, one row per data set, unless the run is open for
+        reading only.
+        """
+        rows = self.evaluations()
+        used = {name: self._pairs_used(name) for name in rows if name != SFT}
+        reports = {
+            dataset: policy_lines(
+                {n: of for n, answered in rows.items() if (of := of_dataset(answered, dataset))},
+                used,
+            )
+            for dataset in datasets(rows)
+        }
+        if len(reports) < 2:
+            return {}
+        if self.folder.write:
+            lines = [DatasetReport(dataset=name, policies=tuple(r)) for name, r in reports.items()]
+            write_jsonl(self.path / "report_by_dataset.jsonl", lines)
+        return reports
+
+    def breakdown(self, key: GroupBy, dataset: str | None = None) -> list[BreakdownLine]:
+        """One line for every policy and group of questions, of one data set or of all; empty if
+        the data has no groups."""
+        rows = self.evaluations()
+        if dataset is not None:
+            rows = {name: of_dataset(answered, dataset) for name, answered in rows.items()}
+        return breakdown_lines(rows, key)
 
     def manifests(self) -> list[Manifest]:
         """The manifests of all started stages, in the order of a whole run."""
@@ -138,6 +170,14 @@ class OpenRun:
 
     # ---- stages
 
+    @property
+    def initial_policy(self) -> str:
+        """The policy that samples and is trained: the recipe's or, with `sft.data`, what the
+        stage `sft` made of it. Raises InputError if that stage is not done."""
+        if self.recipe.sft.data is None:
+            return self.recipe.policy
+        return str(self.finished("sft", "sft").path / "policy")
+
     def stage(self, name: str) -> Stage:
         """A stage of this run, whether started or not."""
         return self.folder.stage(name)
@@ -165,13 +205,18 @@ class OpenRun:
         *,
         policy: bool = False,
         config: Mapping[str, Any] | None = None,
+        read: Mapping[str, str] | None = None,
+        redo: bool = False,
     ) -> Stage:
-        """Open a stage with the hashes of its inputs and its settings, by default the recipe's."""
+        """Open a stage with its settings, by default the recipe's, and the hashes of its inputs:
+        stages, the initial policy, and whatever else it has `read`. `redo` deletes its rows
+        first."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
+        hashes |= read or {}
         if policy:
             hashes["policy"] = self._initial_hash
-        redo = self.redone(name) or not made_anything(stage)
+        redo = redo or self.redone(name) or not made_anything(stage)
         return stage.open(config or settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:
@@ -183,12 +228,15 @@ class OpenRun:
             if before == self.recipe.model_dump(mode="json"):
                 return
             moved = before.get("policy") != self.recipe.policy
+            tuned = self.recipe.sft.data is not None
             for manifest in self.manifests():
                 if self.redone(manifest.stage) or not made_anything(self.stage(manifest.stage)):
                     continue
                 changed += changed_settings(self.recipe, manifest)
+                if not moved or (tuned and manifest.stage not in BEFORE_SAMPLING):
+                    continue
                 made_by = manifest.inputs.get("policy")
-                if moved and made_by is not None and made_by != self._initial_hash:
+                if made_by is not None and made_by != policy_hash(self.recipe.policy):
                     changed.append(f"policy {before.get('policy')} → {self.recipe.policy}")
         if changed:
             raise StoreError(
@@ -199,7 +247,7 @@ class OpenRun:
 
     @cached_property
     def _initial_hash(self) -> str:
-        return policy_hash(self.recipe.policy)
+        return policy_hash(self.initial_policy)
 
     def _made_anything(self) -> bool:
         """Whether any stage has started, apart from reading problems, which is cheap."""

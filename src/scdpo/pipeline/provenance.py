@@ -23,8 +23,11 @@ from scdpo.store import (
 GENERATES = ("format", "engine", "sandbox", "grading", "threads")
 SHAPED_BY: dict[str, tuple[str, ...]] = {
     "problems": (),
+    "demonstrations": ("sft", "format", "sandbox", "grading"),
+    "sft": ("sft", "threads"),
+    "validation": ("evaluate", *GENERATES),
     "solutions": ("sample", *GENERATES),
-    "imports": ("sandbox", "grading"),
+    "imports": ("format", "sandbox", "grading"),
     "branches": ("branch", *GENERATES),
     "pairs": ("pairs",),
     "policies": ("train", "threads"),
@@ -89,6 +92,10 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json", exclude=ONLY_SPEED)
     if kind == "problems":
         return {"problems": {part: plain["problems"][part]}}
+    if kind == "demonstrations":  # the other keys of sft shape the training
+        plain["sft"] = {key: plain["sft"][key] for key in ("data", "add_tokens")}
+    elif kind == "sft":
+        del plain["sft"]["data"]
     return {key: plain[key] for key in SHAPED_BY[kind]}
 
 
@@ -100,7 +107,17 @@ def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
     now = settings(recipe, manifest.stage)
     for key in manifest.config.get(OWN, ()):
         now["train"] = now["train"] | {key: manifest.config["train"].get(key)}
+    if manifest.stage.startswith("imports/"):
+        now = imported_settings(now, manifest)
     return changed_keys({key: manifest.config.get(key) for key in now}, now)
+
+
+def imported_settings(now: dict[str, Any], manifest: Manifest | None) -> dict[str, Any]:
+    """The settings of an import. Rows that were imported before imports took the run's format
+    stay as they are: for those, the format is no setting."""
+    if manifest is None or "format" in manifest.config or manifest.status != "done":
+        return now
+    return {key: value for key, value in now.items() if key != "format"}
 
 
 def made_anything(stage: Stage) -> bool:

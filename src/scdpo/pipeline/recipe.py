@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     create_model,
     field_validator,
@@ -27,6 +28,9 @@ from scdpo.formats import ChatTemplate, checked_options, get_format
 from scdpo.grading import GradingConfig
 from scdpo.pairs import PairConfig
 from scdpo.pipeline.changes import Changes, before_presets, is_about, with_changes
+from scdpo.pipeline.planning.config import PlanConfig
+from scdpo.pipeline.recipe_files import read_yaml as read_yaml
+from scdpo.pipeline.sft_settings import SFTSettings
 from scdpo.policies import EMBEDDED as EMBEDDED_POLICY
 from scdpo.problems import BENCHMARKS, EMBEDDED, EmbeddedSplit, load_problems
 from scdpo.records import Problem
@@ -34,8 +38,8 @@ from scdpo.sampling import BranchConfig, SampleConfig
 from scdpo.sampling.branching import PARALLEL_REPLAYS
 from scdpo.sandbox import SandboxConfig
 from scdpo.training.dpo_config import DPOConfig
-from scdpo.training.sft_config import SFTConfig
 
+Part = Literal["train", "test", "validation"]
 Method = Literal["dpo", "dpo_equal", "scdpo"]
 METHODS: tuple[Method, ...] = ("dpo", "dpo_equal", "scdpo")
 
@@ -83,7 +87,7 @@ class ProblemSource(_Section):
     ids: tuple[str, ...] | str | None = Field(
         None,
         description="Take only the problems with these ids: a list, or a file with an id a line or "
-        "with JSONL rows of problems or solutions.",
+        "with JSONL rows of problems or solutions (or a folder of such, as `RUN/solutions`).",
     )
 
     @model_validator(mode="after")
@@ -113,11 +117,39 @@ class ProblemSource(_Section):
         )
 
 
-class Problems(_Section):
-    """Questions to sample on, and questions to evaluate on."""
+def _how_many(sources: object) -> str:
+    # In brackets, as pydantic writes types in the paths of its errors, so that `explain` leaves
+    # them out.
+    return "[several]" if isinstance(sources, (list, tuple)) else "[one]"
 
-    train: ProblemSource = Field(description="Questions to sample solutions for.")
-    test: ProblemSource = Field(description="Questions to evaluate policies on.")
+
+ProblemSources: TypeAlias = Annotated[
+    Annotated[ProblemSource, Tag("[one]")] | Annotated[tuple[ProblemSource, ...], Tag("[several]")],
+    Discriminator(_how_many),
+]
+"""A source of problems, or a list of them."""
+
+
+class Problems(_Section):
+    """Questions to sample on, and questions to evaluate on: one source, or a list of several."""
+
+    train: ProblemSources = Field(description="Questions to sample solutions for.")
+    test: ProblemSources = Field(description="Questions to evaluate policies on.")
+    validation: ProblemSources | None = Field(
+        None, description="Questions to choose an epoch of SFT on (`sft.keep_best`)."
+    )
+
+    @field_validator("train", "test", "validation")
+    @classmethod
+    def _some(cls, sources: ProblemSource | tuple[ProblemSource, ...] | None) -> object:
+        if sources == ():
+            raise ValueError("the list of sources is empty")
+        return sources
+
+    def sources(self, part: Part) -> tuple[ProblemSource, ...]:
+        """The sources of a part, in their order."""
+        sources: ProblemSource | tuple[ProblemSource, ...] | None = getattr(self, part)
+        return (sources,) if isinstance(sources, ProblemSource) else sources or ()
 
 
 class FormatChoice(_Section):
@@ -200,11 +232,20 @@ class Recipe(_Section):
     branch: BranchConfig = Field(BranchConfig(), description="Stage 2: step-controlled solutions.")
     pairs: PairConfig = Field(PairConfig(), description="Which solutions become pairs.")
     train: DPOConfig = Field(DPOConfig(), description="Stage 3: preference training.")
-    sft: SFTConfig = Field(SFTConfig(), description="Supervised fine-tuning (`scdpo sft`).")
+    sft: SFTSettings = Field(
+        SFTSettings(), description="Supervised fine-tuning: the first stage, if it has `data`."
+    )
     methods: tuple[Method, ...] = Field(
         METHODS, description="The methods that `scdpo run` trains and evaluates."
     )
     evaluate: EvaluateConfig = Field(EvaluateConfig(), description="Greedy evaluation.")
+    plan: PlanConfig = Field(PlanConfig(), description="What `scdpo plan` assumes.")
+
+    @model_validator(mode="after")
+    def _validation_is_there(self) -> Recipe:
+        if self.sft.keep_best and self.problems.validation is None:
+            raise ValueError("sft.keep_best needs questions to choose on: problems.validation")
+        return self
 
     @model_validator(mode="after")
     def _sessions_suffice(self) -> Recipe:
@@ -276,37 +317,6 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def read_yaml(
-    name: str | Path, packaged: Sequence[str] | None = None
-) -> tuple[dict[str, Any], str]:
-    """The mapping in a YAML file or packaged recipe, and its name for messages.
-
-    `packaged` are the names that the message for a missing file offers, by default those of
-    recipes. Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
-    """
-    text, where = _read(name, packaged)
-    try:
-        data = yaml.load(text, _UniqueKeys)  # a safe loader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        found = "nothing" if data is None else type(data).__name__
-        raise RecipeError(f"{where}: expected a mapping of keys, found {found}")
-    return data, where
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Rejects repeated keys: YAML would silently drop the first of two equal sections."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            problem = f"key {twice!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _section(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     """The model of a key whose value is a section; None for other keys."""
     field = model.model_fields.get(key)
@@ -326,32 +336,6 @@ def _merged(
         else:
             merged[key] = value
     return merged
-
-
-def recipe_names() -> list[str]:
-    """The packaged recipes that can be run."""
-    files = (resources.files("scdpo") / "recipes").iterdir()
-    recipes = {f.name.removesuffix(".yaml"): f for f in files if f.name.endswith(".yaml")}
-    # Other settings ship alongside, such as those for `scdpo make-policy`.
-    return sorted(n for n, f in recipes.items() if "\nproblems:" in f.read_text(encoding="utf-8"))
-
-
-def _read(name: str | Path, offered: Sequence[str] | None) -> tuple[str, str]:
-    path = Path(name)
-    folder = resources.files("scdpo") / "recipes"
-    packaged = folder / f"{name}.yaml"
-    if not path.suffix and packaged.is_file():
-        return packaged.read_text(encoding="utf-8"), f"recipe {name}"
-    try:
-        return path.read_text(encoding="utf-8"), str(path)
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"{path}: no such recipe file (in the package: {_list(offered or recipe_names())})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _list(names: Iterable[str]) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
-from scdpo.formats import LAYOUTS
 from scdpo.pairs import (
     LabelKind,
     StepLabels,
@@ -21,10 +18,10 @@ from scdpo.pairs import (
 )
 from scdpo.pipeline.card import accuracies_of_run, card_of_training
 from scdpo.pipeline.changes import Changes
-from scdpo.pipeline.opened import OpenRun, manifest_of
-from scdpo.pipeline.provenance import keep_environment, settings
-from scdpo.pipeline.recipe import Method, ProblemSource, Recipe
-from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
+from scdpo.pipeline.input_stages import InputStages
+from scdpo.pipeline.opened import manifest_of
+from scdpo.pipeline.recipe import Method
+from scdpo.pipeline.services import append_all, begun_when_reported
 from scdpo.pipeline.shortages import pairs_lack, solutions_lack
 from scdpo.pipeline.trained import (
     Training,
@@ -34,8 +31,7 @@ from scdpo.pipeline.trained import (
     training_of,
 )
 from scdpo.policies import policy_path, state_format
-from scdpo.problems import shared_questions
-from scdpo.records import Evaluation, Pair, Problem, Solution
+from scdpo.records import Evaluation, Pair, Solution
 from scdpo.sampling import (
     branch_solutions,
     count_branches,
@@ -43,14 +39,13 @@ from scdpo.sampling import (
     first_preferred,
     sample_solutions,
 )
-from scdpo.sampling.recorded import Reproduced, recorded_solutions
-from scdpo.store import Manifest, Stage, file_hash, write_jsonl
+from scdpo.store import Stage, write_jsonl
 from scdpo.training.dpo_config import DPOConfig, TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
 
 
-class Run(OpenRun):
+class Run(InputStages):
     """A run: its recipe, its folder, and the services that its stages share; a context manager.
 
     Calling a stage again resumes it, or does nothing if it is done. A folder started with another
@@ -62,33 +57,12 @@ class Run(OpenRun):
     StoreError.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        path: Path,
-        watcher: Watcher | None = None,
-        *,
-        write: bool = True,
-        redo: str | None = None,
-        engine: EngineProtocol | str | None = None,
-    ):
-        if isinstance(engine, str):
-            recipe = recipe.model_copy(update={"engine": engine_config({"name": engine})})
-            engine = None
-        super().__init__(recipe, path, write=write, redo=redo)
-        self._watcher = watcher or Silent()
-        self._services = Services(recipe, self._watcher, engine)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            self._services.close()
-        finally:
-            super().__exit__(kind, error, trace)
-
     def everything(self) -> list[PolicyLine]:
         """Run the whole recipe: sample, branch, pair, train and evaluate; returns the report."""
         self.problems("train")
         self.problems("test")  # read now, so that an error in them does not surface hours later
+        if self.recipe.sft.data is not None:
+            self.fine_tune()
         self.sample()
         self._stop_if(self.solutions_lack())
         self.branch()
@@ -103,18 +77,6 @@ class Run(OpenRun):
 
     # ---- stages
 
-    def problems(self, part: str) -> list[Problem]:
-        """The `train` or `test` problems, stored in the run folder when first read."""
-        stage = self.stage(f"problems/{part}")
-        if not stage.done:
-            source: ProblemSource = getattr(self.recipe.problems, part)
-            problems = source.load()
-            stage.open(settings(self.recipe, stage.name), redo=True)
-            stage.append_new(problems)
-            stage.finish()
-            self._note_shared_questions()
-        return list(stage.rows(Problem))
-
     def _stop_if(self, lacking: str, what: str = "") -> None:
         """Raise InputError if the methods of the recipe have nothing to train on."""
         if lacking and self.recipe.methods:
@@ -125,25 +87,25 @@ class Run(OpenRun):
         problems, config = self.problems("train"), self.recipe.sample
         stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
-            bar = self._watcher.progress("sample")
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
-                self._record(stage)
+            bar = self.watcher.progress("sample")
+            with self.services.sampler(self.initial_policy, SFT) as sampler:
+                self.record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, self._services.watched(chunks, sampler, config.limits))
+                append_all(stage, self.services.watched(chunks, sampler, config.limits))
             stage.finish(count_solutions(stage.rows(Solution)))
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        solutions, config = self.finished("solutions", "sample"), self.recipe.branch
-        stage = self.open("branches", [solutions.name], policy=True)
+        sources, config = self.parent_stages(), self.recipe.branch
+        stage = self.open("branches", [source.name for source in sources], policy=True)
         if not stage.done:
-            bar = self._watcher.progress("branch")
-            parents = first_preferred(
-                solutions.rows(Solution), truncated_is_wrong=config.truncated_is_wrong
-            )
-            with self._services.sampler(self.recipe.policy, SFT) as sampler:
-                self._record(stage)
+            bar = self.watcher.progress("branch")
+            rows = (row for source in sources for row in source.rows(Solution))
+            found = first_preferred(rows, truncated_is_wrong=config.truncated_is_wrong)
+            with self.services.sampler(self.initial_policy, SFT) as sampler:
+                parents = self.in_format(found, sampler)
+                self.record(stage)
                 chunks = branch_solutions(
                     parents,
                     sampler,
@@ -242,7 +204,7 @@ class Run(OpenRun):
             report = self._train(training, stage)
             if not self.folder.write:
                 return training.name
-            self._watcher.note("reference", references_used(report))
+            self.watcher.note("reference", references_used(report))
             state_format(stage.path / "policy", self.recipe.format.model_dump(mode="json"))
             stage.append_new([trained_policy(training.name, report, stage.path)], "policy")
             stage.finish(training_counts(report))
@@ -257,9 +219,10 @@ class Run(OpenRun):
         solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
         if not solutions:
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
-        self._services.device()
-        bar, config = self._watcher.progress("sft"), self.recipe.sft
-        made = sft(policy_path(self.recipe.policy), solutions, out, config=config, progress=bar)
+        self.services.device()
+        bar, config = self.watcher.progress("sft"), self.recipe.sft
+        initial = policy_path(self.initial_policy)
+        made = sft(initial, solutions, out, config=config.training, progress=bar)
         if self.folder.write:
             state_format(Path(made.policy), self.recipe.format.model_dump(mode="json"))
         return made
@@ -267,40 +230,24 @@ class Run(OpenRun):
     def evaluate(self, policy: str) -> None:
         """Evaluate a policy of the run (`sft` or a training) greedily on the test problems."""
         problems = self.problems("test")
-        inputs, path = ["problems/test"], self.recipe.policy
+        inputs, path = ["problems/test"], ""
         if policy != SFT:
             trained = self.finished(f"policies/{policy}", f"train --method {policy}")
             inputs.append(trained.name)
             path = str(trained.path / "policy")
+        else:
+            path = self.initial_policy
         stage = self.open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
-            config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
-            with self._services.sampler(path, policy) as sampler:
-                self._record(stage)
+            config, bar = self.recipe.evaluate, self.watcher.progress(f"evaluate {policy}")
+            with self.services.sampler(path, policy) as sampler:
+                self.record(stage)
                 have = stage.ids("problem_id")
                 rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
-                watched = self._services.watched(rows, sampler, config.limits)
+                watched = self.services.watched(rows, sampler, config.limits)
                 append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
         accuracies_of_run(self, self.evaluations())
-
-    def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
-        """Import recorded solutions as graded rows of this run; their programs are run again."""
-        if layout not in LAYOUTS:
-            raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
-        stage = self.stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
-        config = settings(self.recipe, stage.name) | {"layout": layout, "dataset": dataset}
-        # An unfinished import starts over: it has to execute everything again anyway.
-        stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
-        if not stage.done:
-            bar = self._watcher.progress(f"import {path.stem}"[:40])
-            sandbox, grader = self._services.sandbox(), self._services.grader()
-            self._record(stage)
-            reproduced = Reproduced()
-            chunks = recorded_solutions(path, layout, dataset, grader, sandbox, reproduced, bar)
-            append_all(stage, chunks)
-            stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
-        return manifest_of(stage)
 
     def _train(self, training: Training, stage: Stage) -> TrainingReport:
         from scdpo.training.preference import train
@@ -315,34 +262,18 @@ class Run(OpenRun):
                 f"({self.pairs_lack(method)})"
             )
         if self.folder.write:
-            self._record(stage)
+            self.record(stage)
         return train(
-            policy_path(self.recipe.policy),
+            policy_path(self.initial_policy),
             used,
             stage.path,
             config=DPOConfig.model_validate(training.train),
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
-            progress=begun_when_reported(self._watcher, f"train {name}"),
-            reference_progress=begun_when_reported(self._watcher, f"reference {name}"),
-            note=lambda text: self._watcher.note("training", text),
+            progress=begun_when_reported(self.watcher, f"train {name}"),
+            reference_progress=begun_when_reported(self.watcher, f"reference {name}"),
+            note=lambda text: self.watcher.note("training", text),
         )
-
-    def _note_shared_questions(self) -> None:
-        """Say it if questions of the test set are also trained on, once both sets are read."""
-        train, test = (self.stage(f"problems/{part}") for part in ("train", "test"))
-        if train.done and test.done:
-            n_test = sum(1 for _ in test.rows(Problem))
-            if shared := shared_questions(test.rows(Problem), train.rows(Problem)):
-                self._watcher.note(
-                    "problems",
-                    f"{shared} of {n_test} test questions are also training questions: accuracy on"
-                    " them says nothing about new ones (keys offset, limit, ids of problems)",
-                )
-
-    def _record(self, stage: Stage) -> None:
-        """Record the environment of a stage that starts or resumes now."""
-        keep_environment(self.path, self._services.environment(stage.name))
 
     def _pair_stages(self, method: Method) -> list[Stage]:
         names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from scdpo.engines import EngineProtocol, LocalEngineConfig, open_engine
 from scdpo.errors import PolicyError
+from scdpo.evaluation import SFT
 from scdpo.formats import Format, format_notes, policy_format
 from scdpo.grading import Grader
 from scdpo.pipeline.provenance import Environment, environment
 from scdpo.pipeline.recipe import Recipe
-from scdpo.policies import load_tokenizer
+from scdpo.policies import encode_text, load_tokenizer
 from scdpo.records import Record
 from scdpo.sampling import Limits, Sampler
 from scdpo.sampling.endings import Row, with_endings
+from scdpo.sampling.recorded import Encode
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
 from scdpo.waiting import Progress, run, silent
@@ -101,7 +104,7 @@ class Services:
         format = self.format(policy)
         sandbox = self.sandbox()
         self.device()
-        if self._engine is not None and policy == self._recipe.policy:
+        if self._engine is not None and name == SFT:
             yield Sampler(self._engine, format, self.grader(), sandbox, name)
             return
         engine = open_engine(policy, self._recipe.engine)
@@ -115,21 +118,29 @@ class Services:
 
         Raises PolicyError, and InputError for a format that the policy cannot write.
         """
+        return self.format_with(self._tokenizer(policy))
+
+    def format_with(self, tokenizer: PreTrainedTokenizerBase | None) -> Format:
+        """The recipe's format, completed from a tokenizer. Raises InputError as `format` does."""
         choice = self._recipe.format
-        tokenizer = self._tokenizer(policy)
         format = policy_format(**choice.model_dump(), tokenizer=tokenizer)
         for text in format_notes(format, tokenizer, choice.chat_template):
             self._note("format", text)
         return format
 
+    def encode(self, policy: str) -> Encode | None:
+        """How a policy's tokenizer encodes texts, if it is at hand."""
+        tokenizer = self._tokenizer(policy)
+        return None if tokenizer is None else partial(encode_text, tokenizer)
+
     def _tokenizer(self, policy: str) -> PreTrainedTokenizerBase | None:
-        """A policy's tokenizer; None if it is only known to an engine that is not ours."""
+        """A policy's tokenizer; None if an engine that is not ours keeps it to itself."""
         try:
             return load_tokenizer(policy)
         except PolicyError:
             if self._engine is None and self._recipe.engine.name == LocalEngineConfig().name:
                 raise
-            return None
+            return getattr(self._engine, "tokenizer", None)
 
     def _note(self, label: str, text: str) -> None:
         """Show a fact once."""
@@ -160,7 +171,7 @@ class Services:
     def environment(self, stage: str) -> Environment:
         """The environment of a stage that starts or resumes now."""
         device, threads = self.device()
-        trains = stage.startswith("policies/")
+        trains = stage == "sft" or stage.startswith("policies/")
         isolation = "" if self._sandbox is None or trains else self._sandbox.isolation
         return environment(stage, device=device, threads=threads, sandbox=isolation)
 

@@ -1,3 +1,5 @@
+from .added import add_markers as add_markers
+from .added import add_tokens as add_tokens
 from .loading import Policy as Policy
 from .loading import load_policy as load_policy
 from .loading import save_policy as save_policy

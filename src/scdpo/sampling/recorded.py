@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scdpo.errors import DataError
-from scdpo.formats import Format, RecordedSolution, get_format, read_recorded
+from scdpo.errors import DataError, InputError
+from scdpo.formats import (
+    Format,
+    RecordedSolution,
+    get_format,
+    read_recorded,
+    rewrite,
+    unwritten_reason,
+)
 from scdpo.grading import Claim, Grader, judge
 from scdpo.problems import one_of_several, problem_id
 from scdpo.records import Finish, Solution
@@ -19,6 +26,8 @@ from scdpo.sampling.solutions import claim_of, unfinished
 from scdpo.sandbox import SESSION_ENDING_CUTS, SandboxProtocol, same_output
 from scdpo.waiting import Progress, silent
 
+Encode = Callable[..., Sequence[int]]
+"""Token ids of a text; `start=True` puts the token that begins every text before them."""
 BATCH = 64
 """Number of solutions graded together."""
 SESSIONS = 8
@@ -27,11 +36,13 @@ SESSIONS = 8
 
 @dataclass(slots=True)
 class Reproduced:
-    """How many recorded code blocks reproduced their output, and why the others did not."""
+    """How many recorded code blocks reproduced their output, and why the others did not; and why
+    solutions could not be written in the run's format."""
 
     blocks: int = 0
     same: int = 0
     rest: Counter[str] = field(default_factory=Counter)
+    unwritten: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Reproduced) -> None:
         """Add the counts of another solution."""
@@ -45,7 +56,12 @@ class Reproduced:
         for reason in sorted(self.rest):
             if n := self.rest[reason]:
                 counts[f"not_reproduced:{reason}"] = n
-        return counts
+        return counts | {f"left_out:{k}": n for k, n in sorted(self.unwritten.items())}
+
+    @property
+    def said(self) -> str:
+        """The reasons why solutions could not be written, with their numbers."""
+        return ", ".join(f"{n} {reason}" for reason, n in self.unwritten.most_common())
 
 
 async def recorded_solutions(
@@ -56,20 +72,33 @@ async def recorded_solutions(
     sandbox: SandboxProtocol,
     reproduced: Reproduced,
     progress: Progress = silent,
+    *,
+    format: Format | None = None,
+    encode: Encode | None = None,
 ) -> AsyncIterator[list[Solution]]:
     """Yield the graded solutions of a file of recorded solutions, a batch at a time.
 
     Every program is executed again, in order and in one session per solution, and its output is
-    compared with the recorded output; `reproduced` counts the matches. The rows keep the recorded
-    text, since that is what the policy continued from. Solutions are graded with our grader,
-    against the gold answers in the file. Problem ids are made from the questions, so that files
-    on the same questions can be joined. Raises InputError for an unknown layout, DataError for a
-    malformed or empty file, SandboxError and GradingError.
+    compared with the recorded output; `reproduced` counts the matches. Solutions are written in
+    `format`, with its prompt and end marker: those that were recorded in the same kind of format
+    keep their text, others are rewritten step by step, and what the format cannot hold is left
+    out and counted. Without `format` the rows are as recorded. `encode` gives prompts their token
+    ids. Solutions are graded with our grader, against the gold answers in the file. Problem ids
+    are made from the questions, so that files on the same questions can be joined. Raises
+    InputError for an unknown layout, DataError for a malformed or empty file or one without a
+    solution that the format can hold, SandboxError and GradingError.
     """
-    recorded = list(read_recorded(path, layout))
+    recorded = list(read_recorded(path, layout, **({} if format is None else {"end": ""})))
     if not recorded:
         raise DataError("no solutions in it", path)
-    format = get_format(recorded[0].format)
+    if format is None:
+        format = get_format(recorded[0].format)
+    else:
+        recorded = list(_rewritten(recorded, format, reproduced))
+        if not recorded:
+            raise DataError(
+                f"no solution that format {format.name!r} can hold: {reproduced.said}", path
+            )
     seen: Counter[str] = Counter()
     turns = asyncio.Semaphore(SESSIONS)
 
@@ -81,8 +110,28 @@ async def recorded_solutions(
         part = recorded[start : start + BATCH]
         for counted in await all_of(execute(solution) for solution in part):
             reproduced.add(counted)
-        yield _solutions(part, path.stem, dataset, format, grader, seen)
+        yield _solutions(part, path.stem, dataset, format, grader, seen, encode)
         progress(start + len(part), len(recorded))
+
+
+def _rewritten(
+    recorded: Sequence[RecordedSolution], format: Format, counts: Reproduced
+) -> Iterator[RecordedSolution]:
+    """The solutions in another format; `counts` gets those that it cannot hold, by reason."""
+    for solution in recorded:
+        source = get_format(solution.format, end=())
+        try:
+            steps = rewrite(solution.steps, source, format, finished=solution.finished)
+        except InputError as error:
+            counts.unwritten[unwritten_reason(error)] += 1
+            continue
+        yield solution.model_copy(
+            update={
+                "format": format.name,
+                "prompt": format.prompt(solution.question),
+                "steps": steps,
+            }
+        )
 
 
 async def _execute(
@@ -101,7 +150,7 @@ async def _execute(
             if same_output(execution.output, output):
                 counted.same += 1
             else:
-                counted.rest[execution.cut or _kind(execution.output, output)] += 1
+                counted.rest[execution.cut or difference(execution.output, output)] += 1
             if execution.cut in SESSION_ENDING_CUTS:
                 counted.rest["session lost before"] += len(runnable) - n
                 break
@@ -110,7 +159,7 @@ async def _execute(
     return counted
 
 
-def _kind(ours: str, recorded: str) -> str:
+def difference(ours: str, recorded: str) -> str:
     """Roughly how two outputs differ: an error on one or both sides, or just the text."""
     here, there = "Error" in ours, "Error" in recorded
     if here and there:
@@ -127,6 +176,7 @@ def _solutions(
     format: Format,
     grader: Grader,
     seen: Counter[str],
+    encode: Encode | None,
 ) -> list[Solution]:
     claims = [
         claim_of(r.steps, format, (r.gold,), several=one_of_several(dataset, r.question))
@@ -149,6 +199,7 @@ def _solutions(
                 format=r.format,
                 policy=policy,
                 prompt=r.prompt,
+                prompt_ids=() if encode is None else tuple(encode(r.prompt, start=True)),
                 steps=r.steps,
                 finish=finish,
                 answer=answer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,10 +47,13 @@ def load_in_four_bits(policy: str | Path, device: str | None) -> Policy:
     return loaded
 
 
-def with_adapter(policy: Policy, settings: LoraSettings | None, seed: int) -> PreTrainedModel:
+def with_adapter(
+    policy: Policy, settings: LoraSettings | None, seed: int, new_tokens: Sequence[int] = ()
+) -> PreTrainedModel:
     """The policy's model with a new adapter, which alone is trained and changes nothing yet.
 
-    Without `settings` the model as it is. Raises MissingDependency without peft, InputError for
+    Without `settings` the model as it is. The adapter also trains the embeddings of `new_tokens`,
+    at the input and at the output. Raises MissingDependency without peft, InputError for
     targets that the model does not have.
     """
     if settings is None:
@@ -70,12 +73,24 @@ def with_adapter(policy: Policy, settings: LoraSettings | None, seed: int) -> Pr
         target_modules=targets if isinstance(targets, str) else list(targets),
         lora_dropout=0.0,  # policy and reference have to be the same function
         task_type="CAUSAL_LM",
+        trainable_token_indices=_embeddings_of(model, new_tokens),
     )
     torch.manual_seed(seed)
     try:
         return cast("PreTrainedModel", get_peft_model(model, config))
     except ValueError as error:
         raise InputError(f"lora.targets: {' '.join(str(error).split())[:200]}") from error
+
+
+def _embeddings_of(model: Any, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """The tokens by the name of each embedding that has a row for them."""
+    if not tokens:
+        return None
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = outputs is None or outputs.weight is inputs.weight  # peft sees to tied embeddings
+    modules = [inputs] if tied else [inputs, outputs]
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    return {names[id(module)]: list(tokens) for module in modules}
 
 
 def save_adapter_and_merged(
@@ -89,19 +104,19 @@ def save_adapter_and_merged(
     """
     adapter = folder.path / "adapter"
     weights = save_trained(trainer, policy, adapter)
-    # Merging in place empties the model that these are views of.
-    weights = {name: tensor for name, tensor in weights.items() if "lora_B" in name}
     if not isinstance(source, (str, Path)):
         merged = cast(Any, model_inside(trainer.model_wrapped)).merge_and_unload()
         if trainer.is_world_process_zero():
             save_policy(Policy(policy.name, merged, policy.tokenizer), folder.policy)
     elif trainer.is_world_process_zero():
-        _save_merged(source, adapter, folder.policy)
+        save_merged(source, adapter, folder.policy)
     return weights
 
 
-def _save_merged(policy: str | Path, adapter: Path, out: Path) -> None:
-    """The main process does it alone, so the weights are loaded whole, however they were sharded
+def save_merged(policy: str | Path, adapter: Path, out: Path) -> None:
+    """Write a policy with an adapter merged into its weights, which are loaded again in fp32.
+
+    The main process does it alone, so the weights are loaded whole, however they were sharded
     in training."""
     from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config

@@ -3,6 +3,7 @@
 OUT/training.json      a hash of settings, examples and initial policy
 OUT/checkpoints/       the Trainer's last checkpoint, while the training is unfinished
 OUT/log.jsonl          one row per optimizer step
+OUT/epochs/N/          the policy after epoch N, if it is asked for
 OUT/policy/            the trained policy
 OUT/report.json        written last: the training is finished
 """
@@ -47,6 +48,7 @@ class TrainingFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.policy = path / "policy"
+        self.epochs = path / "epochs"
         self.log = path / "log.jsonl"
         self._report = path / "report.json"
         path.mkdir(parents=True, exist_ok=True)
@@ -106,12 +108,11 @@ class StepLog(TrainerCallback):
     ) -> None:
         """Append a step."""
         row = state.log_history[-1]
-        if "loss" not in row:
+        loss = next((row[key] for key in ("loss", "heldout_loss") if key in row), None)
+        if loss is None:
             return
-        if not abs(row["loss"]) < float("inf"):
-            raise ScdpoError(
-                f"the loss is {row['loss']} at step {row['step']}: lower learning_rate"
-            )
+        if not abs(loss) < float("inf"):
+            raise ScdpoError(f"the loss is {loss} at step {row['step']}: lower learning_rate")
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 

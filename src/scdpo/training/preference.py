@@ -162,11 +162,14 @@ def _save(
     """
     if trainer.config.lora:
         weights = save_adapter_and_merged(trainer, source, initial, folder)
-        # An adapter begins with this factor at zero, and adds nothing as long as it is.
-        return not any(bool(tensor.any()) for tensor in weights.values())
-    weights = save_trained(trainer, initial, folder.policy)
+    else:
+        weights = save_trained(trainer, initial, folder.policy)
     if not trainer.is_world_process_zero():
         return False
+    if trainer.config.lora:
+        # An adapter begins with this factor at zero, and adds nothing as long as it is.
+        factors = [tensor for name, tensor in weights.items() if "lora_B" in name]
+        return bool(factors) and not any(bool(factor.any()) for factor in factors)
     return policy_key(initial.model, _precision(trainer.config), weights) == before
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from scdpo.records import Record
 from scdpo.training.config import TrainingConfig
+from scdpo.training.dpo_config import LoraSettings
 
 
 class SFTConfig(TrainingConfig):
@@ -71,7 +72,18 @@ class SFTConfig(TrainingConfig):
         description="Optimizer step at which the training ends early; learning rates are those of "
         "the whole training.",
     )
+    lora: LoraSettings | None = Field(
+        None, description="The adapter to train; null trains all weights."
+    )
     save_steps: int = Field(200, ge=1, description="Optimizer steps between checkpoints.")
+
+
+class HeldoutLoss(Record):
+    """The loss on held-out solutions (nats per counted token) after so many epochs."""
+
+    epochs: float
+    step: int
+    loss: float
 
 
 class SFTReport(Record):
@@ -79,7 +91,9 @@ class SFTReport(Record):
 
     `policy` is the folder of the trained policy. `dropped` counts the solutions that could not
     be trained on, by reason. `tokens` are those of all examples trained on, prompts included and
-    repetitions counted. `seconds` are those of the call that finished the training.
+    repetitions counted. `seconds` are those of the call that finished the training. `heldout` are
+    the losses on held-out solutions, before the training and after every epoch; `epochs` maps
+    the epochs whose policies were kept to their folders.
     """
 
     policy: str
@@ -91,3 +105,6 @@ class SFTReport(Record):
     seconds: float
     first_loss: float
     final_loss: float
+    n_heldout: int = 0
+    heldout: tuple[HeldoutLoss, ...] = ()
+    epochs: dict[int, str] = Field(default_factory=dict)

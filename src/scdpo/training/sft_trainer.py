@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from scdpo.errors import InputError
 from scdpo.training.batching import EpochOrder
@@ -24,6 +30,8 @@ from scdpo.training.steps import OptimizerStep
 from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
 from scdpo.waiting import Progress
 
+HELDOUT_LOSS = "heldout_loss"
+"""The name of the held-out loss in logs."""
 GROUP = 16
 """Number of batches whose solutions are sorted by length together."""
 
@@ -31,6 +39,9 @@ GROUP = 16
 class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
     """The Transformers Trainer with the supervised loss: the mean negative log-prob (nats) of the
     counted tokens of an optimizer step.
+
+    The loss of `heldout` examples is logged before the first step and after every epoch, after
+    which `at_epoch` is called with the trainer and the number of the epoch.
 
     Raises InputError where `pack_length` is set and the model cannot score packed rows.
     """
@@ -44,12 +55,58 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
         *,
         callbacks: Sequence[TrainerCallback] = (),
         progress: Progress | None = None,
+        heldout: Sequence[MaskedIds] = (),
+        at_epoch: Callable[[SFTTrainer, int], None] | None = None,
     ):
         steps = _plan([len(ids) for ids, _ in examples], config)
         arguments = _arguments(config, len(steps), checkpoints)
-        super().__init__(model, steps, config, arguments, callbacks=callbacks, progress=progress)
+        ends = epoch_ends(steps[: arguments.max_steps])
+        measured = bool(heldout) or at_epoch is not None
+        more = [*callbacks, _AtEpochs(frozenset(ends))] if measured else callbacks
+        super().__init__(model, steps, config, arguments, callbacks=more, progress=progress)
         self.examples = examples
+        self.epoch_ends = ends
+        self._heldout = sorted(heldout, key=lambda example: len(example[0]))
+        self._at_epoch = at_epoch
         self._config = config
+
+    def prepare(self) -> None:
+        """What a step needs, and the held-out loss before the first one."""
+        super().prepare()
+        if self._heldout and self.state.global_step == 0:
+            self.log({HELDOUT_LOSS: self.heldout_loss()})
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """The end of an epoch: log the held-out loss, and call `at_epoch`."""
+        metrics: dict[str, float] = {}
+        if self._heldout:
+            metrics[HELDOUT_LOSS] = self.heldout_loss()
+            self.log(dict(metrics))
+        if self._at_epoch is not None:
+            self._at_epoch(self, self.epoch_ends[self.state.global_step])
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    @torch.no_grad()
+    def heldout_loss(self) -> float:
+        """The mean negative log-prob (nats) of the counted tokens of the held-out examples.
+
+        Every process has to call it at the same time.
+        """
+        model = self.model_wrapped
+        model.eval()
+        count, index = self.accelerator.num_processes, self.accelerator.process_index
+        mine, idle = shard(self._padded(self._heldout), index, count)
+        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        with self.precision():
+            for number, batch in enumerate(mine):
+                loss = self.loss(model, batch, counts=False)
+                if number < len(mine) - idle:
+                    total += loss
+        summed = cast(Tensor, self.accelerator.reduce(total, "sum"))
+        return summed.item() / sum(sum(mask[1:]) for _, mask in self._heldout)
 
     def find_scoring(self) -> TreeScoring | None:
         """How packed rows are scored; None where every solution has a row of its own."""
@@ -120,6 +177,32 @@ class SFTTrainer(PlannedTrainer[Tree | SequenceBatch]):
         size = self._config.micro_batch_size
         parts = [examples[start : start + size] for start in range(0, len(examples), size)]
         return [pad_sequences(part) for part in parts]
+
+
+class _AtEpochs(TrainerCallback):
+    """Asks the Trainer to evaluate after certain steps."""
+
+    def __init__(self, steps: frozenset[int]):
+        self._steps = steps
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        control.should_evaluate = state.global_step in self._steps
+        return control
+
+
+def epoch_ends(steps: Sequence[OptimizerStep]) -> dict[int, int]:
+    """The optimizer steps (counted from 1) that end an epoch, and the number of that epoch.
+
+    The last step ends one, even if it is not whole.
+    """
+    ends: dict[int, int] = {}
+    for number, step in enumerate(steps, 1):
+        epoch = math.ceil(step.epochs - 1e-9)
+        if number == len(steps) or abs(step.epochs - epoch) < 1e-9:
+            ends[number] = epoch
+    return ends
 
 
 def _size(batch: Tree | SequenceBatch) -> int:

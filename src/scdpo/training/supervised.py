@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.policies import Policy
 from scdpo.records import Solution
+from scdpo.training.adapters import save_adapter_and_merged, save_merged, with_adapter
 from scdpo.training.card import sft_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.loading import (
@@ -25,8 +26,8 @@ from scdpo.training.loading import (
 )
 from scdpo.training.processes import broadcast_from_main, process_group
 from scdpo.training.references import policy_key, sequence_key
-from scdpo.training.sft_config import SFTConfig, SFTReport
-from scdpo.training.sft_trainer import SFTTrainer
+from scdpo.training.sft_config import HeldoutLoss, SFTConfig, SFTReport
+from scdpo.training.sft_trainer import HELDOUT_LOSS, SFTTrainer
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import Encode, solution_tokens
 from scdpo.training.tree import MaskedIds
@@ -63,6 +64,9 @@ def sft(
     callbacks: Sequence[TrainerCallback] = (),
     config: SFTConfig | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    heldout: Iterable[Solution | MaskedIds] = (),
+    new_tokens: Sequence[int] = (),
+    keep_epochs: bool = False,
     progress: Progress | None = None,
     **settings: Any,
 ) -> SFTReport:
@@ -72,47 +76,124 @@ def sft(
     loaded is trained in place. `data` are sampled or recorded `Solution`s, of which the good ones
     are taken (`examples_from_solutions`), or `(ids, mask)` examples. `settings` are fields of
     SFTConfig and take the place of those in `config`. `callbacks` are the Trainer's; `progress`
-    is called with the optimizer steps done and their total.
+    is called with the optimizer steps done and their total. `heldout` are examples whose loss is
+    measured before the training and after every epoch. With `config.lora`, an adapter is trained,
+    with the embeddings of `new_tokens`. `keep_epochs` also writes the policy after every epoch
+    but the last, to `out/epochs/N/policy`.
 
-    The trained policy is written to `out/policy`. A training that was stopped resumes from its
-    last checkpoint when it is called again with the same arguments; a finished one returns its
-    report and changes nothing. Launched as several processes, each has to make the same call.
+    The trained policy is written to `out/policy`, an adapter also to `out/adapter`. A training
+    that was stopped resumes from its last checkpoint when it is called again with the same
+    arguments; a finished one returns its report and changes nothing. Launched as several
+    processes, each has to make the same call.
 
     Raises InputError for an unknown setting and when no example can be trained on, StoreError
     when `out` holds another training, PolicyError for a folder without a policy.
     """
     started = time.perf_counter()
     settled = settings_from_keywords(SFTConfig, config, settings)
-    initial = initial_policy(policy, tokenizer)
+    quantize = settled.lora is not None and settled.lora.quantize
+    initial = initial_policy(policy, tokenizer, quantize=quantize)
     rows = list(data)
     kept, dropped = _usable(initial, _examples(rows, initial, settled), settled)
-    fingerprint = _fingerprint(initial, kept, settled)
+    held = _heldout(initial, heldout, settled)
+    fingerprint = _fingerprint(initial, kept, held, settled)
     with process_group().main_process_first():
         folder = TrainingFolder(Path(out), fingerprint)
     if done := folder.report(SFTReport):
         return done
     with evaluation_mode_after(initial):
         trainer = SFTTrainer(
-            initial.model, kept, settled, folder.checkpoints, callbacks=callbacks, progress=progress
+            with_adapter(initial, settled.lora, settled.seed, new_tokens),
+            kept,
+            settled,
+            folder.checkpoints,
+            callbacks=callbacks,
+            progress=progress,
+            heldout=held,
+            at_epoch=_keeping(initial, folder, settled) if keep_epochs else None,
         )
         resumed_at_step = fit(trainer, folder)
-    save_trained(trainer, initial, folder.policy)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    epochs = _save(trainer, policy, initial, folder, settled)
     report = SFTReport(
         policy=str(folder.policy),
-        n_examples=len(kept),
         dropped=dropped,
-        steps=trainer.state.global_step,
         resumed_at_step=resumed_at_step,
-        tokens=_tokens(trainer),
         seconds=time.perf_counter() - started,
-        first_loss=losses[0],
-        final_loss=losses[-1],
+        n_heldout=len(held),
+        epochs=epochs,
+        **_figures(trainer),
     )
     if process_group().is_main_process:
         sft_card(folder.policy, initial.name, rows, report, settled)
     folder.finish(report)
     return report
+
+
+def _figures(trainer: SFTTrainer) -> dict[str, Any]:
+    """What a report says about a training that is done."""
+    history = trainer.state.log_history
+    losses = [row["loss"] for row in history if "loss" in row]
+    heldout = [
+        HeldoutLoss(epochs=row["epoch"], step=row["step"], loss=row[HELDOUT_LOSS])
+        for row in history
+        if HELDOUT_LOSS in row
+    ]
+    return {
+        "n_examples": len(trainer.examples),
+        "steps": trainer.state.global_step,
+        "tokens": _tokens(trainer),
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+        "heldout": tuple(heldout),
+    }
+
+
+def _keeping(
+    initial: Policy, folder: TrainingFolder, config: SFTConfig
+) -> Callable[[SFTTrainer, int], None]:
+    """Writes the policy, or its adapter, after an epoch that is not the last."""
+
+    def keep(trainer: SFTTrainer, epoch: int) -> None:
+        if epoch != max(trainer.epoch_ends.values()):
+            name = "adapter" if config.lora else "policy"
+            save_trained(trainer, initial, folder.epochs / str(epoch) / name)
+
+    return keep
+
+
+def _save(
+    trainer: SFTTrainer,
+    source: AnyPolicy,
+    initial: Policy,
+    folder: TrainingFolder,
+    config: SFTConfig,
+) -> dict[int, str]:
+    """Write the trained policy; returns the folders of the epochs that were kept.
+
+    Every process has to call it.
+    """
+    kept = {int(path.name): path for path in folder.epochs.glob("*") if path.name.isdigit()}
+    if config.lora is None:
+        save_trained(trainer, initial, folder.policy)
+    else:
+        save_adapter_and_merged(trainer, source, initial, folder)
+        for path in kept.values():
+            if trainer.is_world_process_zero() and isinstance(source, (str, Path)):
+                save_merged(source, path / "adapter", path / "policy")
+    return {epoch: str(path / "policy") for epoch, path in sorted(kept.items())}
+
+
+def _heldout(
+    policy: Policy, data: Iterable[Solution | MaskedIds], config: SFTConfig
+) -> list[MaskedIds]:
+    """The held-out examples that can be scored; there may be none."""
+    rows = list(data)
+    if not rows or not (examples := _examples(rows, policy, config)):
+        return []
+    try:
+        return _usable(policy, examples, config)[0]
+    except InputError:
+        return []  # all of them are too long
 
 
 def _examples(
@@ -159,10 +240,19 @@ def _usable(
     return kept, dropped
 
 
-def _fingerprint(policy: Policy, examples: Sequence[MaskedIds], config: SFTConfig) -> str:
-    digest = hashlib.sha256(config.model_dump_json().encode())
+def _fingerprint(
+    policy: Policy,
+    examples: Sequence[MaskedIds],
+    heldout: Sequence[MaskedIds],
+    config: SFTConfig,
+) -> str:
+    # Without an adapter, as it was before there were adapters.
+    settings = config.model_dump_json(exclude=None if config.lora else {"lora"})
+    digest = hashlib.sha256(settings.encode())
     weights = broadcast_from_main(policy_key(policy.model, ""))
-    for example in examples:
+    if heldout:
+        digest.update(f"{len(heldout)} held out".encode())
+    for example in (*examples, *heldout):
         digest.update(sequence_key(example, weights).encode())
     return digest.hexdigest()
 
