@@ -28,6 +28,7 @@ from scdpo.policies import (
     policy_hash,
     policy_path,
     save_policy,
+    state_format,
 )
 from scdpo.records import Solution
 from scdpo.sampling.demonstrations import UNUSABLE, count_demonstrations, demonstrations
@@ -129,6 +130,7 @@ def fine_tune(
         progress=begun_when_reported(watcher, "sft"),
     )
     if is_main_process():
+        state_format(Path(report.policy), recipe.format.model_dump(mode="json"))
         shutil.rmtree(out / "initial", ignore_errors=True)
         for text in _said_of_training(report):
             watcher.note("sft", text)

@@ -17,6 +17,7 @@ from scdpo.pipeline.recipe import Recipe
 from scdpo.pipeline.services import Services, Watcher, append_all
 from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import EpochScore
+from scdpo.policies import state_format
 from scdpo.records import Evaluation, Problem
 from scdpo.store import RunFolder, Stage, file_hash
 from scdpo.training.sft_config import SFTReport
@@ -50,6 +51,7 @@ def choose_epoch(
     losses = {math.ceil(measured.epochs): -measured.loss for measured in report.heldout}
     best = max(correct, key=lambda epoch: (correct[epoch], losses.get(epoch, 0), epoch))
     _put_in_place(out, best, policies[best])
+    state_format(out / "policy", recipe.format.model_dump(mode="json"))
     n = len(problems)
     shares = ", ".join(f"{100 * correct[epoch] / n:.1f} %" for epoch in sorted(correct))
     watcher.note("epochs", f"{shares} of {n} validation questions right; epoch {best} is kept")
