@@ -175,7 +175,9 @@ def _draw_lines(axes: Any, lines: Sequence[_Line]) -> None:
                 bold = "·" in text
                 axes.text(
                     *(x, y + _LINE / 2, text),
-                    **{"fontsize": 7, "color": "#444444", "va": "center"},
+                    fontsize=7,
+                    color="#444444",
+                    va="center",
                     fontweight="bold" if bold else "normal",
                 )
                 continue
@@ -184,7 +186,9 @@ def _draw_lines(axes: Any, lines: Sequence[_Line]) -> None:
             axes.add_patch(Rectangle((x, y + 0.02), size, _LINE - 0.04, color=colour, lw=0))
             axes.text(
                 *(x, y + _LINE / 2, text.replace("$", r"\$")),
-                **{"fontsize": 8, "family": "monospace", "va": "center"},
+                fontsize=8,
+                family="monospace",
+                va="center",
                 color="white" if shade > _LIGHT_TEXT_FROM else "black",
             )
             x += size

@@ -1,4 +1,4 @@
-"""Which steps of a solution are wrong: an oracle for the embedded problems, human labels for others.
+"""Which steps of a solution are wrong: an oracle for the embedded problems, and human labels.
 
 The oracle knows a problem's intermediate values, which its worked solution states. A step is wrong
 if it states an equation that is false, or computes a value that is none of the true ones. It cannot
@@ -80,7 +80,9 @@ def _is_wrong(
         return not printed or not all(_is_among(value, known) for value in printed)
     if boxed := _BOXED.findall(step.text):
         found = _numbers(boxed[-1])
-        return not any(_is_among(value, {float(problem.answer.replace(",", ""))}) for value in found)
+        return not any(
+            _is_among(value, {float(problem.answer.replace(",", ""))}) for value in found
+        )
     line = computed(step.text)
     if line is None or line.expressions:
         return line is None or not all(_is_among(value, known) for value in line.values)
@@ -125,7 +127,9 @@ def read_processbench(path: Path, limit: int | None = None) -> list[HumanLabelle
             for row in rows[:limit]
         ]
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"not a file of ProcessBench: {str(error).splitlines()[0]}", path) from error
+        raise DataError(
+            f"not a file of ProcessBench: {str(error).splitlines()[0]}", path
+        ) from error
     for row in found:
         if not -1 <= row.label < len(row.steps):
             raise DataError(f"{row.id}: label {row.label} of {len(row.steps)} steps", path)

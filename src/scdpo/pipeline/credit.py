@@ -4,7 +4,8 @@ implicit reward of every token, and how well low rewards find the first wrong st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,13 +22,13 @@ from scdpo.insight.labels import (
     oracle,
     read_processbench,
 )
-from scdpo.insight.rewards import SolutionRewards, token_rewards
+from scdpo.insight.rewards import SolutionRewards, fits, token_rewards
 from scdpo.pipeline.opened import manifest_of
 from scdpo.pipeline.provenance import settings
 from scdpo.pipeline.services import append_all
 from scdpo.policies import load_policy
 from scdpo.problems import EMBEDDED
-from scdpo.records import CORRECT, WRONG, Problem, Record, Solution, Step, WorkedStep
+from scdpo.records import CORRECT, WRONG, Solution, Step, WorkedStep
 from scdpo.sampling import count_solutions, sample_solutions
 from scdpo.store import Stage, file_hash
 
@@ -40,48 +41,58 @@ METHODS_FIRST = ("scdpo", "dpo", "dpo_equal")
 """The order of policies: as in the paper, SCDPO is on the left and DPO to its right."""
 
 
-class Credit(Record):
-    """How well the policies' rewards find first wrong steps, and how the first differs from others.
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """The rewards of solutions under a run's policies, and how well they find first wrong steps.
 
-    Both are empty where no step is known to be wrong; `unlabelled` says why.
+    `lines` has one entry for each policy and baseline, `differences` compares the first policy
+    with the others and with the reference policy's log-probs. Both are empty where no step is
+    known to be wrong; `unlabelled` says why. `first_wrong` are the known first wrong steps by
+    solution. The rows are kept in `folder`.
     """
 
     by: By
+    rewards: tuple[SolutionRewards, ...]
+    first_wrong: dict[str, int]
+    folder: Path
     lines: tuple[FindingLine, ...] = ()
     differences: tuple[FindingDifference, ...] = ()
     unlabelled: str = ""
 
 
-def credit_on_own_solutions(
-    run: Run, *, attempts: int, limit: int | None, by: By
-) -> tuple[Credit, list[Solution], list[SolutionRewards]]:
+def credit_on_own_solutions(run: Run, *, attempts: int, limit: int | None, by: By) -> Credit:
     """Sample solutions of test questions, and measure where the policies put the blame.
 
     Steps are labelled by the oracle where the problems have worked solutions (the embedded ones).
     """
+    trained_names(run)  # raises before anything is sampled
     stage = sample_for_credit(run, attempts, limit)
     rows = [row for row in stage.rows(Solution) if row.steps and row.finish == "finished"]
     rewards = rewards_of(run, REWARDS, rows, manifest_of(stage).output_hash or "")
-    found = list(rewards.rows(SolutionRewards))
-    problems = run.problems("test")
-    if not all(problem.solution for problem in problems) or run.recipe.problems.test.source != EMBEDDED:
+    known = {problem.id: problem for problem in run.problems("test")}
+    embedded = {source.source for source in run.recipe.problems.sources("test")} == {EMBEDDED}
+    if not embedded or not all(problem.solution for problem in known.values()):
         why = "only the embedded problems have an oracle that knows which steps are wrong"
-        return Credit(by=by, unlabelled=why), rows, found
-    return measure_credit(found, oracle_labels(problems, rows), by), rows, found
+        return Credit(by, tuple(rewards.rows(SolutionRewards)), {}, rewards.path, unlabelled=why)
+    return _measured(rewards, [oracle(known[row.problem_id], row) for row in rows], by)
 
 
-def credit_on_processbench(
-    run: Run, path: Path, *, limit: int | None, by: By
-) -> tuple[Credit, list[Solution], list[SolutionRewards]]:
-    """Measure on solutions of other models whose first wrong step people have marked."""
-    labelled_rows = read_processbench(path, limit)
-    solutions = as_solutions(labelled_rows, run.services.format(run.initial_policy))
+def credit_on_processbench(run: Run, path: Path, *, limit: int | None, by: By) -> Credit:
+    """Measure on solutions of other models whose first wrong step people have marked.
+
+    Solutions that do not fit into the policies' context, or contain what their format reads as a
+    marker, are left out and counted in a note. Raises InputError and DataError.
+    """
+    rows = read_processbench(path, limit)
+    solutions = as_solutions(rows, run.services.format(run.initial_policy))
+    reference = load_policy(run.initial_policy)
+    fit = [row for row in solutions if fits(row, reference)]
+    run.watcher.note("credit", f"{len(fit)} of {len(rows)} solutions in {path} can be used")
+    if not fit:
+        raise InputError(f"{path}: no solution fits into the policies' context")
     name = f"credit/{re.sub(r'[^A-Za-z0-9]+', '_', f'{path.parent.name}-{path.stem}')}"
-    source = f"{file_hash(path)} {limit}"
-    rewards = rewards_of(run, name, solutions, source)
-    found = list(rewards.rows(SolutionRewards))
-    labels = [human_labels(row) for row in labelled_rows]
-    return measure_credit(found, labels, by), solutions, found
+    rewards = rewards_of(run, name, fit, f"{file_hash(path)} {limit}")
+    return _measured(rewards, [human_labels(row) for row in rows], by)
 
 
 def sample_for_credit(run: Run, attempts: int, limit: int | None) -> Stage:
@@ -148,27 +159,22 @@ def trained_names(run: Run) -> list[str]:
     return sorted(done, key=lambda n: METHODS_FIRST.index(n) if n in METHODS_FIRST else last)
 
 
-def measure_credit(
-    rewards: Sequence[SolutionRewards], labels: Sequence[StepLabels], by: By
-) -> Credit:
+def _measured(stage: Stage, labels: Sequence[StepLabels], by: By) -> Credit:
     """How well the rewards find the first wrong steps; each policy against the first."""
+    rewards = tuple(stage.rows(SolutionRewards))
     known, problems = labelled(rewards, labels)
-    if all(label.first_wrong is None for label in known):
-        return Credit(by=by, unlabelled="none of the solutions has a step known to be wrong")
+    first = {row.solution_id: row.first_wrong for row in known if row.first_wrong is not None}
+    if not first:
+        why = "none of the solutions has a step known to be wrong"
+        return Credit(by, rewards, first, stage.path, unlabelled=why)
     finding = Finding(known, problems, step_scores(rewards, by=by))
     names = list(dict.fromkeys(row.policy for row in rewards))
     others = [*names[1:], "reference log-prob"]
     return Credit(
-        by=by,
+        *(by, rewards, first, stage.path),
         lines=tuple(finding.lines()),
         differences=tuple(finding.difference(names[0], other) for other in others),
     )
-
-
-def oracle_labels(problems: Sequence[Problem], solutions: Iterable[Solution]) -> list[StepLabels]:
-    """The oracle's labels of solutions to embedded problems."""
-    known = {problem.id: problem for problem in problems}
-    return [oracle(known[row.problem_id], row) for row in solutions]
 
 
 def as_solutions(rows: Sequence[HumanLabelled], format: Format) -> list[Solution]:
