@@ -109,7 +109,7 @@ DEAD_END = "http://127.0.0.1:9"
 
 def test_a_missing_recipe_names_those_in_the_package(capsys: Capture) -> None:
     assert fail(capsys, "run", "nothing.yaml") == (
-        "nothing.yaml: no such recipe file (in the package: embedded, import, smoke)"
+        "nothing.yaml: no such recipe file (in the package: embedded, import, internlm2-20b, "
     )
 
 

@@ -99,7 +99,7 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_same_policy(
     assert whole.n_heldout
     assert [loss.epochs for loss in whole.heldout] == [0, 1, 2, 3]
     assert whole.heldout[-1].loss < whole.heldout[0].loss
-    for step in (1, whole.steps // 2, whole.steps):
+    for step in (whole.steps // 2, whole.steps):
         with pytest.raises(KeyboardInterrupt):
             tuned(tmp_path, config, tmp_path / f"{step}", Stopping(step))
         again = tuned(tmp_path, config, tmp_path / f"{step}")
@@ -111,14 +111,13 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_same_policy(
 
 
 def test_held_out_questions_are_not_trained_on(policy: Path, data: Path, tmp_path: Path) -> None:
-    """Every solution of a question is held out with it; without a share none is."""
+    """Every solution of a question is held out with it."""
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     twice = rows + [row | {"solution": "w7 w7\nw5"} for row in rows]
     data.write_text("".join(json.dumps(row) + "\n" for row in twice))
-    report = tuned(tmp_path, settings(policy, data), tmp_path / "out")
+    report = tuned(tmp_path, settings(policy, data, epochs=1), tmp_path / "out")
     assert report.n_heldout % 2 == 0
     assert 0 < report.n_heldout < 24
-    assert tuned(tmp_path, settings(policy, data, heldout_share=0), tmp_path / "all").n_heldout == 0
 
 
 def test_the_best_epoch_is_kept(policy: Path, data: Path, tmp_path: Path) -> None:

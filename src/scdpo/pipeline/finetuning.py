@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.formats import Format, get_format
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Watcher, append_all, begun_when_reported
@@ -130,8 +131,8 @@ def fine_tune(
         progress=begun_when_reported(watcher, "sft"),
     )
     if is_main_process():
-        state_format(Path(report.policy), recipe.format.model_dump(mode="json"))
         shutil.rmtree(out / "initial", ignore_errors=True)
+        state_format(out / "policy", recipe.format.model_dump(mode="json"))
         for text in _said_of_training(report):
             watcher.note("sft", text)
     return report
@@ -199,11 +200,12 @@ def fine_tuning_recipe(
     policy: str | None = None,
     data: str | None = None,
     layout: str | None = None,
+    changes: Changes | None = None,
 ) -> Recipe:
     """The settings for fine-tuning on its own, from a recipe whose problems may be missing.
 
-    `policy`, `data` (the path) and `layout` override the recipe. Raises RecipeError, and
-    InputError if there is no recipe, policy or data.
+    `policy`, `data` (the path) and `layout` override the recipe, and `changes` all of it. Raises
+    RecipeError, and InputError if there is no recipe, policy or data.
     """
     if recipe is None:
         raise InputError(
@@ -219,14 +221,14 @@ def fine_tuning_recipe(
         settings["policy"] = policy
     section = settings.get("sft") or {}
     if not isinstance(section, dict):
-        return make_recipe(settings, where)
+        return make_recipe(settings, where, changes)
     given = {"path": data, "layout": layout}
     given = {key: value for key, value in given.items() if value is not None}
     below = section.get("data") or {}
     if given and isinstance(below, dict):
         section = section | {"data": below | given}
     settings["sft"] = section
-    made = make_recipe(settings, where)
+    made = make_recipe(settings, where, changes)
     _data_of(made)
     return made
 

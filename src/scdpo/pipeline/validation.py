@@ -17,9 +17,10 @@ from scdpo.pipeline.recipe import Recipe
 from scdpo.pipeline.services import Services, Watcher, append_all
 from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import EpochScore
-from scdpo.policies import state_format
+from scdpo.policies.stated import FORMAT_FILE
 from scdpo.records import Evaluation, Problem
 from scdpo.store import RunFolder, Stage, file_hash
+from scdpo.training.card import CARD
 from scdpo.training.sft_config import SFTReport
 
 
@@ -51,7 +52,6 @@ def choose_epoch(
     losses = {math.ceil(measured.epochs): -measured.loss for measured in report.heldout}
     best = max(correct, key=lambda epoch: (correct[epoch], losses.get(epoch, 0), epoch))
     _put_in_place(out, best, policies[best])
-    state_format(out / "policy", recipe.format.model_dump(mode="json"))
     n = len(problems)
     shares = ", ".join(f"{100 * correct[epoch] / n:.1f} %" for epoch in sorted(correct))
     watcher.note("epochs", f"{shares} of {n} validation questions right; epoch {best} is kept")
@@ -112,6 +112,9 @@ def _evaluate(
 def _put_in_place(out: Path, best: int, policy: Path) -> None:
     """Make the policy of the best epoch the trained one; stopped anywhere, it can be repeated."""
     if policy != out / "policy" and policy.exists():
+        for name in (CARD, FORMAT_FILE):  # those of the last epoch are for all of them
+            if (out / "policy" / name).exists():
+                shutil.copyfile(out / "policy" / name, policy / name)
         shutil.rmtree(out / "policy", ignore_errors=True)
         policy.rename(out / "policy")
         adapter = policy.with_name("adapter")

@@ -67,6 +67,7 @@ def sft(
     heldout: Iterable[Solution | MaskedIds] = (),
     new_tokens: Sequence[int] = (),
     keep_epochs: bool = False,
+    base: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> SFTReport:
@@ -79,7 +80,7 @@ def sft(
     is called with the optimizer steps done and their total. `heldout` are examples whose loss is
     measured before the training and after every epoch. With `config.lora`, an adapter is trained,
     with the embeddings of `new_tokens`. `keep_epochs` also writes the policy after every epoch
-    but the last, to `out/epochs/N/policy`.
+    but the last, to `out/epochs/N/policy`. `base` names the initial policy in the model card.
 
     The trained policy is written to `out/policy`, an adapter also to `out/adapter`. A training
     that was stopped resumes from its last checkpoint when it is called again with the same
@@ -124,7 +125,7 @@ def sft(
         **_figures(trainer),
     )
     if process_group().is_main_process:
-        sft_card(folder.policy, initial.name, rows, report, settled)
+        sft_card(folder.policy, base or initial.name, rows, report, settled)
     folder.finish(report)
     return report
 

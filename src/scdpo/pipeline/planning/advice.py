@@ -25,6 +25,16 @@ class Advice(Record):
     total: float
 
 
+def placed(shape: Shape, training: Training, usable: float) -> Training:
+    """A training with the launch that fits it: whole on every device, or else sharded."""
+    if training.devices == 1:
+        return training.model_copy(update={"launch": "single"})
+    whole = training.model_copy(update={"launch": "replicated"})
+    if training_memory(shape, whole).total <= usable:
+        return whole
+    return training.model_copy(update={"launch": "sharded"})
+
+
 def advise_training(
     shape: Shape, training: Training, usable: float, section: str, key: str, longest: int
 ) -> tuple[Advice, ...]:
@@ -40,10 +50,12 @@ def advise_training(
     full = [()] if not less else [(change,) for change in less] + [tuple(less)]
     lora = (f"{section}.lora: {{rank: {RANK}}}", {"rank": RANK})
     four = (f"{section}.lora: {{rank: {RANK}, quantize: true}}", {"rank": RANK, "four_bits": True})
-    ways = [full, [(lora, *c) for c in ((), *full)], [(four, *c) for c in ((), *full)]]
-    if training.rank:
-        ways = [full, [(four, *c) for c in ((), *full)]]
-    found = [advice for way in ways if (advice := _first(shape, training, usable, way))]
+    adapters = [four] if training.rank else [lora, four]
+    # A quantised adapter only where a plain one does not do.
+    adapted = [[(adapter, *c) for c in ((), *full)] for adapter in adapters]
+    found = [advice for advice in (_first(shape, training, usable, full),) if advice]
+    with_adapter = (_first(shape, training, usable, way) for way in adapted)
+    found += [advice for advice in with_adapter if advice][:1]
     if not training.rank and (more := _devices(shape, training, usable, less)):
         found.append(more)
     return tuple(found)
@@ -53,8 +65,9 @@ def _first(shape: Shape, training: Training, usable: float, ways: list[Any]) -> 
     """The first of several combinations of changes that fits."""
     for changes in ways:
         update = {key: value for _, change in changes for key, value in change.items()}
-        alone = {"launch": "replicated"} if update.get("four_bits") else {}
-        changed = training.model_copy(update=update | alone)
+        changed = placed(shape, training.model_copy(update=update), usable)
+        if changed.four_bits and changed.launch == "sharded":
+            continue  # 4-bit weights are not sharded
         total = training_memory(shape, changed).total
         if changes and total <= usable:
             return Advice(change=", ".join(text for text, _ in changes), total=total)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from scdpo.pipeline.planning import expected
-from scdpo.pipeline.planning.advice import Advice, advise_sampling, advise_training
+from scdpo.pipeline.planning.advice import Advice, advise_sampling, advise_training, placed
 from scdpo.pipeline.planning.expected import Questions, Sampled
 from scdpo.pipeline.planning.hardware import Hardware
 from scdpo.pipeline.planning.memory import (
@@ -260,27 +260,23 @@ class Planner:
         longest: int,
     ) -> StagePlan:
         """The line of a training, with the launch that fits it."""
-        count = self.hardware.count
-        choices: tuple[Launch, ...] = ("single",) if count == 1 else ("replicated", "sharded")
-        placed = [
-            training.model_copy(update={"launch": launch, "devices": count}) for launch in choices
-        ]
-        sizes = [training_memory(self.shape, choice) for choice in placed]
-        best = next((i for i, m in enumerate(sizes) if m.total <= self.usable), len(sizes) - 1)
-        fits = sizes[best].total <= self.usable
+        training = training.model_copy(update={"devices": self.hardware.count})
+        training = placed(self.shape, training, self.usable)
+        memory = training_memory(self.shape, training)
+        fits = memory.total <= self.usable
         advice: tuple[Advice, ...] = ()
         if not fits:
             section = stage.partition("/")[0].replace("policies", "train")
-            advice = advise_training(self.shape, placed[best], self.usable, section, key, longest)
+            advice = advise_training(self.shape, training, self.usable, section, key, longest)
         return StagePlan(
             stage=stage,
             rows=rows,
             epochs=epochs,
             steps=steps,
             tokens=round(tokens),
-            memory=sizes[best],
-            devices=count,
-            launch=placed[best].launch,
+            memory=memory,
+            devices=training.devices,
+            launch=training.launch,
             fits=fits,
             advice=advice,
             seconds=seconds,

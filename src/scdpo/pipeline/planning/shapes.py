@@ -118,20 +118,23 @@ model have the same."""
 
 
 def shape_of(policy: str) -> Shape:
-    """The shape of a recipe's policy: `embedded`, a folder, or a name in `SHAPES`.
+    """The shape of a recipe's policy: `embedded`, a folder, or a name in `SHAPES`, with or without
+    its owner and `-Instruct`.
 
     Folders need only their config.json. Raises InputError.
     """
     folder = Path(policy_path(policy)) if policy == EMBEDDED else Path(policy)
     if folder.is_dir():
         return shape_from_config(folder / "config.json")
+    # A folder that is not here yet is taken to be called as its model is.
     known = {name.lower(): shape for name, shape in SHAPES.items()}
+    known |= {name.rpartition("/")[2]: shape for name, shape in known.items()}
     name = policy.lower()
-    for suffix in ("", "-instruct"):
-        if name + suffix in known:
-            return known[name + suffix]
-    if name.removesuffix("-instruct") in known:
-        return known[name.removesuffix("-instruct")]
+    for asked in (name, name.rpartition("/")[2]):
+        base = asked.removesuffix("-instruct")
+        for candidate in (asked, f"{base}-instruct", base):
+            if candidate in known:
+                return known[candidate]
     raise InputError(
         f"policy {policy}: its shape is not known; give --shape, a folder with its config.json or "
         f"one of {', '.join(SHAPES)}"
