@@ -33,8 +33,8 @@ def credit_table(
     notes = [
         f"{count(first.n_solutions)} solutions of {count(first.n_problems)} questions, "
         f"{count(first.n_wrong)} with a wrong step. A step is scored by the {_OF[by]}.",
-        "ROC-AUC over the steps up to the first wrong one; F1 as in ProcessBench. In brackets: 95 % "
-        "bootstrap intervals over questions.",
+        "ROC-AUC over the steps up to the first wrong one; F1 as in ProcessBench.",
+        "In brackets: 95 % bootstrap intervals over questions.",
         *map(_difference, differences),
     ]
     return Grid("Where rewards put the blame", columns, tuple(rows), tuple(notes))
