@@ -3,7 +3,7 @@
 Measures: ROC-AUC over steps; first-error accuracy, the share of wrong solutions whose
 lowest-scored step is the first wrong one; and F1 as ProcessBench has it (arXiv 2412.06559), the
 harmonic mean of the accuracies on solutions with and without a wrong step. Intervals resample
-problems, since solutions of a problem are alike, and two scorers are compared on the same resamples.
+problems, since solutions of a problem are alike, and scorers are compared on the same resamples.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which steps of a solution are wrong: an oracle for the embedded problems, human labels for others.
+"""Which steps of a solution are wrong: an oracle for the embedded problems, and human labels.
 
 The oracle knows a problem's intermediate values, which its worked solution states. A step is wrong
 if it states an equation that is false, or computes a value that is none of the true ones. It cannot

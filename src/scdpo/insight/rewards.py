@@ -109,6 +109,13 @@ def token_rewards(
         progress(done, len(solutions))
 
 
+def fits(solution: Solution, policy: Policy) -> bool:
+    """Whether a solution fits into a policy's context."""
+    prompt = solution.prompt_ids or policy.encode(solution.prompt, start=True)
+    ids, _ = step_tokens(solution.steps, policy.encode)
+    return len(prompt) + len(ids) <= context_length(policy, 1 << 30)
+
+
 def _encoded(solution: Solution, policy: Policy, limit: int) -> _Encoded:
     ids = list(solution.prompt_ids or policy.encode(solution.prompt, start=True))
     mask = [False] * len(ids)
