@@ -37,9 +37,19 @@ APPLES = Problem(
 
 def solution(*steps: Step, problem: str = "p", name: str = "s") -> Solution:
     return Solution(
-        id=name, problem_id=problem, dataset="d", question="q", format="blocks",
-        policy="sft", prompt="w1", steps=steps, finish="finished", answer=None,
-        verdict=CORRECT, attempt=0, seed=0,
+        id=name,
+        problem_id=problem,
+        dataset="d",
+        question="q",
+        format="blocks",
+        policy="sft",
+        prompt="w1",
+        steps=steps,
+        finish="finished",
+        answer=None,
+        verdict=CORRECT,
+        attempt=0,
+        seed=0,
     )
 
 
@@ -146,7 +156,10 @@ def test_rewards_of_a_solution_add_up_to_that_of_the_training(tmp_path: Path) ->
     held, *pairs = (make_pair(n) for n in range(9))
     report = train(
         *(initial, pairs, tmp_path / "out"),
-        heldout=[held], learning_rate=1e-3, batch_size=2, beta=0.3,
+        heldout=[held],
+        learning_rate=1e-3,
+        batch_size=2,
+        beta=0.3,
     )
     assert report.heldout_after is not None
     trained, reference = load_policy(report.policy), load_policy(initial)
@@ -229,7 +242,11 @@ def test_a_format_writes_the_steps_of_processbench() -> None:
     from scdpo.pipeline.credit import as_solutions
 
     row = HumanLabelled(
-        id="a", generator="g", problem="q", steps=("One.", "Two."), label=-1,
+        id="a",
+        generator="g",
+        problem="q",
+        steps=("One.", "Two."),
+        label=-1,
         final_answer_correct=True,
     )
     bad = row.model_copy(update={"steps": ("One.<|endofblock|>", "Two.")})

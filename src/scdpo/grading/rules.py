@@ -76,7 +76,7 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
 
 
 _TELLING = re.compile(
-    r"\\(?:text|mathrm)\s*\{([^{}]*(?:below|\((?:or|i\.e\.|about)(?![a-z]))[^{}]*)\}"
+    r"\\(?:text|mathrm)\s*\{([^{}]*(?:below|\((?:or|i\.e\.|about)(?![a-z]))[^{}]*| *[xX] *)\}"
 )
 
 

@@ -182,7 +182,8 @@ class Finding:
         wrong, right = among_S & (self._first_S >= 0), among_S & (self._first_S < 0)
         if not wrong.any() or not right.any():
             return 0.0
-        return float(_harmonic(hit_S[wrong].mean(), hit_S[right].mean()))
+        shares = ([hit_S[among].mean()] for among in (wrong, right))
+        return float(_harmonic(*map(np.asarray, shares))[0])
 
     # ---- measures on all problems (entry 0) and on every resample
 
@@ -199,18 +200,18 @@ class Finding:
         before_RG = np.cumsum(wrong_RG, axis=1) - wrong_RG
         won_R = (right_RG * (before_RG + wrong_RG / 2)).sum(axis=1)
         pairs_R = wrong_RG.sum(axis=1) * right_RG.sum(axis=1)
-        return np.divide(won_R, pairs_R, out=np.full(len(won_R), 0.5), where=pairs_R > 0)
+        return _divided(won_R, pairs_R, otherwise=0.5)
 
     def _share_R(self, hit_S: NDArray[np.bool_], among_S: NDArray[np.bool_]) -> Floats:
         weight_RS = self._weight_RP[:, self._problem_S[among_S]]
         total_R = weight_RS.sum(axis=1)
         hits_R = weight_RS @ hit_S[among_S].astype(np.float64)
-        return np.divide(hits_R, total_R, out=np.zeros(len(hits_R)), where=total_R > 0)
+        return _divided(hits_R, total_R)
 
     def _f1_R(self, scored: _Scored) -> Floats:
         wrong_R = self._share_R(scored.f1_hit_S, self._first_S >= 0)
         right_R = self._share_R(scored.f1_hit_S, self._first_S < 0)
-        return np.asarray(_harmonic(wrong_R, right_R))
+        return _harmonic(wrong_R, right_R)
 
 
 def _check(
@@ -238,9 +239,16 @@ def _first_below(row: Floats, threshold: float) -> int:
     return int(below[0]) if len(below) else -1
 
 
-def _harmonic(a: float | Floats, b: float | Floats) -> float | Floats:
-    total = np.asarray(a) + np.asarray(b)
-    return np.divide(2 * np.asarray(a) * b, total, out=np.zeros_like(total), where=total > 0)
+def _divided(above: Floats, below: Floats, otherwise: float = 0.0) -> Floats:
+    """Quotients, and `otherwise` where the denominator is 0."""
+    out: Floats = np.full(len(above), otherwise)
+    np.divide(above, below, out=out, where=below > 0)
+    return out
+
+
+def _harmonic(a: Floats, b: Floats) -> Floats:
+    """The harmonic mean, 0 where both are 0."""
+    return _divided(2 * a * b, a + b)
 
 
 def _estimate(values_R: Floats) -> Estimate:

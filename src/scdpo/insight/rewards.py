@@ -148,7 +148,7 @@ def _batches(encoded: Iterable[_Encoded]) -> Iterator[list[_Encoded]]:
 
 def _logps(policy: Policy, batch: Sequence[_Encoded]) -> list[list[float]]:
     """Log-probs of the counted tokens of each solution."""
-    policy.model.eval()
+    policy.model.train(False)
     with torch.no_grad():
         found = tree_token_logps(policy.model, [encoded.sequence for encoded in batch])
     return [logps.tolist() for logps in found]

@@ -69,7 +69,8 @@ def tree_token_logps(
     arguments and for what is raised.
     """
     logps_E = _scored(model, sequences, attention, score_tokens)
-    return list(logps_E.split([sum(map(bool, mask[1:])) for _, mask in sequences]))
+    sizes = [sum(map(bool, mask[1:])) for _, mask in sequences]
+    return list(torch.split(logps_E, sizes))
 
 
 def _scored(

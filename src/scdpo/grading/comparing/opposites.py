@@ -35,6 +35,7 @@ heavier / lighter
 hotter warmer / colder cooler
 inside / outside
 forward forwards / backward backwards
+overpaid overpayment / underpaid underpayment
 deposit deposited / withdrawal withdrawn withdrew
 credit / debit
 win wins / lose loses
