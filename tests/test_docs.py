@@ -40,10 +40,18 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+QUOTED = re.compile(r"^````\w*\n.*?^````$", re.MULTILINE | re.DOTALL)
+
+
+def text_of(page: Path) -> str:
+    """A page without what it quotes between four backticks, fences of its own included."""
+    return QUOTED.sub("", page.read_text(encoding="utf-8"))
+
+
 def python_blocks(page: Path) -> tuple[list[str], list[str]]:
     """The blocks of a page that are run, and the reasons why others are not."""
     run, left = [], []
-    for fence in FENCE.finditer(page.read_text(encoding="utf-8")):
+    for fence in FENCE.finditer(text_of(page)):
         if fence["language"] == "python":
             (left if fence["marker"] else run).append(fence["reason"] or fence["body"])
     return run, left
@@ -51,14 +59,14 @@ def python_blocks(page: Path) -> tuple[list[str], list[str]]:
 
 def shell_lines(page: Path) -> Iterator[str]:
     """The commands of a page's blocks: continued lines joined, comments cut off."""
-    for fence in FENCE.finditer(page.read_text(encoding="utf-8")):
+    for fence in FENCE.finditer(text_of(page)):
         if fence["language"] in SHELL:
             for line in fence["body"].replace("\\\n", " ").splitlines():
                 yield from (part.strip() for part in re.sub(r"\s#.*", "", line).split(" | "))
 
 
 def inline_code(page: Path) -> list[str]:
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = FENCE.sub("", text_of(page))
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
 
 
@@ -86,7 +94,7 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_blocks_that_are_not_run_say_why(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = text_of(page)
     assert text.count("```python") == sum(map(len, python_blocks(page)))
     assert text.count("<!-- not run:") == len(python_blocks(page)[1])
     assert all(len(reason) > 10 for reason in python_blocks(page)[1])
