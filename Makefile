@@ -1,4 +1,5 @@
 # make demo   set up and run the whole pipeline on the embedded policy
+# make view   open the run of make demo in the browser (RUN=… another)
 # make test   set up and run the tests
 # make attacks  hostile code against the sandbox: 470 cases, as root and without rights
 # make check  format, lint, types and documentation, then the tests
@@ -13,9 +14,9 @@ RECORDED ?= ../shared/data/solutions
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup setup-dev demo test attacks check docs wheel format clean \
+.PHONY: setup setup-dev demo view test attacks check docs wheel format clean \
         bench-engine bench-path bench-sft bench-replay bench-resume \
-        bench-sandbox bench-clones bench-soak bench-grading bench-training
+        bench-sandbox bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer
 
 setup: .venv/base.done
 
@@ -35,8 +36,18 @@ setup-dev: .venv/dev.done
 demo: setup
 	$(BIN)/scdpo run embedded
 
+RUN ?= runs/embedded
+
+view: .venv/viewer.done
+	$(BIN)/scdpo view $(RUN)
+
+.venv/viewer.done: .venv/base.done
+	$(PIP) -e '.[viewer]'
+	touch $@
+
+# A worker for each core, up to four, each with torch on one thread.
 test: setup-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 attacks: setup-dev
 	ATTACKS=1 $(BIN)/python -m pytest tests/test_attacks.py
@@ -85,6 +96,14 @@ bench-clones: setup
 
 bench-training: setup-dev
 	$(BIN)/python benchmarks/training.py $(RECORDED)
+
+# On a machine with a GPU and its own torch; `benchmarks/gpu.sh --wheels DIR` carries the rest.
+bench-gpu:
+	PYTHON='$(PYTHON)' benchmarks/gpu.sh
+
+# Needs Chromium.
+bench-viewer: setup-dev
+	$(BIN)/python benchmarks/viewer.py
 
 bench-soak: setup
 	$(BIN)/python benchmarks/soak.py

@@ -45,7 +45,8 @@ class CountingEngine:
 def main(out: str) -> None:
     """Sample, branch, pair and train on a few embedded problems."""
     problems = scdpo.load_problems("embedded", split="train", limit=16)
-    format = scdpo.get_format("blocks", system="")  # how the embedded policy writes
+    # An engine of one's own states no format; this is how the embedded policy writes.
+    format = scdpo.get_format("blocks", system="")
     engine = CountingEngine("embedded")
     with scdpo.Sandbox() as box:
         solutions = scdpo.sample(problems, engine, sandbox=box, format=format, max_attempts=8)

@@ -1,7 +1,7 @@
 """Small tokenizers with chat templates that are built as those of published models are.
 
-Every character is a token of its own, and every marker is one. The templates are our own texts: each
-keeps the structure that matters here (roles, BOS, trimming, what it refuses), not the wording.
+Every character is a token of its own, and every marker is one. The templates are our own texts:
+each keeps the structure that matters here (roles, BOS, trimming, what it refuses), not the wording.
 """
 
 from __future__ import annotations

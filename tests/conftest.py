@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -14,6 +15,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that;
     # the tests of commands that are stopped by it need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SANDBOX = re.compile("test_(sandbox|clones|supervisor|unprivileged|notebook|landlock|seccomp)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, a file's tests share one, as they share what its fixtures make.
+
+    So do all tests of the sandbox: they count processes by user, and some time what they see.
+    """
+    for item in items:
+        group = "sandbox" if SANDBOX.match(item.path.name) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,15 @@ from chat_templates import FAMILIES, Family, tokenizer
 from scdpo.errors import InputError
 from scdpo.formats import format_notes, get_format, policy_format
 from scdpo.policies import encode_text, load_tokenizer
-from scdpo.records import Step
+from small_runs import copy_policy, fail, succeed, write_recipe
 
 MADE = {name: tokenizer(family) for name, family in FAMILIES.items()}
 EACH = pytest.mark.parametrize("name", FAMILIES)
 HEADERLESS = {"vicuna"}
 """Families whose template does not write the assistant's header when asked for it."""
+
+BEGINS_WITH_WORDS = {"vicuna"}
+"""Families whose texts begin like any other text, so that the tokenizer's BOS stays before them."""
 
 
 def chat(name: str, written: str = "fenced", **options: Any) -> Any:
@@ -51,8 +56,10 @@ def test_prompt_ids_are_those_of_the_template(name: str, system: str | None) -> 
     ids = list(encode_text(made, prompt, start=True))
     if name in HEADERLESS:
         expected += list(encode_text(made, "ASSISTANT:"))
+    if name in BEGINS_WITH_WORDS:
+        expected.insert(0, made.bos_token_id)
     assert ids == expected
-    assert ids.count(made.bos_token_id) == prompt.count(str(made.bos_token))
+    assert ids.count(made.bos_token_id) <= 1
 
 
 @EACH
@@ -87,6 +94,17 @@ def test_what_the_policy_wrote_survives_as_it_is(name: str, written: str) -> Non
         assert (prompt + prefix).endswith(prefix)
 
 
+def test_a_prompt_by_hand_on_a_chat_models_tokenizer_keeps_its_bos() -> None:
+    """Only a text that begins as the template's do is left without."""
+    for name in ("zephyr", "mistral", "vicuna"):
+        made = MADE[name]
+        assert encode_text(made, "Question: Q", start=True)[0] == made.bos_token_id
+    by_hand = "[INST] Q [/INST]"
+    assert encode_text(MADE["mistral"], by_hand, start=True)[0] == MADE["mistral"].bos_token_id
+    ids = encode_text(MADE["zephyr"], "<|user|>\nQ</s>\n<|assistant|>\n", start=True)
+    assert ids[0] != MADE["zephyr"].bos_token_id
+
+
 def test_program_output_cannot_end_a_solution() -> None:
     format_ = chat("llama 3")
     assert "<|eot_id|>" not in format_.host_text("x", "<|eot_id|>")
@@ -96,17 +114,17 @@ def test_program_output_cannot_end_a_solution() -> None:
 
 
 def base(**changes: Any) -> PreTrainedTokenizerFast:
-    settings: dict[str, Any] = dict(
-        markers=("<s>", "</s>"),
-        template=None,
-        eos="</s>",
-        end="</s>",
-        asked="",
-        told="",
-        silent="",
-        bos="<s>",
-        begins=True,
-    )
+    settings: dict[str, Any] = {
+        "markers": ("<s>", "</s>"),
+        "template": None,
+        "eos": "</s>",
+        "end": "</s>",
+        "asked": "",
+        "told": "",
+        "silent": "",
+        "bos": "<s>",
+        "begins": True,
+    }
     return tokenizer(Family(**settings | changes))
 
 
@@ -137,7 +155,7 @@ def test_the_embedded_policys_formats_are_as_ever() -> None:
 
 
 def test_blocks_need_their_markers_as_single_tokens() -> None:
-    with pytest.raises(InputError, match="does not have <|system|>") as error:
+    with pytest.raises(InputError, match=r"does not have <\|system\|>") as error:
         policy_format("blocks", tokenizer=base())
     assert "and 5 more as single tokens" in str(error.value)
     assert "add_tokens: true" in str(error.value)
@@ -156,7 +174,7 @@ def test_a_chat_template_that_is_missing_or_cannot_be_rendered() -> None:
     broken = base(template="{{ messages[0].content + nothing.there }}")
     with pytest.raises(InputError, match="chat template of the policy's tokenizer: 'nothing'"):
         policy_format("plain", tokenizer=broken, chat_template="auto")
-    with pytest.raises(InputError, match="must contain {question} exactly once"):
+    with pytest.raises(InputError, match=r"must contain \{question\} exactly once"):
         chat("qwen", template="no question")
 
 
@@ -183,9 +201,76 @@ def test_an_end_that_is_no_token_is_named() -> None:
     assert note.startswith("<|im_end|>: no single token of the policy's tokenizer")
 
 
-def test_steps_are_records() -> None:
-    """A format of a chat model cuts steps as its kind does."""
-    assert chat("gemma", "plain").parse("a\nb") == (
-        Step(kind="text", text="a\n"),
-        Step(kind="text", text="b"),
+# ---- whole runs
+
+CHAT = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
+    "{{ '<|endofmessage|>' if m['role'] == 'assistant' else '<|endofblock|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+SHORT = {"max_steps": 1, "step_tokens": 4, "context": 512}
+
+
+def chat_policy(path: Path) -> Path:
+    """The embedded policy with a chat template."""
+    config = copy_policy(path) / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": CHAT}))
+    return path
+
+
+def sampled(tmp_path: Path, **format: Any) -> Path:
+    policy = chat_policy(tmp_path / "policy")
+    sample = {"max_attempts": 1, "limits": SHORT}
+    made = write_recipe(
+        tmp_path / "my.yaml",
+        policy=str(policy),
+        format={"name": "plain", **format},
+        problems={"train": {"source": "embedded", "split": "train", "limit": 1}},
+        sample=sample,
     )
+    succeed("sample", tmp_path / "run", "--recipe", made)
+    return tmp_path / "run"
+
+
+def test_a_run_of_a_chat_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = sampled(tmp_path, chat_template="auto", system="S")
+    [row] = [
+        json.loads(line) for line in (run / "solutions/rows-00000.jsonl").read_text().splitlines()
+    ]
+    asked = f"<|system|>S<|endofblock|><|user|>{row['question']}<|endofblock|><|assistant|>"
+    assert row["prompt"] == asked
+    expected = load_tokenizer(tmp_path / "policy").apply_chat_template(
+        [{"role": "system", "content": "S"}, {"role": "user", "content": row["question"]}],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+    assert row["prompt_ids"] == expected
+    assert "chat template" not in capsys.readouterr().err
+
+
+def test_a_run_names_a_chat_template_that_it_does_not_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampled(tmp_path, system=None)
+    err = capsys.readouterr().err
+    assert err.count("format    the policy's tokenizer has a chat template, which the recipe") == 1
+
+
+def test_a_run_in_blocks_without_their_markers_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = copy_policy(tmp_path / "policy") / "tokenizer.json"
+    file.write_text(file.read_text().replace("<|code|>", "<|kode|>"))
+    made = write_recipe(tmp_path / "my.yaml", policy=str(tmp_path / "policy"))
+    line = fail(capsys, "sample", tmp_path / "run", "--recipe", made)
+    assert line.startswith(
+        "format 'blocks': the policy's tokenizer does not have <|code|> as single"
+    )
+    assert "sft: {add_tokens: true}" in line
+    other = write_recipe(
+        tmp_path / "my.yaml",
+        policy=str(tmp_path / "policy"),
+        format={"name": "plain"},
+        sample={"max_attempts": 1, "limits": SHORT},
+    )
+    succeed("sample", tmp_path / "run", "--recipe", other)  # nothing is in its way

@@ -121,8 +121,9 @@ def test_rooms_import_downwards() -> None:
         assert not any(room in MAY_IMPORT[other] for other in beside), f"{room}: a circle"
 
 
-MAX_ARROWS = 95
-"""Arrows between rooms, an arrow for each room that another one imports."""
+MAX_ARROWS = 98
+"""Arrows between rooms, an arrow for each room that another one imports. The viewer has three: it
+reads the store, has the package's errors, and the command line starts it."""
 
 
 def modules_imported(path: Path) -> set[Path]:

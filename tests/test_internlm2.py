@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scdpo.errors import InputError, MissingDependency, PolicyError
-from scdpo.policies import load_policy
+from scdpo.policies import decode_ids, encode_text, load_policy
 from scdpo.policies.internlm2 import convert_internlm2
+from scdpo.policies.sentencepieces import plain_tokenizer
 
 HIDDEN, HEADS, KV, LAYERS, INNER, VOCAB, LONGEST = 24, 6, 2, 2, 40, 340, 16
 SIZE = HIDDEN // HEADS
@@ -123,11 +124,9 @@ def forward(w: dict[str, Tensor], ids: list[int], factor: float | None) -> Tenso
     return norm(x, w["model.norm.weight"]) @ w["output.weight"].T
 
 
-@pytest.fixture(scope="session")
-def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_pieces(folder: Path, *, dummy_prefix: bool) -> Path:
     """A small sentencepiece model with single digits, bytes, and two places for chat tokens."""
     spm: Any = pytest.importorskip("sentencepiece", reason="needs the extra sentencepiece")
-    folder = tmp_path_factory.mktemp("pieces")
     lines = [
         "how many apples are there in the basket",
         "there are 12 apples",
@@ -143,7 +142,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hard_vocab_limit=False,
         byte_fallback=True,
         split_digits=True,
-        add_dummy_prefix=False,
+        add_dummy_prefix=dummy_prefix,
         remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True,
         normalization_rule_name="identity",
@@ -151,6 +150,11 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
         minloglevel=2,
     )
     return folder / "tokenizer.model"
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_pieces(tmp_path_factory.mktemp("pieces"), dummy_prefix=False)
 
 
 def write_checkpoint(folder: Path, pieces: Path, **changes: object) -> Path:
@@ -240,6 +244,20 @@ def test_the_tokenizer_agrees_with_sentencepiece(tmp_path: Path, pieces: Path) -
     assert policy.decode(chat) == "<|im_start|>apples<|im_end|>"
     assert policy.tokenizer.chat_template == "{{ messages[0].content }}"
     assert "auto_map" not in json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+
+
+def test_parts_of_a_text_have_the_ids_of_the_whole(tmp_path: Path) -> None:
+    """Steps are encoded one by one; a space that the tokenizer begins texts with is not theirs."""
+    tokenizer = plain_tokenizer(trained_pieces(tmp_path, dummy_prefix=True).parent)
+    parts = ["there are 12", " apples", "\n", "\n x = 3\n", "there"]
+    whole = encode_text(tokenizer, "".join(parts), start=True)
+    first, *others = parts
+    ids = [encode_text(tokenizer, first, start=True)]
+    ids += [encode_text(tokenizer, part) for part in others]
+    assert whole == tuple(i for part in ids for i in part)
+    assert [decode_ids(tokenizer, part) for part in ids[1:]] == others
+    assert encode_text(tokenizer, "") == ()
+    assert decode_ids(tokenizer, ()) == ""
 
 
 def test_what_is_no_complete_checkpoint_is_refused(

@@ -16,7 +16,7 @@ from small_runs import fail, succeed, write_recipe, write_recorded
 def test_policy_from_imported_solutions(tmp_path: Path) -> None:
     """Only right solutions are learned from, and the policy holds the format's end marker."""
     recorded = write_recorded(tmp_path / "tora.jsonl", questions=6)
-    recipe = write_recipe(tmp_path / "recipe.yaml")
+    recipe = write_recipe(tmp_path / "recipe.yaml", format={"name": "fenced"})
     run = tmp_path / "run"
     succeed("import", recorded, "--layout", "tora", "--out", run, "--recipe", recipe)
     config = MakePolicyConfig.model_validate(

@@ -114,8 +114,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": (
         recipe(smaple={}),
         "unknown key 'smaple' (did you mean sample?); known here: branch, engine, evaluate, "
-        "format, grading, methods, pairs, plan, policy, preset, problems, sample, sandbox, seed, sft, "
-        "threads, train, truncated_is_wrong",
+        "format, grading, methods, pairs, plan, policy, preset, problems, sample, sandbox, seed, "
+        "sft, threads, train, truncated_is_wrong",
     ),
     "unknown nested key": (
         recipe(branch={"schedule": {"stop": 1}}),

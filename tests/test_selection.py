@@ -68,6 +68,11 @@ def test_ids_come_from_a_list_or_a_file(lines: Any, tmp_path: Path) -> None:
     for given in (file, str(file), [ids[3], ids[1]]):
         assert asked(path, ids=given) == ["b", "d"]
     assert asked(path, ids=file, limit=1, offset=1) == ["d"], "of those that the ids leave"
+    stage = tmp_path / "solutions"
+    stage.mkdir()
+    (stage / "manifest.json").write_text("{}")
+    file.rename(stage / "rows-00000.jsonl")
+    assert asked(path, ids=stage) == ["b", "d"]
 
 
 def test_ids_that_are_not_there_are_named(tmp_path: Path) -> None:

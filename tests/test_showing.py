@@ -152,6 +152,23 @@ def test_a_solution_has_prompt_steps_executions_and_verdict() -> None:
     assert "1 code\n  <|code|>1+3<|execution|>4\n  2 text, T 1, log-prob -0.50\n" in squeezed(out)
 
 
+def test_the_style_of_a_heading_ends_with_it() -> None:
+    row = solution(0, 0)
+    console = Console(width=80, color_system="standard", force_terminal=True)
+    styles = {
+        segment.text.strip(): segment.style
+        for shown in show_solutions([row], {})
+        for segment in console.render(shown)
+        if segment.text.strip() and segment.style is not None
+    }
+    (heading,) = [style for text, style in styles.items() if text.startswith("1 text")]
+    step = styles[row.steps[0].text.strip()]
+    assert heading.italic
+    assert not (step.italic or step.dim or step.bold)
+    assert styles["correct"].bold
+    assert not styles[", answer 4"].bold
+
+
 def squeezed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 

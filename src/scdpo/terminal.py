@@ -25,14 +25,14 @@ def visible(text: str, style: str = "") -> Text:
     """A text of unknown origin, safe to print: control characters (also those that begin ANSI
     codes), marks that change the direction of writing, characters without a width and unassigned
     ones appear as escapes such as `\\x1b`. Line breaks stay."""
-    shown = Text(style=style)
+    shown = Text()  # without a style of its own, which what is appended to it would take on
     begin = 0
     for n, character in enumerate(text):
         if character != "\n" and (unicodedata.category(character) in _HIDDEN):
-            shown.append(text[begin:n])
+            shown.append(text[begin:n], style=style)
             shown.append(_escape(character), style="magenta")
             begin = n + 1
-    return shown.append(text[begin:])
+    return shown.append(text[begin:], style=style)
 
 
 def _escape(character: str) -> str:

@@ -12,7 +12,18 @@ from typing import Any
 from scdpo.cli.app import app
 
 # Imported in the order in which the help lists their commands.
-from scdpo.cli import stages, finetuning, rows, planning, measuring, alone, converting  # noqa: F401
+from scdpo.cli import (  # noqa: F401
+    stages,
+    finetuning,
+    rows,
+    planning,
+    measuring,
+    crediting,
+    sharing,
+    viewing,
+    alone,
+    converting,
+)
 
 # isort: on
 

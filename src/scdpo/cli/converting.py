@@ -1,75 +1,68 @@
-"""Commands that turn other people's checkpoints into policy folders: convert gguf, internlm2."""
+"""Turning other people's checkpoints into policy folders: convert."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from scdpo.cli.app import app
+from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
-convert = typer.Typer(
-    help="Turn a checkpoint of another kind into a policy folder.", no_args_is_help=True
-)
-app.add_typer(convert, name="convert")
 
-OutPath = Annotated[
-    Path, typer.Argument(metavar="OUT", help="The policy folder to write.", show_default=False)
-]
+class Kind(StrEnum):
+    """What can be converted."""
+
+    gguf = "gguf"
+    internlm2 = "internlm2"
 
 
-@convert.command()
-def gguf(
-    file: Annotated[
+@app.command()
+def convert(
+    kind: Annotated[Kind, typer.Argument(help="What it is.", show_default=False)],
+    source: Annotated[
         Path,
         typer.Argument(
-            help="A .gguf file, or an archive (zip, wheel) with one.", show_default=False
+            help="gguf: a .gguf file, or an archive (zip, wheel) with one; internlm2: a folder.",
+            show_default=False,
         ),
     ],
-    out: OutPath,
+    out: Annotated[Path, typer.Argument(help="The policy folder to write.", show_default=False)],
     member: Annotated[
         str | None,
-        typer.Option(help="Which .gguf file of an archive.", show_default="the only one"),
+        typer.Option(help="gguf: which file of an archive.", show_default="the only one"),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Type of the saved weights: float32, bfloat16 or float16.")
-    ] = "float32",
+        str | None,
+        typer.Option(
+            help="gguf: type of the saved weights, float32, bfloat16 or float16.",
+            show_default="float32",
+        ),
+    ] = None,
 ) -> None:
-    """Dequantise a GGUF file of llama.cpp into a policy folder that can be trained.
+    """Turn a checkpoint of another kind into a policy folder, which all commands take.
 
-    Needs the extra gguf. What quantisation took away does not come back: prefer the original
-    weights where they can be had.
+    gguf: weights of llama.cpp are dequantised, so that they can be trained (extra gguf). What
+    quantisation took away does not come back. internlm2: an InternLM2 checkpoint is written as
+    Llama's, which needs no remote code, a shard at a time; its tokenizer is rebuilt from
+    tokenizer.model and compared with it (extra sentencepiece).
     """
-    from scdpo.policies.gguf import convert_gguf
-
-    made = convert_gguf(file, out, member=member, dtype=dtype)
     with Terminal() as terminal:
+        if kind is Kind.gguf:
+            from scdpo.policies.gguf import convert_gguf
+
+            config = convert_gguf(source, out, member=member, dtype=dtype or "float32").model.config
+        else:
+            if member is not None or dtype is not None:
+                raise InputError("--member and --dtype are for convert gguf")
+            from scdpo.policies.internlm2 import convert_internlm2
+
+            config = convert_internlm2(source, out)
         terminal.note(
             "policy",
-            f"{out}: {made.model.config.model_type}, {made.model.num_parameters():,} parameters, "
-            f"{len(made.tokenizer):,} tokens",
-        )
-
-
-@convert.command()
-def internlm2(
-    source: Annotated[
-        Path, typer.Argument(metavar="DIR", help="An InternLM2 checkpoint.", show_default=False)
-    ],
-    out: OutPath,
-) -> None:
-    """Write an InternLM2 checkpoint as Llama's, which needs no remote code.
-
-    Weights are read and written a shard at a time. The tokenizer is rebuilt from tokenizer.model,
-    which needs the extra sentencepiece, and compared with it.
-    """
-    from scdpo.policies.internlm2 import convert_internlm2
-
-    config = convert_internlm2(source, out)
-    with Terminal() as terminal:
-        terminal.note(
-            "policy",
-            f"{out}: llama, {config.num_hidden_layers} layers, {config.vocab_size:,} tokens",
+            f"{out}: {config.model_type}, {config.num_hidden_layers} layers, "
+            f"{config.vocab_size:,} tokens",
         )

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scdpo.cli.app import RESUME, RecipeOption, RedoOption, app, opened
+from scdpo.cli.app import RESUME, RecipeOption, RedoOption, SetOption, app, changes_of, opened
 from scdpo.cli.tables import show_stages
 from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 if TYPE_CHECKING:
+    from scdpo.pipeline.changes import Changes
     from scdpo.training.sft_config import SFTReport
 
 
@@ -54,6 +55,7 @@ def sft(
         bool, typer.Option("--prepare", help="Only read and check the data.")
     ] = False,
     redo: RedoOption = False,
+    set_: SetOption = None,
 ) -> None:
     """Fine-tune a policy on questions with solutions, or on a run's own correct solutions.
 
@@ -65,32 +67,38 @@ def sft(
     if path is None:
         if out is None:
             raise InputError("expected a run folder, or --data and --out; found neither")
-        _on_data(options, out, recipe, prepare)
+        _on_data(options, out, recipe, changes_of(set_), prepare=prepare, redo=redo)
         return
     if given := [name for name, value in options.items() if value is not None]:
         raise InputError(f"{given[0]} applies only without a run folder, but {path} is given")
     if out is None:
-        _stage(path, recipe, prepare, redo)
+        _stage(path, recipe, changes_of(set_), prepare=prepare, redo=redo)
     else:
-        _on_own_solutions(path, out, recipe)
+        _on_own_solutions(path, out, recipe, changes_of(set_))
 
 
 def _on_data(
-    options: Mapping[str, str | None], out: Path, recipe: str | None, prepare: bool
+    options: Mapping[str, str | None],
+    out: Path,
+    recipe: str | None,
+    changes: Changes,
+    *,
+    prepare: bool,
+    redo: bool,
 ) -> None:
     from scdpo.pipeline.finetuning import FineTuning, fine_tuning_recipe
     from scdpo.pipeline.services import Silent
     from scdpo.training.processes import close_process_group, is_main_process
 
     settings = fine_tuning_recipe(
-        recipe, options["--policy"], options["--data"], options["--layout"]
+        recipe, options["--policy"], options["--data"], options["--layout"], changes
     )
     first = is_main_process()
     heading = {"policy": settings.policy, "recipe": f"{recipe}", "out": f"{out}"}
     with Terminal(heading if first else None) as terminal:
         watcher = terminal if first else Silent()
         try:
-            with FineTuning(settings, out, watcher, write=first) as tuning:
+            with FineTuning(settings, out, watcher, write=first, redo=redo) as tuning:
                 if prepare:
                     tuning.prepare()
                     return
@@ -103,10 +111,11 @@ def _on_data(
             _done(terminal, made)
 
 
-def _stage(path: Path, recipe: str | None, prepare: bool, redo: bool) -> None:
+def _stage(path: Path, recipe: str | None, changes: Changes, *, prepare: bool, redo: bool) -> None:
     from scdpo.training.processes import close_process_group, is_main_process
 
-    with opened(path, recipe, redo="sft" if redo else None, several=True) as (run, terminal):
+    redone = "sft" if redo else None
+    with opened(path, recipe, redo=redone, several=True, changes=changes) as (run, terminal):
         if prepare:
             run.demonstrate()
             show_stages(run, "demonstrations")
@@ -122,14 +131,16 @@ def _stage(path: Path, recipe: str | None, prepare: bool, redo: bool) -> None:
         terminal.note("next", f"scdpo sample {path}")
 
 
-def _on_own_solutions(path: Path, out: Path, recipe: str | None) -> None:
+def _on_own_solutions(path: Path, out: Path, recipe: str | None, changes: Changes) -> None:
     from scdpo.training.processes import close_process_group, is_main_process
 
-    with opened(path, recipe, several=True) as (run, terminal):
+    with opened(path, recipe, several=True, changes=changes) as (run, terminal):
         made = run.sft(out)
         close_process_group()
         if is_main_process():
             _done(terminal, made)
+            if dropped := [f"{n} {reason}" for reason, n in made.dropped.items() if n]:
+                terminal.note("dropped", ", ".join(dropped))
 
 
 def _done(terminal: Terminal, made: SFTReport) -> None:
@@ -139,5 +150,3 @@ def _done(terminal: Terminal, made: SFTReport) -> None:
         f"{made.policy}: {made.n_examples} solutions, {made.steps} steps, "
         f"loss {made.first_loss:.3f} → {made.final_loss:.3f}",
     )
-    if dropped := {reason: n for reason, n in made.dropped.items() if n}:
-        terminal.note("dropped", ", ".join(f"{n} {reason}" for reason, n in dropped.items()))

@@ -19,13 +19,19 @@ LIMIT = 2
 
 def dry_look(path: Path, recipe: str | None, changes: Changes, limit: int | None) -> None:
     """Print a few solutions to the first problems; writes nothing."""
+    from scdpo.pipeline.finetuning import SFT_STAGE
     from scdpo.pipeline.looking import look, look_figures
     from scdpo.report import show_solutions
 
     settings, source = recipe_of(path, recipe, changes)
     started = time.perf_counter()
-    with Terminal({"recipe": source, "policy": settings.policy}) as terminal:
-        problems, solutions = look(settings, limit or LIMIT, terminal)
+    trained = path / SFT_STAGE / "policy"
+    tuned = settings.sft.data is not None
+    policy = str(trained) if tuned and trained.is_dir() else settings.policy
+    with Terminal({"recipe": source, "policy": policy}) as terminal:
+        if tuned and policy == settings.policy:
+            terminal.note("note", "this policy is not fine-tuned yet (sft.data)")
+        problems, solutions = look(settings, limit or LIMIT, terminal, policy=policy)
         terminal.settle()
         print_rows(show_solutions(solutions, {problem.id: problem for problem in problems}))
         terminal.note("look", look_figures(solutions, time.perf_counter() - started))

@@ -17,7 +17,7 @@ from scdpo.cli.app import (
     changes_of,
     opened,
 )
-from scdpo.cli.tables import show, show_compared, show_measured
+from scdpo.cli.tables import show, show_compared, show_disagreements, show_measured
 from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
@@ -61,8 +61,12 @@ def evaluate(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="blocks, fenced or plain.", show_default="the recipe's"),
+        typer.Option(help="blocks, fenced or plain.", show_default="the recipe's or the policy's"),
     ] = None,
+    chat_template: Annotated[
+        bool,
+        typer.Option("--chat-template", help="Write prompts with the tokenizer's chat template."),
+    ] = False,
     end: Annotated[
         list[str] | None,
         typer.Option(help="A string that ends a solution, such as <|im_end|>.", show_default=False),
@@ -88,6 +92,7 @@ def evaluate(
         "--limit": limit,
         "--by": by,
         "--format": format,
+        "--chat-template": chat_template or None,
         "--end": end,
         "--rows": rows,
     }
@@ -103,7 +108,13 @@ def evaluate(
 
         sources = places(benchmarks, data or [])
         settings = measuring_recipe(
-            recipe, policy, format=format, end=end or [], rows=rows, changes=changes_of(set_)
+            recipe,
+            policy,
+            format=format,
+            chat_template=chat_template,
+            end=end or [],
+            rows=rows,
+            changes=changes_of(set_),
         )
         _measure(
             settings, sources, recipe, out, limit=limit, by=by.value if by else None, redo=redo
@@ -165,24 +176,43 @@ def compare(
     common: Annotated[
         bool, typer.Option("--common", help="Compare only the questions in both.")
     ] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the questions that only one side got right.")
+    ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Of lm-evaluation-harness: the metric.", show_default="the only one"),
+    ] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", help="Of lm-evaluation-harness: the filter.", show_default="the only one"
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare two policies question by question: difference, interval and exact McNemar test.
 
     A and B are folders written by `scdpo evaluate`, evaluations of a run
-    (RUN/evaluations/scdpo), files with their rows, or files written by `scdpo grade`. Rows are
-    paired by id, or by position if a file has no ids.
+    (RUN/evaluations/scdpo), files with their rows, files written by `scdpo grade`, or samples of
+    lm-evaluation-harness (samples_*.jsonl, or their folder). Rows are paired by id, by position
+    if a file has no ids, and by the question's text between ours and lm-evaluation-harness.
     """
-    from scdpo.evaluation import compare_answered, comparison_lines, read_answered
+    from scdpo.evaluation import compare_answered, comparison_lines, disagreements, read_answered
     from scdpo.report import as_json
 
-    sides = read_answered(a), read_answered(b)
-    lines = comparison_lines(compare_answered(*sides, common=common))
+    a_side, b_side = (read_answered(side, metric=metric, filter_=filter_) for side in (a, b))
+    compared = compare_answered(a_side, b_side, common=common)
+    lines = comparison_lines(compared)
+    alone = disagreements(a_side, b_side, common=common) if list_ else []
     if json:
-        typer.echo(as_json(lines), nl=False)
+        typer.echo(as_json(alone if list_ else lines), nl=False)
         return
-    show_compared(lines, sides[0].name, sides[1].name)
+    show_compared(lines, a_side.name, b_side.name)
+    show_disagreements(alone)
+    if not a_side.rows.keys() & b_side.rows.keys():
+        return  # one data set each, under two names
     with Terminal() as terminal:
-        for side, opposite in (sides, sides[::-1]):
-            if alone := [name for name in side.rows if name not in opposite.rows]:
-                terminal.note("left out", f"{', '.join(alone)}: only in {side.name}")
+        for side, opposite in ((a_side, b_side), (b_side, a_side)):
+            if left := [name for name in side.rows if name not in opposite.rows]:
+                terminal.note("left out", f"{', '.join(left)}: only in {side.name}")

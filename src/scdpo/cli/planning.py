@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scdpo.cli.app import app
+from scdpo.cli.app import SetOption, app, changes_of
 from scdpo.cli.tables import console
 
 
@@ -27,6 +27,7 @@ def plan_(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    set_: SetOption = None,
 ) -> None:
     """Print what a recipe would cost: pairs, steps, tokens, memory and hours of each stage.
 
@@ -42,7 +43,8 @@ def plan_(
     given = None
     if shape is not None:
         given = shape_from_config(shape / "config.json" if shape.is_dir() else shape)
-    plan = plan_recipe(load_recipe(recipe), hardware(gpus), name=recipe, shape=given)
+    made = load_recipe(recipe, changes_of(set_))
+    plan = plan_recipe(made, hardware(gpus), name=recipe, shape=given)
     if json:
         typer.echo(plan.model_dump_json(indent=2))
         return

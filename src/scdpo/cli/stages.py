@@ -9,7 +9,6 @@ import typer
 
 from scdpo.cli.app import (
     Group,
-    MethodOption,
     RecipeOption,
     RedoOption,
     RunPath,
@@ -214,18 +213,6 @@ def import_(
         terminal.settle()
         show_stages(run, manifest.stage)
         terminal.note("next", f"scdpo pair {out}")
-
-
-@app.command()
-def export(
-    path: RunPath,
-    out: Annotated[Path, typer.Option(help="The JSONL file to write.", show_default=False)],
-    method: MethodOption = "scdpo",
-) -> None:
-    """Write a method's training pairs in TRL's preference format (prompt, chosen, rejected)."""
-    name = known_method(method)
-    with opened(path, None, write=False) as (run, terminal):
-        terminal.note("export", f"{run.export(name, out)} pairs written to {out}")
 
 
 @app.command("make-policy")

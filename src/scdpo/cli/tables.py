@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from scdpo.errors import InputError
 
 if TYPE_CHECKING:
-    from scdpo.evaluation import ComparisonLine, Evaluations, GroupBy
+    from scdpo.evaluation import ComparisonLine, Disagreement, Evaluations, GroupBy
     from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.run import Run
     from scdpo.report import Grid
@@ -65,6 +65,27 @@ def show_compared(lines: Sequence[ComparisonLine], a: str, b: str) -> None:
     from scdpo.report import comparison_table
 
     _print([comparison_table(lines, a, b)])
+
+
+def show_disagreements(found: Sequence[Disagreement]) -> None:
+    """Print the questions that only one of two policies answered correctly."""
+    for one in found:
+        answers = [one.a_answer or "no answer", one.b_answer or "no answer"]
+        console.print(
+            f"only {one.only.upper()}  {one.benchmark}  gold {_short(one.gold)}  "
+            f"A {_short(answers[0])}  B {_short(answers[1])}",
+            style="bold",
+            markup=False,
+            highlight=False,
+        )
+        console.print(one.question or one.problem_id, markup=False, highlight=False)
+        console.print()
+
+
+def _short(text: str) -> str:
+    """A text for one line; a worked gold solution ends in what matters."""
+    plain = " ".join(text.split())
+    return plain if len(plain) <= 40 else f"…{plain[-39:]}"
 
 
 def _keep(tables: Sequence[Grid], folder: Path) -> None:

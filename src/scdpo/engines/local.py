@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
 from scdpo.engines.base import Completion, EngineConfig, Request
 from scdpo.errors import EngineError
-from scdpo.policies import Policy, load_policy
+from scdpo.policies import Policy, load_policy, stated_format
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,6 +107,11 @@ class Engine:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The policy's tokenizer, from which `formats.policy_format` makes the policy's format."""
         return self._policy.tokenizer
+
+    @property
+    def solution_format(self) -> dict[str, Any] | None:
+        """The format options that the policy's folder states, if any (`policies.stated_format`)."""
+        return stated_format(self.name)
 
     def encode(self, text: str, *, start: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, with special-token markers recognised; `start` prepends BOS."""

@@ -11,6 +11,7 @@ ScdpoError
 ├── SandboxError      the executor could not start or was lost
 ├── GradingError      the grading workers could not start or were lost
 ├── EngineError       an engine could not complete a request
+├── HubError          the Hugging Face hub refused, or could not be reached
 └── MissingDependency an extra is not installed; the message gives the pip command
 """
 
@@ -78,6 +79,10 @@ class GradingError(ScdpoError):
 
 class EngineError(ScdpoError):
     """An engine could not complete a request."""
+
+
+class HubError(ScdpoError):
+    """The Hugging Face hub refused, or could not be reached."""
 
 
 class MissingDependency(ScdpoError):

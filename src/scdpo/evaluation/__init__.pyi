@@ -8,7 +8,9 @@ from .accuracy import status as status
 from .accuracy import summarise as summarise
 from .answered import Answered as Answered
 from .answered import Compared as Compared
+from .answered import Disagreement as Disagreement
 from .answered import compare_answered as compare_answered
+from .answered import disagreements as disagreements
 from .answered import read_answered as read_answered
 from .greedy import EvaluateConfig as EvaluateConfig
 from .greedy import EvaluationReport as EvaluationReport

@@ -112,8 +112,7 @@ def compare(
     Raises InputError if the two did not answer the same questions with the same gold answers, or
     if a question occurs twice on one side.
     """
-    a_of, b_of = _by_question(a_rows), _by_question(b_rows)
-    _same_questions(a_of, b_of)
+    a_of, b_of = same_questions(a_rows, b_rows)
     a = np.array([status(a_of[key]) == "correct" for key in a_of], dtype=np.bool_)
     b = np.array([status(b_of[key]) == "correct" for key in a_of], dtype=np.bool_)
     only_a, only_b = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
@@ -143,7 +142,11 @@ def _by_question(rows: Sequence[Evaluation]) -> dict[QuestionKey, Evaluation]:
     return by_key
 
 
-def _same_questions(a: dict[QuestionKey, Evaluation], b: dict[QuestionKey, Evaluation]) -> None:
+def same_questions(
+    a_rows: Sequence[Evaluation], b_rows: Sequence[Evaluation]
+) -> tuple[dict[QuestionKey, Evaluation], dict[QuestionKey, Evaluation]]:
+    """The rows of both sides by their questions. Raises InputError as `compare` does."""
+    a, b = _by_question(a_rows), _by_question(b_rows)
     if not a and not b:
         raise InputError("no evaluated questions to compare")
     missing_b = [key for key in a if key not in b]
@@ -161,6 +164,7 @@ def _same_questions(a: dict[QuestionKey, Evaluation], b: dict[QuestionKey, Evalu
                 f"question {row.problem_id} of {row.dataset} has gold answer {row.gold!r} in the "
                 f"first evaluation and {b[key].gold!r} in the second"
             )
+    return a, b
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -44,7 +44,7 @@ async def evaluate_async(
     engine: EngineProtocol,
     *,
     sandbox: SandboxProtocol | None = None,
-    format: Format | str = "blocks",
+    format: Format | str | None = None,
     grader: Grader | None = None,
     config: EvaluateConfig | None = None,
     progress: Progress = silent,
@@ -63,7 +63,7 @@ def evaluate(
     engine: EngineProtocol,
     *,
     sandbox: SandboxProtocol | None = None,
-    format: Format | str = "blocks",
+    format: Format | str | None = None,
     grader: Grader | None = None,
     config: EvaluateConfig | None = None,
     progress: Progress = silent,
@@ -71,7 +71,8 @@ def evaluate(
 ) -> EvaluationReport:
     """Answer every problem once at temperature 0, and grade the answers.
 
-    `engine` is the policy, `format` how it writes solutions, and `sandbox` runs the programs in
+    `engine` is the policy, `format` how it writes solutions (by default what its
+    folder states, else `blocks`), and `sandbox` runs the programs in
     them. `settings` are fields of `EvaluateConfig`, which override those of `config`. To compare
     two policies on the same questions, call `scdpo.evaluation.compare(a.rows, b.rows)`. Works
     with and without a running event loop. Raises InputError, EngineError, SandboxError and

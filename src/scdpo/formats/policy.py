@@ -93,7 +93,8 @@ def format_notes(
 def is_token(tokenizer: PreTrainedTokenizerBase, marker: str) -> bool:
     """Whether a marker is a single added token of the tokenizer."""
     ids = tokenizer(marker, add_special_tokens=False)["input_ids"]
-    return len(ids) == 1 and ids[0] in tokenizer.added_tokens_decoder
+    added = tokenizer.added_tokens_decoder.get(ids[0]) if len(ids) == 1 else None
+    return added is not None and added.content == marker  # it may be the unknown token
 
 
 def _with_markers(format: Format, tokenizer: PreTrainedTokenizerBase) -> Format:

@@ -41,7 +41,8 @@ _TITLE = re.compile(
 )
 """A heading over the answer."""
 _KEYED = re.compile(
-    r"[{,]\s*\\?[\"'](?:final_?)?answer\\?[\"']\s*:\s*(?:\\?\"((?:[^\"\\]|\\.)*?)\\?\"|'([^']*)'|([^\s,}\"']+))"
+    r"[{,]\s*\\?[\"'](?:final_?)?answer\\?[\"']\s*:\s*(?:\\?\"((?:[^\"\\]|\\.)*?)\\?\"|'([^']*)'"
+    r"|([^\s,}\"']+))"
     r"\s*[,}]",
     re.IGNORECASE,
 )
@@ -57,14 +58,30 @@ _CHOSEN = re.compile(
 _REMARK = re.compile(
     r"(?:(?:indeed|also|therefore|thus|now|clearly|definitely|most likely) )?"
     r"(?:correct|right|verified"
-    r"|confirmed|reasonable|clear|consistent|boxed|shown|given|stated|found|obtained|presented|above"
+    r"|confirmed|reasonable|clear|consistent|boxed|shown|given|stated|found|obtained|presented"
+    r"|above"
     r"|below|in the box|as follows|as above|as shown|valid|plausible|sensible|unique|exact|complete"
+    r"|simple|helpful|obvious|easy|useful|satisfactory|trivial|straightforward|what (?:we|you|i)\b"
     r"|final|good|fine|accurate|wrong|incorrect|not (?:correct|right)|simplified|already|the same"
+    r"|(?:positive|negative|even|odd|prime|whole)(?=,? (?:as|since|because|so)\b)"
+    r"|an? (?:[a-z-]+ ){0,3}(?:integer|number|fraction|decimal|value|percentage|quantity)\b"
+    r"|in (?:[a-z]+ ){0,2}(?:units?|dollars|cents|meters|metres|feet|inches|cm|minutes|hours|days"
+    r"|degrees)\b"
     r"|in (?:simplest|lowest|the (?:simplest|required|correct))|expressed|written|rounded|supported"
     r"|(?:正确|合理|对|错误|合适|唯一|准确|清楚|确定)的?)(?![\w])(?!\W*\d).{0,60}",
     re.IGNORECASE | re.DOTALL,
 )
 """What is said about an answer, rather than the answer."""
+_PROSE = re.compile(
+    r"(?:not|less than|more than|greater than|close to|based on|between|near|consistent)\b"
+    r"|(?!.*\b(?:cannot|none|no|not|impossible|undefined|infinite\w*|unknown|determined?)\b)"
+    r"[a-z]+(?: [a-z,]+){3,}$"
+)
+"""What is said about an answer that was announced before; by itself it may be the answer."""
+_FACTORIALS = re.compile(
+    r"[\w)}]!|factorial|permut|arrang|combination|ways|order|choose|binom", re.IGNORECASE
+)
+"""What shows that an exclamation mark behind a number may be a factorial."""
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|[。；]|;(?=\s)|\n")
 
 
@@ -151,7 +168,10 @@ def _announced(text: str) -> tuple[int, str] | None:
                 unit = rest if re.fullmatch(r"%|\\%|[\w\u4e00-\u9fff]{1,8}", rest) else ""
                 return head.start(), f"{inside.group(1).strip()} {unit}".strip()
         answer = _SENTENCE_END.split(tail, maxsplit=1)[0].strip().strip("*").strip()
-        if answer and _remarked(text, head.end()):
+        exclaimed = remark is None and re.search(r"\d!+$", answer) is not None
+        if exclaimed and _FACTORIALS.search(text.replace(answer, "")) is None:
+            answer = answer.rstrip("! ")
+        if answer and (_remarked(text, head.end()) or _PROSE.match(answer)):
             remark = remark or (head.start(), answer)
         elif answer and not answer.startswith("#"):
             return head.start(), answer

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from scdpo.grading.comparing import respelling, words
 from scdpo.grading.comparing.leaves import LEAVES
 from scdpo.grading.comparing.matching import NAMES, compare
-from scdpo.grading.comparing.opposites import opposed
+from scdpo.grading.comparing.opposites import opposed, otherwise_qualified
 from scdpo.grading.comparing.verdicts import TooManyError, limited
 from scdpo.grading.comparing.written import same_numbers, value
-from scdpo.grading.finding.sentences import mentions, names_other_things, negated, numbers_in
+from scdpo.grading.finding.sentences import (
+    mentions,
+    names_other_things,
+    negated,
+    numbers_in,
+    without_contrast,
+)
 from scdpo.grading.quantities.equality import equal_numbers
 from scdpo.grading.quantities.rationals import decimal
 from scdpo.grading.reading.conditions import unconditional
@@ -48,6 +54,7 @@ class Pending:
 
 def decide(gold: str, answer: str) -> Verdict | Pending:
     """Compare two answers by their text, their parts and the values of their formulas."""
+    gold, answer = _told(gold), _told(answer)
     found = _decide(gold, answer)
     verdict = found if isinstance(found, Verdict) else None
     if (verdict is None or not verdict.correct) and (other := _respelled(gold, answer)) is not None:
@@ -59,11 +66,30 @@ def decide(gold: str, answer: str) -> Verdict | Pending:
     if (verdict.correct or verdict.reason in (NAMES, SENTENCE.reason)) and opposed(gold, answer):
         same = numbers_in(gold) == numbers_in(answer) == 1
         return WRONG if same else undecided("opposite words")
+    if verdict.correct and otherwise_qualified(gold, answer):
+        return undecided("other words beside the measure")
+    if verdict.correct and gold != answer and respelling.contradicted(answer):
+        return undecided("two values")
+    if verdict.correct and respelling.bare_less(answer) and not respelling.bare_less(gold):
+        return undecided("a difference or a value")
     return found
 
 
+_TELLING = re.compile(
+    r"\\(?:text|mathrm)\s*\{([^{}]*(?:below|\((?:or|i\.e\.|about)(?![a-z]))[^{}]*)\}"
+)
+
+
+def _told(text: str) -> str:
+    """A text whose words in formulas are more than a unit, with these words as plain ones:
+    `15^\\circ\\text{F below zero}`, `\\frac{7}{8} \\text{ (or } 0.875)`."""
+    if "\\" not in text or _TELLING.search(text) is None:
+        return text
+    return re.sub(" {2,}", " ", _TELLING.sub(r" \1 ", text)).strip()
+
+
 _SAID = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2}|\\text|[\u4e00-\u9fff]")
-_IF = re.compile(r"\s*(?:if|when|unless|provided|当|若|如果)(?![A-Za-z])", re.IGNORECASE)
+_IF = re.compile(r"\s*(?:(?:if|when|unless|provided)(?![A-Za-z])|当|若|如果)", re.IGNORECASE)
 
 
 def _conditional(text: str) -> bool:
@@ -138,7 +164,19 @@ def _conditions_differ(gold: str, answer: str) -> bool:
         unconditional(canonical(text))[1] if len(text) < MAX_CONDITIONED else ""
         for text in (gold, answer)
     ]
-    return all(conditions) and decide(conditions[0], conditions[1]) == WRONG
+    if all(conditions) and decide(conditions[0], conditions[1]) == WRONG:
+        return True
+    domains = [_DOMAIN.fullmatch(canonical(text)) for text in (gold, answer)]
+    ours, theirs = (domain and domain.group(1) for domain in domains)
+    if not ours or not theirs or re.search(r"(?<![A-Za-z])[knm](?![A-Za-z])", ours):
+        return False  # the terms of a family may be counted from another number
+    return decide(ours, theirs) == WRONG
+
+
+_DOMAIN = re.compile(
+    r"[^<>≤≥∈]*[A-Za-z][^<>≤≥∈]*,\s*([^,=]*[<>≤≥][^,=]*|[A-Za-z] ?∈ ?[\[(][^,=]*,[^,=]*[\])])"
+)
+"""A formula and the values of its variable: `y = 60 - 5t, 0 ≤ t ≤ 12`."""
 
 
 def _choice_content(gold: str, answer: str) -> Verdict | Pending | None:
@@ -208,6 +246,9 @@ def _sentence(gold: str, answer: str, verdict: Verdict | None) -> Verdict | Pend
         return verdict
     if verdict is not None and verdict.undecided and words.only_words(answer):
         return verdict
+    if (kept := without_contrast(answer)) != answer and (kept := kept.strip()):
+        rest = decide(gold, kept)
+        return SENTENCE if isinstance(rest, Pending) else rest
     if names_other_things(answer):
         return SENTENCE
     statement, condition = unconditional(canonical(answer))

@@ -13,10 +13,13 @@ from scdpo.pairs.mixture import mixture
 from scdpo.pairs.naive import data_equal, naive_pairs
 from scdpo.pairs.rows import pairs_from_rows
 from scdpo.pairs.step_controlled import step_controlled_pairs
+from scdpo.pairs.step_labels import LabelKind, StepLabels, step_labels
 
 __all__ = [
+    "LabelKind",
     "PairConfig",
     "PairResult",
+    "StepLabels",
     "data_equal",
     "is_heldout",
     "mixture",
@@ -24,5 +27,6 @@ __all__ = [
     "pair",
     "pairs_from_rows",
     "step_controlled_pairs",
+    "step_labels",
     "trl_rows",
 ]

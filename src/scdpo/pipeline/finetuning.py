@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.formats import Format, get_format
+from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Watcher, append_all, begun_when_reported
@@ -28,6 +29,7 @@ from scdpo.policies import (
     policy_hash,
     policy_path,
     save_policy,
+    state_format,
 )
 from scdpo.records import Solution
 from scdpo.sampling.demonstrations import UNUSABLE, count_demonstrations, demonstrations
@@ -130,6 +132,7 @@ def fine_tune(
     )
     if is_main_process():
         shutil.rmtree(out / "initial", ignore_errors=True)
+        state_format(out / "policy", recipe.format.model_dump(mode="json"))
         for text in _said_of_training(report):
             watcher.note("sft", text)
     return report
@@ -197,11 +200,12 @@ def fine_tuning_recipe(
     policy: str | None = None,
     data: str | None = None,
     layout: str | None = None,
+    changes: Changes | None = None,
 ) -> Recipe:
     """The settings for fine-tuning on its own, from a recipe whose problems may be missing.
 
-    `policy`, `data` (the path) and `layout` override the recipe. Raises RecipeError, and
-    InputError if there is no recipe, policy or data.
+    `policy`, `data` (the path) and `layout` override the recipe, and `changes` all of it. Raises
+    RecipeError, and InputError if there is no recipe, policy or data.
     """
     if recipe is None:
         raise InputError(
@@ -217,26 +221,44 @@ def fine_tuning_recipe(
         settings["policy"] = policy
     section = settings.get("sft") or {}
     if not isinstance(section, dict):
-        return make_recipe(settings, where)
+        return make_recipe(settings, where, changes)
     given = {"path": data, "layout": layout}
     given = {key: value for key, value in given.items() if value is not None}
     below = section.get("data") or {}
     if given and isinstance(below, dict):
         section = section | {"data": below | given}
     settings["sft"] = section
-    made = make_recipe(settings, where)
+    made = make_recipe(settings, where, changes)
     _data_of(made)
     return made
+
+
+def _delete(out: Path) -> None:
+    """Delete what a training of this kind has written to a folder."""
+    for name in (DEMONSTRATIONS, "validation", "checkpoints", "epochs", "initial"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("report.json", "training.json", "log.jsonl"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("policy", "adapter"):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 class FineTuning:
     """Fine-tuning on its own, in a folder that can be resumed; a context manager.
 
-    Of several processes, only one has `write`. Raises StoreError when the folder holds another
-    training.
+    Of several processes, only one has `write`. `redo` deletes what the folder holds of an earlier
+    training. Raises StoreError when it holds another training.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, watcher: Watcher, *, write: bool = True):
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        watcher: Watcher,
+        *,
+        write: bool = True,
+        redo: bool = False,
+    ):
         self.recipe = recipe
         self.path = out
         self._watcher = watcher
@@ -245,6 +267,8 @@ class FineTuning:
             wait_for_all()  # until the folder exists
         self._folder = RunFolder(out, write=write)
         if write:
+            if redo:
+                _delete(out)
             wait_for_all()
 
     def __enter__(self) -> Self:

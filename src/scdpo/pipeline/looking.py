@@ -17,10 +17,10 @@ ATTEMPTS = 2
 
 
 def look(
-    recipe: Recipe, limit: int, watcher: Watcher | None = None
+    recipe: Recipe, limit: int, watcher: Watcher | None = None, *, policy: str | None = None
 ) -> tuple[list[Problem], list[Solution]]:
     """The first `limit` training problems of a recipe and two solutions of each (or fewer, where
-    `sample.max_attempts` says so).
+    `sample.max_attempts` says so) by its `policy`, or another one.
 
     They are drawn as the run draws its first ones, with the same seeds, and nothing is kept: a run
     that was not begun is not begun by this, and one that was goes on as it would have. Raises what
@@ -39,7 +39,7 @@ def look(
         return [solution async for chunk in chunks for solution in chunk]
 
     try:
-        with services.sampler(recipe.policy, SFT) as sampler:
+        with services.sampler(policy or recipe.policy, SFT) as sampler:
             return problems, run(draw())
     finally:
         services.close()

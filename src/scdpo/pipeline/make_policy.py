@@ -17,7 +17,7 @@ from scdpo.formats import Format, get_format
 from scdpo.formats.compose import compose
 from scdpo.pipeline.changes import Changes, is_about, with_changes
 from scdpo.pipeline.recipe import read_yaml
-from scdpo.policies import Policy, load_policy, save_policy
+from scdpo.policies import Policy, load_policy, save_policy, state_format
 from scdpo.problems import EmbeddedSplit, generate, load_embedded
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
@@ -94,6 +94,8 @@ def make_policy(config: MakePolicyConfig, out: Path, progress: Progress | None =
         else _from_solutions(config)
     )
     report = sft(policy, examples, out, config=config.sft, progress=progress)
+    if config.demonstrations is not None:
+        state_format(Path(report.policy), {"name": config.format, "system": ""})
     if config.weights != "fp32":
         store_weights(Path(report.policy), config.weights)
     return report

@@ -14,11 +14,12 @@ from typing import Any, Self
 
 from scdpo.errors import InputError
 from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
+from scdpo.pipeline.card import accuracies_on_benchmarks
 from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
-from scdpo.policies import EMBEDDED, policy_hash
+from scdpo.policies import EMBEDDED, policy_hash, stated_format
 from scdpo.problems import BENCHMARKS, load_problems
 from scdpo.problems.places import Place as Place
 from scdpo.problems.places import places as places
@@ -34,6 +35,7 @@ def measuring_recipe(
     policy: str | None,
     *,
     format: str | None = None,
+    chat_template: bool = False,
     end: Sequence[str] = (),
     rows: int | None = None,
     changes: Changes | None = None,
@@ -41,7 +43,8 @@ def measuring_recipe(
     """The settings for measuring a policy, from a recipe (a file or a packaged name); its problems
     are not read and may be missing.
 
-    Without a recipe, the embedded policy is measured with its own. `policy`, `format` (a name),
+    Without a recipe, the embedded policy is measured with its own, and another one in the format
+    that its folder states. `policy`, `format` (a name), `chat_template` (use the tokenizer's),
     `end` (end strings) and `rows` (questions answered side by side) override the recipe, as do
     `changes` by dotted key. Raises RecipeError, and InputError if the policy or its format is not
     given.
@@ -50,7 +53,10 @@ def measuring_recipe(
         raise InputError("--policy is needed: embedded, a folder, or a hub name owner/model")
     changes = changes or {}
     named = format is not None or any(key.partition(".")[0] == "format" for key in changes)
-    if recipe is None and policy != EMBEDDED and not named:
+    stated = None
+    if recipe is None and policy not in (None, EMBEDDED) and not named:
+        stated = stated_format(str(policy))
+    if recipe is None and policy != EMBEDDED and not named and stated is None:
         raise InputError(
             f"policy {policy}: its solution format is not known; give --format (blocks, fenced or "
             "plain) or a --recipe with a section format"
@@ -60,10 +66,11 @@ def measuring_recipe(
     where = "options"
     if name is not None:
         data, where = read_yaml(name)
-    data = {"problems": _NO_PROBLEMS} | data
+    data = {"problems": _NO_PROBLEMS} | data | ({"format": stated} if stated else {})
     if policy is not None:
         data["policy"] = policy
-    _put(data, "format", {"name": format, "end": list(end) or None})
+    template = "auto" if chat_template else None
+    _put(data, "format", {"name": format, "chat_template": template, "end": list(end) or None})
     _put(data, "evaluate", {"rows": rows})
     return make_recipe(data, where, changes)
 
@@ -156,7 +163,9 @@ class Measurement:
                     limits = self.recipe.evaluate.limits
                     append_all(stage, self._services.watched(rows, sampler, limits), "problem_id")
                     stage.finish(count_evaluations(stage.rows(Evaluation)))
-        return {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+        answered = {name: list(stage.rows(Evaluation)) for name, stage in stages.items()}
+        accuracies_on_benchmarks(Path(self.recipe.policy), self.policy, answered)
+        return answered
 
     def _opened(self, name: str, problems: Sequence[Problem]) -> Stage:
         """The stage of a benchmark, after storing its problems in their own stage."""

@@ -89,7 +89,7 @@ class OpenRun:
 
         Also written to `report.jsonl`, unless the run is open for reading only.
         """
-        rows = self._evaluations()
+        rows = self.evaluations()
         used = {name: self._pairs_used(name) for name in rows if name != SFT}
         trained = {name: training.describe() for name, training in self.trainings().items()}
         lines = policy_lines(rows, used, trained)
@@ -103,7 +103,7 @@ class OpenRun:
         Also written to `report_by_dataset.jsonl`, one row per data set, unless the run is open for
         reading only.
         """
-        rows = self._evaluations()
+        rows = self.evaluations()
         used = {name: self._pairs_used(name) for name in rows if name != SFT}
         reports = {
             dataset: policy_lines(
@@ -122,7 +122,7 @@ class OpenRun:
     def breakdown(self, key: GroupBy, dataset: str | None = None) -> list[BreakdownLine]:
         """One line for every policy and group of questions, of one data set or of all; empty if
         the data has no groups."""
-        rows = self._evaluations()
+        rows = self.evaluations()
         if dataset is not None:
             rows = {name: of_dataset(answered, dataset) for name, answered in rows.items()}
         return breakdown_lines(rows, key)
@@ -206,15 +206,17 @@ class OpenRun:
         policy: bool = False,
         config: Mapping[str, Any] | None = None,
         read: Mapping[str, str] | None = None,
+        redo: bool = False,
     ) -> Stage:
         """Open a stage with its settings, by default the recipe's, and the hashes of its inputs:
-        stages, the initial policy, and whatever else it has `read`."""
+        stages, the initial policy, and whatever else it has `read`. `redo` deletes its rows
+        first."""
         stage = self.stage(name)
         hashes = {i: manifest_of(self.stage(i)).output_hash or "" for i in inputs}
         hashes |= read or {}
         if policy:
             hashes["policy"] = self._initial_hash
-        redo = self.redone(name) or not made_anything(stage)
+        redo = redo or self.redone(name) or not made_anything(stage)
         return stage.open(config or settings(self.recipe, name), hashes, redo=redo)
 
     def _keep_recipe(self) -> None:
@@ -256,7 +258,7 @@ class OpenRun:
         paths = sorted((self.path / "imports").glob("*/manifest.json"))
         return [f"imports/{path.parent.name}" for path in paths]
 
-    def _evaluations(self) -> dict[str, list[Evaluation]]:
+    def evaluations(self) -> dict[str, list[Evaluation]]:
         """The rows of every policy whose evaluation is done."""
         stages = [m.stage for m in self.manifests() if m.status == "done"]
         names = [name.split("/")[1] for name in stages if name.startswith("evaluations/")]

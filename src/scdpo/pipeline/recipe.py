@@ -87,7 +87,7 @@ class ProblemSource(_Section):
     ids: tuple[str, ...] | str | None = Field(
         None,
         description="Take only the problems with these ids: a list, or a file with an id a line or "
-        "with JSONL rows of problems or solutions.",
+        "with JSONL rows of problems or solutions (or a folder of such, as `RUN/solutions`).",
     )
 
     @model_validator(mode="after")

@@ -2,64 +2,50 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from scdpo.engines import EngineProtocol, engine_config
 from scdpo.errors import InputError
 from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
-from scdpo.formats import LAYOUTS
-from scdpo.pairs import data_equal, mixture, naive_pairs, step_controlled_pairs, trl_rows
+from scdpo.pairs import (
+    LabelKind,
+    StepLabels,
+    data_equal,
+    mixture,
+    naive_pairs,
+    step_controlled_pairs,
+    step_labels,
+    trl_rows,
+)
+from scdpo.pipeline.card import accuracies_of_run, card_of_training
 from scdpo.pipeline.changes import Changes
-from scdpo.pipeline.finetuning import (
-    DEMONSTRATIONS,
-    SFT_STAGE,
-    data_inputs,
-    demonstrate,
-    fine_tune,
-    initial_format,
-)
-from scdpo.pipeline.opened import OpenRun, manifest_of
-from scdpo.pipeline.provenance import (
-    imported_settings,
-    keep_environment,
-    made_anything,
-    settings,
-)
-from scdpo.pipeline.recipe import Method, Part, Recipe
-from scdpo.pipeline.services import Services, Silent, Watcher, append_all, begun_when_reported
+from scdpo.pipeline.input_stages import InputStages
+from scdpo.pipeline.opened import manifest_of
+from scdpo.pipeline.recipe import Method
+from scdpo.pipeline.services import append_all, begun_when_reported
 from scdpo.pipeline.shortages import pairs_lack, solutions_lack
-from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import (
-    EpochScore,
     Training,
-    fine_tuned_policy,
-    fine_tuning_counts,
     references_used,
     trained_policy,
     training_counts,
     training_of,
 )
-from scdpo.pipeline.validation import choose_epoch
-from scdpo.policies import policy_hash, policy_path
-from scdpo.problems import shared_questions
-from scdpo.records import Evaluation, Pair, Problem, Solution
+from scdpo.policies import policy_path, state_format
+from scdpo.records import Evaluation, Pair, Solution
 from scdpo.sampling import (
-    Sampler,
     branch_solutions,
     count_branches,
     count_solutions,
     first_preferred,
     sample_solutions,
 )
-from scdpo.sampling.recorded import Reproduced, recorded_solutions
-from scdpo.store import Manifest, Stage, file_hash, write_jsonl
+from scdpo.store import Stage, write_jsonl
 from scdpo.training.dpo_config import DPOConfig, TrainingReport
 from scdpo.training.processes import wait_for_all
 from scdpo.training.sft_config import SFTReport
 
 
-class Run(OpenRun):
+class Run(InputStages):
     """A run: its recipe, its folder, and the services that its stages share; a context manager.
 
     Calling a stage again resumes it, or does nothing if it is done. A folder started with another
@@ -70,29 +56,6 @@ class Run(OpenRun):
     new folder is removed if the run fails before it has made anything. Raises InputError and
     StoreError.
     """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        path: Path,
-        watcher: Watcher | None = None,
-        *,
-        write: bool = True,
-        redo: str | None = None,
-        engine: EngineProtocol | str | None = None,
-    ):
-        if isinstance(engine, str):
-            recipe = recipe.model_copy(update={"engine": engine_config({"name": engine})})
-            engine = None
-        super().__init__(recipe, path, write=write, redo=redo)
-        self._watcher = watcher or Silent()
-        self._services = Services(recipe, self._watcher, engine)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            self._services.close()
-        finally:
-            super().__exit__(kind, error, trace)
 
     def everything(self) -> list[PolicyLine]:
         """Run the whole recipe: sample, branch, pair, train and evaluate; returns the report."""
@@ -114,81 +77,35 @@ class Run(OpenRun):
 
     # ---- stages
 
-    def problems(self, part: Part) -> list[Problem]:
-        """The `train` or `test` problems, stored in the run folder when first read.
-
-        Raises InputError where two sources have a question in common.
-        """
-        stage = self.stage(f"problems/{part}")
-        if not stage.done:
-            problems = read_problems(self.recipe, part)
-            stage.open(settings(self.recipe, stage.name), redo=True)
-            stage.append_new(problems)
-            stage.finish()
-            self._note_shared_questions()
-        return list(stage.rows(Problem))
-
     def _stop_if(self, lacking: str, what: str = "") -> None:
         """Raise InputError if the methods of the recipe have nothing to train on."""
         if lacking and self.recipe.methods:
             raise InputError(f"{self.path}: {what}{lacking}")
-
-    def demonstrate(self) -> None:
-        """Before stage 1: the rows of `sft.data`, executed, graded and written in the format."""
-        stage = self.open(DEMONSTRATIONS, [], read=data_inputs(self.recipe))
-        if not stage.done:
-            self._record(stage)
-        demonstrate(stage, self.recipe, self._services, self._watcher)
-
-    def fine_tune(self) -> None:
-        """Before stage 1: train the recipe's policy on `sft.data`; the result is the run's initial
-        policy. Several processes share it as in `train`."""
-        if self.folder.write:
-            self.demonstrate()
-            read = {"policy": policy_hash(self.recipe.policy)}
-            self.open(SFT_STAGE, [DEMONSTRATIONS], read=read)
-        wait_for_all()
-        stage, data = self.stage(SFT_STAGE), self.stage(DEMONSTRATIONS)
-        if not stage.done:
-            if self.folder.write:
-                self._record(stage)
-            rows = list(data.rows(Solution))
-            services, watcher = self._services, self._watcher
-            report = fine_tune(rows, self.recipe, stage.path, services, watcher)
-            if not self.folder.write:
-                return
-            epochs: list[EpochScore] = []
-            if self.recipe.sft.keep_best:
-                epochs = choose_epoch(
-                    self.folder, stage.path, self.recipe, report, services, watcher
-                )
-            stage.append_new([fine_tuned_policy(report, stage.path, epochs)], "policy")
-            stage.finish(fine_tuning_counts(report, epochs))
 
     def sample(self) -> None:
         """Stage 1: naive solutions of the training problems."""
         problems, config = self.problems("train"), self.recipe.sample
         stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
-            bar = self._watcher.progress("sample")
-            with self._services.sampler(self.initial_policy, SFT) as sampler:
-                self._record(stage)
+            bar = self.watcher.progress("sample")
+            with self.services.sampler(self.initial_policy, SFT) as sampler:
+                self.record(stage)
                 have = stage.rows(Solution)
                 chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
-                append_all(stage, self._services.watched(chunks, sampler, config.limits))
+                append_all(stage, self.services.watched(chunks, sampler, config.limits))
             stage.finish(count_solutions(stage.rows(Solution)))
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
-        sources, config = self._parent_stages(), self.recipe.branch
+        sources, config = self.parent_stages(), self.recipe.branch
         stage = self.open("branches", [source.name for source in sources], policy=True)
         if not stage.done:
-            bar = self._watcher.progress("branch")
+            bar = self.watcher.progress("branch")
             rows = (row for source in sources for row in source.rows(Solution))
             found = first_preferred(rows, truncated_is_wrong=config.truncated_is_wrong)
-            with self._services.sampler(self.initial_policy, SFT) as sampler:
-                parents = self._in_format(found, sampler)
-                self._record(stage)
+            with self.services.sampler(self.initial_policy, SFT) as sampler:
+                parents = self.in_format(found, sampler)
+                self.record(stage)
                 chunks = branch_solutions(
                     parents,
                     sampler,
@@ -199,43 +116,6 @@ class Run(OpenRun):
                 )
                 append_all(stage, chunks)
             stage.finish(count_branches(stage.rows(Solution)))
-
-    def _parent_stages(self) -> list[Stage]:
-        """The stages whose solutions branching continues. Imports that came after it was started
-        are parents only if it is run again."""
-        sources = self._solution_stages()
-        begun = self.stage("branches").manifest
-        if begun is None or not made_anything(self.stage("branches")) or self._redo == "branches":
-            return sources
-        if late := [
-            s.name for s in sources if s.name not in begun.inputs and s.name != "solutions"
-        ]:
-            self._watcher.note(
-                "branches",
-                f"{', '.join(late)}: imported after branching, so no parents of branches;"
-                f" `scdpo branch {self.path} --redo` makes them such",
-            )
-        return [source for source in sources if source.name not in late]
-
-    def _in_format(self, parents: list[Solution], sampler: Sampler) -> list[Solution]:
-        """The parents that the policy could have written: in its format, after its prompt."""
-        format = sampler.format
-        fit = [
-            p for p in parents if p.format == format.name and p.prompt == format.prompt(p.question)
-        ]
-        if unfit := len(parents) - len(fit):
-            self._watcher.note(
-                "branches",
-                f"{unfit} preferred solutions are not continued: they are not in the run's format",
-            )
-        return fit
-
-    def _solution_stages(self) -> list[Stage]:
-        """The finished stages of sampled and imported solutions. Raises InputError without any."""
-        sources = [self.finished(name, "import") for name in self.imports()]
-        if self.begun("solutions") or not sources:
-            sources.insert(0, self.finished("solutions", "sample"))
-        return sources
 
     def pair(self) -> None:
         """Make naive pairs, step-controlled pairs, and the pairs of the data-equal control."""
@@ -290,6 +170,18 @@ class Run(OpenRun):
         pairs = [pair for pair in self.pairs_of(method) if pair.split == "train"]
         return write_jsonl(out, trl_rows(pairs))
 
+    def export_step_labels(self, out: Path, labels: LabelKind = "known") -> StepLabels:
+        """Write the run's solutions and branches in TRL's step supervision format."""
+        stages = [self.stage(name) for name in ("solutions", *self.imports(), "branches")]
+        solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
+        made = step_labels(solutions, self.recipe.pairs, labels)
+        if not made.rows:
+            raise InputError(
+                f"{self.path}: no right or wrong solutions to label; run `scdpo sample` first"
+            )
+        write_jsonl(out, made.rows)
+        return made
+
     def train(
         self, method: Method | None = None, name: str | None = None, changes: Changes | None = None
     ) -> str:
@@ -312,9 +204,11 @@ class Run(OpenRun):
             report = self._train(training, stage)
             if not self.folder.write:
                 return training.name
-            self._watcher.note("reference", references_used(report))
+            self.watcher.note("reference", references_used(report))
+            state_format(stage.path / "policy", self.recipe.format.model_dump(mode="json"))
             stage.append_new([trained_policy(training.name, report, stage.path)], "policy")
             stage.finish(training_counts(report))
+            card_of_training(self, training.name)
         return training.name
 
     def sft(self, out: Path) -> SFTReport:
@@ -325,10 +219,13 @@ class Run(OpenRun):
         solutions = [row for stage in stages if stage.done for row in stage.rows(Solution)]
         if not solutions:
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
-        self._services.device()
-        bar, config = self._watcher.progress("sft"), self.recipe.sft
+        self.services.device()
+        bar, config = self.watcher.progress("sft"), self.recipe.sft
         initial = policy_path(self.initial_policy)
-        return sft(initial, solutions, out, config=config.training, progress=bar)
+        made = sft(initial, solutions, out, config=config.training, progress=bar)
+        if self.folder.write:
+            state_format(Path(made.policy), self.recipe.format.model_dump(mode="json"))
+        return made
 
     def evaluate(self, policy: str) -> None:
         """Evaluate a policy of the run (`sft` or a training) greedily on the test problems."""
@@ -342,44 +239,15 @@ class Run(OpenRun):
             path = self.initial_policy
         stage = self.open(f"evaluations/{policy}", inputs, policy=policy == SFT)
         if not stage.done:
-            config, bar = self.recipe.evaluate, self._watcher.progress(f"evaluate {policy}")
-            with self._services.sampler(path, policy) as sampler:
-                self._record(stage)
+            config, bar = self.recipe.evaluate, self.watcher.progress(f"evaluate {policy}")
+            with self.services.sampler(path, policy) as sampler:
+                self.record(stage)
                 have = stage.ids("problem_id")
                 rows = evaluate_greedy(problems, sampler, config, existing=have, progress=bar)
-                watched = self._services.watched(rows, sampler, config.limits)
+                watched = self.services.watched(rows, sampler, config.limits)
                 append_all(stage, watched, "problem_id")
             stage.finish(count_evaluations(stage.rows(Evaluation)))
-
-    def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
-        """Import recorded solutions as graded rows of this run; their programs are run again."""
-        if layout not in LAYOUTS:
-            raise InputError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
-        stage = self.stage(f"imports/{re.sub(r'[^A-Za-z0-9.-]+', '_', path.stem).strip('_.-')}")
-        now = imported_settings(settings(self.recipe, stage.name), stage.manifest)
-        config = now | {"layout": layout, "dataset": dataset}
-        # An unfinished import starts over: it has to execute everything again anyway.
-        stage.open(config, {path.name: file_hash(path)}, redo=not stage.done)
-        if not stage.done:
-            bar = self._watcher.progress(f"import {path.stem}"[:40])
-            format = initial_format(self.recipe, self._services)
-            sandbox, grader = self._services.sandbox(), self._services.grader()
-            self._record(stage)
-            reproduced = Reproduced()
-            chunks = recorded_solutions(
-                path,
-                layout,
-                dataset,
-                grader,
-                sandbox,
-                reproduced,
-                bar,
-                format=format,
-                encode=self._services.encode(self.recipe.policy),
-            )
-            append_all(stage, chunks)
-            stage.finish(count_solutions(stage.rows(Solution)) | reproduced.counts())
-        return manifest_of(stage)
+        accuracies_of_run(self, self.evaluations())
 
     def _train(self, training: Training, stage: Stage) -> TrainingReport:
         from scdpo.training.preference import train
@@ -394,7 +262,7 @@ class Run(OpenRun):
                 f"({self.pairs_lack(method)})"
             )
         if self.folder.write:
-            self._record(stage)
+            self.record(stage)
         return train(
             policy_path(self.initial_policy),
             used,
@@ -402,26 +270,10 @@ class Run(OpenRun):
             config=DPOConfig.model_validate(training.train),
             heldout=[pair for pair in pairs if pair.split == "heldout"],
             references=self.path / "references.npz",
-            progress=begun_when_reported(self._watcher, f"train {name}"),
-            reference_progress=begun_when_reported(self._watcher, f"reference {name}"),
-            note=lambda text: self._watcher.note("training", text),
+            progress=begun_when_reported(self.watcher, f"train {name}"),
+            reference_progress=begun_when_reported(self.watcher, f"reference {name}"),
+            note=lambda text: self.watcher.note("training", text),
         )
-
-    def _note_shared_questions(self) -> None:
-        """Say it if questions of the test set are also trained on, once both sets are read."""
-        train, test = (self.stage(f"problems/{part}") for part in ("train", "test"))
-        if train.done and test.done:
-            n_test = sum(1 for _ in test.rows(Problem))
-            if shared := shared_questions(test.rows(Problem), train.rows(Problem)):
-                self._watcher.note(
-                    "problems",
-                    f"{shared} of {n_test} test questions are also training questions: accuracy on"
-                    " them says nothing about new ones (keys offset, limit, ids of problems)",
-                )
-
-    def _record(self, stage: Stage) -> None:
-        """Record the environment of a stage that starts or resumes now."""
-        keep_environment(self.path, self._services.environment(stage.name))
 
     def _pair_stages(self, method: Method) -> list[Stage]:
         names = {"dpo": ["naive"], "dpo_equal": ["data_equal"]}

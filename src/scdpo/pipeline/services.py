@@ -134,13 +134,13 @@ class Services:
         return None if tokenizer is None else partial(encode_text, tokenizer)
 
     def _tokenizer(self, policy: str) -> PreTrainedTokenizerBase | None:
-        """A policy's tokenizer; None if it is only known to an engine that is not ours."""
+        """A policy's tokenizer; None if an engine that is not ours keeps it to itself."""
         try:
             return load_tokenizer(policy)
         except PolicyError:
             if self._engine is None and self._recipe.engine.name == LocalEngineConfig().name:
                 raise
-            return None
+            return getattr(self._engine, "tokenizer", None)
 
     def _note(self, label: str, text: str) -> None:
         """Show a fact once."""

@@ -17,8 +17,10 @@ from scdpo.pipeline.recipe import Recipe
 from scdpo.pipeline.services import Services, Watcher, append_all
 from scdpo.pipeline.sources import read_problems
 from scdpo.pipeline.trained import EpochScore
+from scdpo.policies.stated import FORMAT_FILE
 from scdpo.records import Evaluation, Problem
 from scdpo.store import RunFolder, Stage, file_hash
+from scdpo.training.card import CARD
 from scdpo.training.sft_config import SFTReport
 
 
@@ -110,6 +112,9 @@ def _evaluate(
 def _put_in_place(out: Path, best: int, policy: Path) -> None:
     """Make the policy of the best epoch the trained one; stopped anywhere, it can be repeated."""
     if policy != out / "policy" and policy.exists():
+        for name in (CARD, FORMAT_FILE):  # those of the last epoch are for all of them
+            if (out / "policy" / name).exists():
+                shutil.copyfile(out / "policy" / name, policy / name)
         shutil.rmtree(out / "policy", ignore_errors=True)
         policy.rename(out / "policy")
         adapter = policy.with_name("adapter")

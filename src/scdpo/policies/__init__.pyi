@@ -8,6 +8,9 @@ from .names import HASHED as HASHED
 from .names import HUB_SECONDS as HUB_SECONDS
 from .names import policy_hash as policy_hash
 from .names import policy_path as policy_path
+from .stated import carry_format as carry_format
+from .stated import state_format as state_format
+from .stated import stated_format as stated_format
 from .tokens import decode_ids as decode_ids
 from .tokens import encode_text as encode_text
 from .tokens import load_tokenizer as load_tokenizer

@@ -57,12 +57,11 @@ def convert_internlm2(source: str | Path, out: str | Path) -> LlamaConfig:
     MissingDependency without the package sentencepiece.
     """
     source = Path(source)
-    if not (source / "config.json").is_file():
-        raise PolicyError(f"{source}: not a checkpoint (config.json is missing)")
-    settings = _read_json(source / "config.json")
-    config = llama_config(settings, source)
-    shards = _shards(source)
     with new_folder(Path(out)) as folder:
+        if not (source / "config.json").is_file():
+            raise PolicyError(f"{source}: not a checkpoint (config.json is missing)")
+        config = llama_config(_read_json(source / "config.json"), source)
+        shards = _shards(source)
         plain_tokenizer(source).save_pretrained(folder)
         _write_weights(shards, config, folder)
         config.save_pretrained(folder)

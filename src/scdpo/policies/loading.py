@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from scdpo.errors import PolicyError
 from scdpo.policies.names import brief, policy_path
+from scdpo.policies.stated import carry_format
 from scdpo.policies.tokens import decode_ids, encode_text, load_tokenizer
 
 if TYPE_CHECKING:
@@ -79,3 +80,4 @@ def save_policy(policy: Policy, path: Path) -> None:
     """Write model and tokenizer as a folder that `load_policy` reads."""
     policy.model.save_pretrained(path)
     policy.tokenizer.save_pretrained(path)
+    carry_format(policy.name, path)

@@ -22,7 +22,7 @@ SAMPLES = (
     "naïve Ωμέγα кот 😀 \u200b end",
 )
 """Texts on which the new tokenizer must agree with sentencepiece."""
-CONTROL, USER_DEFINED, BPE = 3, 4, 2
+NORMAL, CONTROL, USER_DEFINED, BPE = 1, 3, 4, 2
 """Types of pieces and of models in sentencepiece's protocol."""
 _KEPT = (
     *("bos_token", "eos_token", "unk_token", "pad_token", "additional_special_tokens"),
@@ -132,9 +132,10 @@ def _merges(pieces: Any) -> list[tuple[str, str]]:
 
     Better scored pieces are merged first; sentencepiece takes the leftmost of equal ones.
     """
-    rank = {piece.piece: i for i, piece in enumerate(pieces)}
+    normal = [piece for piece in pieces if piece.type == NORMAL]
+    rank = {piece.piece: i for i, piece in enumerate(normal)}
     found = []
-    for piece in pieces:
+    for piece in normal:
         text = piece.piece
         halves = [(text[:i], text[i:]) for i in range(1, len(text))]
         inside = [(a, b) for a, b in halves if a in rank and b in rank]

@@ -106,7 +106,7 @@ def load_problems(
     """The problems of benchmark `name`, in file order, at most `limit` after the first `offset`.
 
     `ids` takes only problems with these ids: a list, or a file with an id a line or with JSONL rows
-    of problems, solutions or evaluations.
+    of problems, solutions or evaluations, or a folder of such files.
 
     `path` is a file, a folder that holds the file of `split`, or a data set on the Hugging Face
     hub (`owner/name`; an existing path takes precedence). `embedded` means the packaged problems,

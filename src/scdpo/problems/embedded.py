@@ -108,6 +108,7 @@ def demonstrate(item: dict[str, object], problem_id: str) -> Demonstration | Non
         answer=answer,
         level=str(sum(len(line.values) for line in lines if line is not None)),
         subject=_template(metadata["variables"]),
+        solution="\n".join(line.strip() for line in worked.split("\n") if _says_something(line)),
     )
     final = WorkedStep(text=f"The answer is \\boxed{{{answer}}}.")
     return Demonstration(problem=problem, steps=(*steps, final))

@@ -37,6 +37,7 @@ def marked_steps(solution: str) -> tuple[WorkedStep, ...]:
     Lines without a computation go into the text of the next step. Raises RowError if the solution
     has no answer, no computation, or one that is false or cannot be read.
     """
+    final = _final(solution)
     names = _names()
     values: dict[str, float] = {}
     steps: list[WorkedStep] = []
@@ -66,7 +67,7 @@ def marked_steps(solution: str) -> tuple[WorkedStep, ...]:
         said = []
     if not steps:
         raise RowError("no computation in <<…>>")
-    said.append(_final(solution))
+    said.append(final)
     return (*steps, WorkedStep(text="\n".join(said)))
 
 

@@ -14,7 +14,8 @@ ID_KEYS = ("id", "problem_id")
 pairs and evaluations."""
 
 Ids = Sequence[str] | str | Path
-"""Ids of problems, or a file of them: one a line, or JSONL rows with `id` or `problem_id`."""
+"""Ids of problems, or a file of them: one a line, or JSONL rows with `id` or `problem_id`. A folder
+stands for the JSONL files in it, as a stage of a run has them."""
 
 
 def read_ids(ids: Ids) -> frozenset[str]:
@@ -22,12 +23,8 @@ def read_ids(ids: Ids) -> frozenset[str]:
     if not isinstance(ids, str | Path):
         return frozenset(ids)
     path = Path(ids)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise DataError(f"ids cannot be read: {reason}", path) from error
-    found = frozenset(_id(line.strip(), path, n) for n, line in enumerate(lines, 1) if line.strip())
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    found = frozenset(name for file in files for name in _ids(file))
     if not found:
         raise DataError("no ids in it", path)
     return found
@@ -66,6 +63,15 @@ def shared_questions(a: Iterable[Problem], b: Iterable[Problem]) -> int:
 
 def _plain(question: str) -> str:
     return " ".join(question.casefold().split())
+
+
+def _ids(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataError(f"ids cannot be read: {reason}", path) from error
+    return [_id(line.strip(), path, n) for n, line in enumerate(lines, 1) if line.strip()]
 
 
 def _id(line: str, path: Path, number: int) -> str:

@@ -12,6 +12,7 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 NUMBER = r"\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+"
@@ -101,6 +102,34 @@ def computed(line: str) -> Computed | None:
         cuts.append((token.start, _value_end(line, tokens[index + 1].end)))
         left = index + 2
     return Computed(_without(line, cuts), tuple(expressions), tuple(values))
+
+
+def arithmetic(line: str) -> list[float]:
+    """The values of the calculations in a sentence that states no results, in their order.
+
+    Words and units between numbers and operators are passed over, as in ``12 x 4 seats``. A
+    calculation ends where two numbers follow each other. What cannot be computed is left out.
+    """
+    tokens = [_Token(_python(m), m.start(), m.end()) for m in _TOKEN.finditer(plain_signs(line))]
+    runs: list[list[_Token]] = [[]]
+    for before, token in zip([None, *tokens], tokens, strict=False):
+        numbers = before is not None and _is_number(before) and _is_number(token)
+        if token.text == "=" or numbers:
+            runs.append([])
+        if token.text != "=":
+            runs[-1].append(token)
+    values: list[float] = []
+    for run in runs:
+        while run and run[-1].text in "+-*/(":
+            run.pop()
+        if sum(map(_is_number, run)) > 1:
+            with suppress(ValueError):
+                values.append(evaluate(_expression(run)))
+    return values
+
+
+def _is_number(token: _Token) -> bool:
+    return any(character.isdigit() for character in token.text)
 
 
 def _python(match: re.Match[str]) -> str:

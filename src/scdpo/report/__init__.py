@@ -1,10 +1,11 @@
 """The tables of a run, for the terminal and as Markdown or JSON."""
 
+from scdpo.report import notation
 from scdpo.report.benchmarks import benchmark_table, comparison_table
 from scdpo.report.choosing import Choice, shown_rows
 from scdpo.report.grid import Grid, as_markdown
 from scdpo.report.showing import show_solutions
-from scdpo.report.table import as_json, breakdown_table, policy_table, stage_table
+from scdpo.report.table import as_json, breakdown_table, label, policy_table, stage_table
 
 __all__ = [
     "Choice",
@@ -14,6 +15,8 @@ __all__ = [
     "benchmark_table",
     "breakdown_table",
     "comparison_table",
+    "label",
+    "notation",
     "policy_table",
     "show_solutions",
     "shown_rows",

@@ -88,7 +88,7 @@ def _side_by_side(pair: Pair, known: PairSides) -> RenderableType:
         ("chosen", pair.chosen_id, pair.chosen, known.chosen),
         ("rejected", pair.rejected_id, pair.rejected, known.rejected),
     ):
-        head = Text(f"{name} ", style="bold").append_text(visible(own_id))
+        head = Text.assemble((f"{name} ", "bold"), visible(own_id))
         if solution is not None:
             head.append("\n").append_text(_answer(solution.verdict.name, "", solution.answer))
         tokens = sum(len(step.token_ids) for step in steps)
@@ -172,7 +172,7 @@ def _step_head(number: int, step: Step) -> Text:
         facts.append(f"log-prob {round(step.mean_logp, 2) + 0.0:.2f}")
     if step.cut:
         facts.append(f"output cut: {step.cut}")
-    return Text(f"{number} {', '.join(facts)}", style="dim italic")
+    return Text.assemble((f"{number} {', '.join(facts)}", "dim italic"))
 
 
 def _verdict(name: str, verdict: str, reason: str, answer: str | None) -> Text:
@@ -180,11 +180,11 @@ def _verdict(name: str, verdict: str, reason: str, answer: str | None) -> Text:
 
 
 def _answer(verdict: str, reason: str, answer: str | None) -> Text:
-    text = Text(verdict, style=VERDICTS.get(verdict, "bold"))
+    text = Text.assemble((verdict, VERDICTS.get(verdict, "bold")))
     if reason:
-        text.append(" (", style="not bold").append_text(visible(reason)).append(")")
+        text.append(" (").append_text(visible(reason)).append(")")
     shown = visible("no answer" if answer is None else f"answer {answer}")
-    return Text.assemble(text, ", ", shown)
+    return text.append(", ").append_text(shown)
 
 
 def _answers(problem: Problem) -> str:

@@ -41,7 +41,7 @@ async def branch_async(
     *,
     sandbox: SandboxProtocol | None = None,
     schedule: Schedule | None = None,
-    format: Format | str = "blocks",
+    format: Format | str | None = None,
     problems: Iterable[Problem] = (),
     grader: Grader | None = None,
     config: BranchConfig | None = None,
@@ -71,7 +71,7 @@ def branch(
     *,
     sandbox: SandboxProtocol | None = None,
     schedule: Schedule | None = None,
-    format: Format | str = "blocks",
+    format: Format | str | None = None,
     problems: Iterable[Problem] = (),
     grader: Grader | None = None,
     config: BranchConfig | None = None,
@@ -83,7 +83,7 @@ def branch(
     Stage 2 of arXiv 2407.00782 (Eq. 2). The parents are the first preferred solution of each
     question in `solutions` that also has a dispreferred solution. `engine` should be the policy
     that sampled them. `schedule` gives the temperatures of new steps (by default 1.1, 1.15 … 1.4),
-    and `format` is how the policy writes, with the options that it had in `sample`. Continuations
+    and `format` is how the policy writes, as it was given to `sample`. Continuations
     are graded against the gold answers in `problems`, or else against their parent's answer.
     `settings` are fields of `BranchConfig`, such as `negatives=3`, which override those of
     `config`. Works with and without a running event loop. Raises InputError for an unknown setting

@@ -24,7 +24,7 @@ async def sample_async(
     engine: EngineProtocol,
     *,
     sandbox: SandboxProtocol | None = None,
-    format: Format | str = "blocks",
+    format: Format | str | None = None,
     grader: Grader | None = None,
     config: SampleConfig | None = None,
     progress: Progress = silent,
@@ -42,7 +42,7 @@ def sample(
     engine: EngineProtocol,
     *,
     sandbox: SandboxProtocol | None = None,
-    format: Format | str = "blocks",
+    format: Format | str | None = None,
     grader: Grader | None = None,
     config: SampleConfig | None = None,
     progress: Progress = silent,
@@ -51,10 +51,10 @@ def sample(
     """Sample graded solutions of problems until each has a preferred and a dispreferred one.
 
     Stage 1 of arXiv 2407.00782. `engine` is the policy, `format` how it writes solutions (a name
-    or a `Format`), and `sandbox` runs the programs in them; formats with code need one. `settings`
-    are fields of `SampleConfig`, such as `max_attempts=8`, which override those of `config`. Works
-    with and without a running event loop. Raises InputError for an unknown setting, EngineError,
-    SandboxError and GradingError.
+    or a `Format`; by default what the policy's folder states, else `blocks`), and `sandbox` runs
+    the programs in them; formats with code need one. `settings` are fields of `SampleConfig`, such
+    as `max_attempts=8`, which override those of `config`. Works with and without a running event
+    loop. Raises InputError for an unknown setting, EngineError, SandboxError and GradingError.
     """
     return run(
         sample_async(

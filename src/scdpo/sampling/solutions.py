@@ -128,16 +128,24 @@ class Sampler:
 @contextmanager
 def sampler_for(
     engine: EngineProtocol,
-    format: Format | str,
+    format: Format | str | None,
     grader: Grader | None,
     sandbox: SandboxProtocol | None,
 ) -> Iterator[Sampler]:
     """A sampler; if no grader is given, it gets its own, which is closed at the end.
 
-    A format by name is completed from the tokenizer of an engine that has one (`engine.tokenizer`).
+    Without a format, it is the one that the policy states (`engine.solution_format`), else
+    `blocks`. It is completed from the tokenizer of an engine that has one (`engine.tokenizer`), as
+    is a format given by its name.
     """
     tokenizer = getattr(engine, "tokenizer", None)
-    written = policy_format(format, tokenizer=tokenizer) if isinstance(format, str) else format
+    if format is None:
+        options = getattr(engine, "solution_format", None) or {"name": "blocks"}
+        written = policy_format(**options, tokenizer=tokenizer)
+    elif isinstance(format, str):
+        written = policy_format(format, tokenizer=tokenizer)
+    else:
+        written = format
     if grader is not None:
         yield Sampler(engine, written, grader, sandbox)
         return

@@ -68,6 +68,11 @@ class Stage:
         manifest = self.manifest
         return manifest is not None and manifest.status == "done"
 
+    @property
+    def shards(self) -> list[Path]:
+        """The files of its rows, in the order written."""
+        return sorted(self.path.glob("rows-*.jsonl"))
+
     def rows(self, cls: type[R]) -> Iterator[R]:
         """Every row in the order written; a last line still being written is left out.
 
@@ -92,15 +97,12 @@ class Stage:
     def _lines(self) -> Iterator[tuple[Path, int, bytes]]:
         if self.manifest is None:
             raise StoreError(f"{self.path.parent}: stage {self.name} has not been run there")
-        shards = self._shards()
+        shards = self.shards
         return (
             (path, n, line)
             for path in shards
             for n, line in numbered_lines(path, torn_tail=path == shards[-1])
         )
-
-    def _shards(self) -> list[Path]:
-        return sorted(self.path.glob("rows-*.jsonl"))
 
     # ---- writing
 
@@ -126,7 +128,7 @@ class Stage:
         if redo:
             self._clear()
         manifest = self.manifest
-        if manifest is None and self._shards():
+        if manifest is None and self.shards:
             raise StoreError(
                 f"{self.path}: rows without a manifest; delete that folder or redo the stage"
             )
@@ -145,7 +147,7 @@ class Stage:
             self._check_same(manifest, plain, inputs)
             if manifest.status == "done":
                 return self
-            shards = self._shards()
+            shards = self.shards
             repairs = manifest.repairs + (1 if shards and cut_torn_tail(shards[-1]) else 0)
             manifest = manifest.model_copy(
                 update={
@@ -155,7 +157,7 @@ class Stage:
                 }
             )
         remove_leftovers(self.path / "manifest.json")
-        self._rows = sum(1 for _ in self._lines()) if self._shards() else 0
+        self._rows = sum(1 for _ in self._lines()) if self.shards else 0
         self._clock = time.monotonic()
         self._save(manifest)
         self._open_shard()
@@ -224,7 +226,7 @@ class Stage:
                 self._close_shard()
 
     def _open_shard(self) -> None:
-        shards = self._shards()
+        shards = self.shards
         shard = shards[-1] if shards else self.path / "rows-00000.jsonl"
         if shards and shard.stat().st_size >= SHARD_BYTES:
             shard = self.path / f"rows-{int(shard.stem[5:]) + 1:05d}.jsonl"

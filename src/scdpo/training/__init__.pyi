@@ -13,6 +13,7 @@ from .losses import sequence_logps as sequence_logps
 from .own_loop import pair_sequences as pair_sequences
 from .own_loop import tree_attention as tree_attention
 from .own_loop import tree_logps as tree_logps
+from .own_loop import tree_token_logps as tree_token_logps
 from .preference import train as train
 from .preference_trainer import PreferenceTrainer as PreferenceTrainer
 from .sft_config import SFTConfig as SFTConfig

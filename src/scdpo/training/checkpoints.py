@@ -29,7 +29,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from scdpo.errors import ScdpoError, StoreError
-from scdpo.policies import Policy
+from scdpo.policies import Policy, carry_format
 from scdpo.records import Record
 from scdpo.store import write_atomic
 from scdpo.training.processes import process_group
@@ -140,6 +140,7 @@ def save_trained(trainer: Trainer, policy: Policy, path: Path) -> Mapping[str, T
     if trainer.is_world_process_zero():
         model_inside(wrapped).save_pretrained(path, state_dict=weights)
         policy.tokenizer.save_pretrained(path)
+        carry_format(policy.name, path)
     return cast("Mapping[str, Tensor]", weights)
 
 

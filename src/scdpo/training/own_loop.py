@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -21,12 +21,13 @@ from scdpo.training.scoring import (
     TreeScoring,
     attention_of,
     model_inside,
+    score_tokens,
     score_tree,
     using_attention,
     using_implementation,
 )
 from scdpo.training.tokens import pair_tokens
-from scdpo.training.tree import MaskedIds, grow
+from scdpo.training.tree import MaskedIds, Tree, grow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,27 @@ def tree_logps(
     Raises InputError for malformed sequences, for a model that cannot score trees, and where
     gradient checkpointing would compute layers again with the wrong attention.
     """
+    return _scored(model, sequences, attention, score_tree)
+
+
+def tree_token_logps(
+    model: nn.Module, sequences: Sequence[MaskedIds], *, attention: Attention = "auto"
+) -> list[Tensor]:
+    """Log-prob of every counted token of each sequence, fp64, nats; `tree_logps` are their sums.
+
+    Entry s has shape (counted tokens of sequence s,), in their order. See `tree_logps` for the
+    arguments and for what is raised.
+    """
+    logps_E = _scored(model, sequences, attention, score_tokens)
+    return list(logps_E.split([sum(map(bool, mask[1:])) for _, mask in sequences]))
+
+
+def _scored(
+    model: nn.Module,
+    sequences: Sequence[MaskedIds],
+    attention: Attention,
+    score: Callable[[nn.Module, Tree, TreeScoring], Tensor],
+) -> Tensor:
     _check(model, sequences)
     scoring = _scoring_of(model, sequences, attention)
     recomputes = model.training and torch.is_grad_enabled() and checkpoints_activations(model)
@@ -66,7 +88,7 @@ def tree_logps(
         )
     with using_attention(model, scoring.backend):
         try:
-            return score_tree(model, grow(sequences), scoring)
+            return score(model, grow(sequences), scoring)
         except NotImplementedError as error:
             raise InputError(f"tree_logps: the model cannot score token trees ({error})") from error
 

@@ -17,6 +17,7 @@ from scdpo.pairs.rows import pairs_from_rows
 from scdpo.policies import Policy
 from scdpo.records import Pair
 from scdpo.training.adapters import save_adapter_and_merged, with_adapter
+from scdpo.training.card import preference_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.dpo_config import DPOConfig, PreferenceMetrics, TrainingReport
 from scdpo.training.loading import (
@@ -77,7 +78,8 @@ def train(
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
     with evaluation_mode_after(initial):
-        data = _Data(initial, _records(pairs, initial), _records(heldout, initial), settled)
+        records = _records(pairs, initial)
+        data = _Data(initial, records, _records(heldout, initial), settled)
         with process_group().main_process_first():
             folder = TrainingFolder(Path(out), data.fingerprint)
         if done := folder.report(TrainingReport):
@@ -96,6 +98,8 @@ def train(
         figures["unchanged"] = _save(trainer, policy, initial, folder, data.weights)
     seconds = time.perf_counter() - started
     report = TrainingReport(resumed_at_step=resumed_at_step, seconds=seconds, **figures)
+    if process_group().is_main_process:
+        preference_card(folder.policy, records, report, settled)
     folder.finish(report)
     return _changed(report, settled)
 

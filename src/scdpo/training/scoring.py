@@ -90,6 +90,17 @@ def score_tree(model: nn.Module, tree: Tree, scoring: TreeScoring) -> Tensor:
     A sequence without counted tokens has log-prob 0. Raises InputError unless the model has the
     attention of `scoring` (`using_attention`; `tree_logps` sees to it).
     """
+    logps_E = score_tokens(model, tree, scoring)
+    sums_S = torch.zeros(tree.n_sequences, device=logps_E.device, dtype=torch.float64)
+    sequence_E = torch.from_numpy(tree.sequence_E).to(logps_E.device)
+    return sums_S.index_add(0, sequence_E, logps_E)
+
+
+def score_tokens(model: nn.Module, tree: Tree, scoring: TreeScoring) -> Tensor:
+    """Log-prob (E,) of every counted token, sequence by sequence (see `Tree`), fp64, nats.
+
+    Raises InputError as `score_tree` does.
+    """
     inner = model_inside(model)
     if attention_of(inner) != IMPLEMENTATIONS[scoring.backend]:
         raise InputError(
@@ -117,9 +128,7 @@ def score_tree(model: nn.Module, tree: Tree, scoring: TreeScoring) -> Tensor:
             return token_logps(hidden_NH[source_C], target_C, head, tree.n_scored)
 
         logps_C = _in_place_of_forward(model, inner, logps)
-    sums_S = torch.zeros(tree.n_sequences, device=device, dtype=torch.float64)
-    sequence_E = torch.from_numpy(tree.sequence_E).to(device)
-    return sums_S.index_add(0, sequence_E, logps_C.double()[torch.from_numpy(slot_E).to(device)])
+    return logps_C.double()[torch.from_numpy(slot_E).to(device)]
 
 
 def token_logps(

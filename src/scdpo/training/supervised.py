@@ -15,6 +15,7 @@ from scdpo.errors.validation import settings_from_keywords
 from scdpo.policies import Policy
 from scdpo.records import Solution
 from scdpo.training.adapters import save_adapter_and_merged, save_merged, with_adapter
+from scdpo.training.card import sft_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
 from scdpo.training.loading import (
     AnyPolicy,
@@ -66,6 +67,7 @@ def sft(
     heldout: Iterable[Solution | MaskedIds] = (),
     new_tokens: Sequence[int] = (),
     keep_epochs: bool = False,
+    base: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> SFTReport:
@@ -78,7 +80,7 @@ def sft(
     is called with the optimizer steps done and their total. `heldout` are examples whose loss is
     measured before the training and after every epoch. With `config.lora`, an adapter is trained,
     with the embeddings of `new_tokens`. `keep_epochs` also writes the policy after every epoch
-    but the last, to `out/epochs/N/policy`.
+    but the last, to `out/epochs/N/policy`. `base` names the initial policy in the model card.
 
     The trained policy is written to `out/policy`, an adapter also to `out/adapter`. A training
     that was stopped resumes from its last checkpoint when it is called again with the same
@@ -92,7 +94,8 @@ def sft(
     settled = settings_from_keywords(SFTConfig, config, settings)
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
-    kept, dropped = _usable(initial, _examples(data, initial, settled), settled)
+    rows = list(data)
+    kept, dropped = _usable(initial, _examples(rows, initial, settled), settled)
     held = _heldout(initial, heldout, settled)
     fingerprint = _fingerprint(initial, kept, held, settled)
     with process_group().main_process_first():
@@ -121,6 +124,8 @@ def sft(
         epochs=epochs,
         **_figures(trainer),
     )
+    if process_group().is_main_process:
+        sft_card(folder.policy, base or initial.name, rows, report, settled)
     folder.finish(report)
     return report
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from scdpo.grading.comparing.family_matching import as_family, vectors
-from scdpo.grading.comparing.names import base, key, nouns, same_argument, wordy
+from scdpo.grading.comparing.family_matching import as_family, as_intervals, vectors
+from scdpo.grading.comparing.names import base, key, nouns, recursive, same_argument, wordy
 from scdpo.grading.comparing.plain import flat_column, plain, unframed
 from scdpo.grading.comparing.set_matching import compare_sets
 from scdpo.grading.comparing.verdicts import (
@@ -169,6 +169,8 @@ def _named(gold: Part, answer: Part, leaves: Leaves) -> Found:
         answer = same_argument(gold, answer)
         found = compare(gold.value, answer.value, leaves)
         names = {key(gold.name), key(answer.name)}
+        if found == WRONG and recursive(gold) and recursive(answer):
+            return undecided(NAMES)
         if len(names) == 1 or wordy(gold.name) != wordy(answer.name):
             return found
         if wordy(gold.name):
@@ -366,6 +368,8 @@ def _families(gold: Part, answer: Part, leaves: Leaves) -> Found:
         return None
     ours, theirs_ = vectors(first), vectors(second)
     if ours is not None and theirs_ is not None:
+        if {len(vector) for vector in (*ours, *theirs_)} == {2, 4}:
+            ours, theirs_ = as_intervals(ours), as_intervals(theirs_)
         same = leaves.family(first, ours, second, theirs_)
         if same is not None:
             return verdict_on(same)

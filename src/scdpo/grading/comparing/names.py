@@ -41,12 +41,38 @@ def same_argument(gold: Named, answer: Named) -> Named:
     """`f(x) = x + 1` for a gold `f(n) = n + 1`, and `a_k = 2^k` for `a_n = 2^n`: the name of the
     argument or of the index does not matter."""
     ours, theirs = (_INDEXED.fullmatch(part.name.strip()) for part in (gold, answer))
-    if ours is not None and theirs is not None and ours.group(1, 3) == theirs.group(1, 3):
-        return Named(gold.name, rename(answer.value, theirs.group(2), ours.group(2)))
+    if ours is not None and theirs is not None and ours.group(1) == theirs.group(1):
+        return _same_index(gold, answer, ours, theirs)
+    for indexed, part in ((ours, answer), (theirs, gold)):
+        applied = _APPLIED.fullmatch(part.name.strip())
+        if indexed is not None and applied is not None and applied.group(1) == indexed.group(1):
+            if indexed.group(3):
+                continue
+            old, new = applied.group(2), indexed.group(2)
+            if part is gold:
+                old, new = new, old
+            return Named(gold.name, rename(answer.value, old, new))
     first, second = _APPLIED.fullmatch(gold.name.strip()), _APPLIED.fullmatch(answer.name.strip())
     if first is None or second is None:
         return answer
     return Named(answer.name, rename(answer.value, second.group(2), first.group(2)))
+
+
+def _same_index(gold: Named, answer: Named, ours: re.Match[str], theirs: re.Match[str]) -> Named:
+    """`a_{n+1} = 2^n` and `a_k = 2^{k-1}` for a gold answer `a_n = 2^{n-1}`."""
+    old, new = theirs.group(2), ours.group(2)
+    if old != new and rename(answer.value, new, "(0)") != answer.value:
+        return answer  # a_k = n does not speak of the index
+    shift = int(ours.group(3).replace(" ", "") or 0) - int(theirs.group(3).replace(" ", "") or 0)
+    return Named(gold.name, rename(answer.value, old, f"({new}{shift:+d})" if shift else new))
+
+
+def recursive(part: Named) -> bool:
+    """Whether a sequence is given by its own members: `a_{n+1} = 2a_n`."""
+    name = _INDEXED.fullmatch(part.name.strip())
+    if name is None or not isinstance(part.value, Leaf):
+        return False
+    return f"{name.group(1)}_" in part.value.text
 
 
 def nouns(part: Part) -> set[str]:

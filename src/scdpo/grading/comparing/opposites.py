@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 
+from scdpo.grading.quantities.units import is_unit
+
 _ENGLISH = """
 profit profits gain gains surplus earned / loss losses lost deficit
 north northward northwards northern / south southward southwards southern
 east eastward eastwards eastern / west westward westwards western
+northeast / southwest
+northwest / southeast
+refund refunded / charge charged fee
 clockwise / counterclockwise anticlockwise
 more / fewer less
 bc bce b.c. b.c.e. / ad ce a.d. c.e.
@@ -32,6 +37,16 @@ inside / outside
 forward forwards / backward backwards
 deposit deposited / withdrawal withdrawn withdrew
 credit / debit
+win wins / lose loses
+uphill / downhill
+ascending / descending
+wider / narrower
+thicker / thinner
+deeper / shallower
+nearer closer / farther further
+stronger / weaker
+imports import imported / exports export exported
+discount discounted markdown / surcharge markup premium
 maximum max most / minimum min least
 odd / even
 convex / concave
@@ -46,7 +61,7 @@ morning / afternoon evening
 """
 _CHINESE = (
     "东/西 南/北 左/右 上/下 前/后 多/少 大/小 长/短 高/低 重/轻 快/慢 早/晚"
-    " 男/女 奇/偶 进/退 涨/跌 盈/亏 顺/逆 内/外 增/减"
+    " 男/女 奇/偶 进/退 涨/跌 盈/亏 顺/逆 内/外 增/减 升/降 宽/窄 厚/薄 远/近 深/浅 买/卖"
 )
 _CHINESE_WORDS = """
 盈利 赚 盈 赢利 / 亏损 亏 赔 亏本
@@ -72,8 +87,10 @@ _WORDS = _pairs(_CHINESE_WORDS)
 _CHARACTERS = [tuple(pair.split("/")) for pair in _CHINESE.split()]
 _KNOWN = frozenset(word for pair in _OPPOSITES for side in pair for word in side)
 _WORD = re.compile(
-    r"(?<![A-Za-z\\])(?:[bB]\.[cC]\.(?:[eE]\.)?|[aA]\.[dD]\.|[cC]\.[eE]\.|counter-?clockwise|anti-?clockwise|[A-Za-z]+)"
+    r"(?<![A-Za-z\\])(?:[bB]\.[cC]\.(?:[eE]\.)?|[aA]\.[dD]\.|[cC]\.[eE]\.|counter-?clockwise"
+    r"|anti-?clockwise|[A-Za-z]+)"
 )
+_COLOURS = re.compile(r"in the (red|black)\b")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _LETTERS = re.compile(r"(?<!\\)\b[A-Za-z]{2}|[bB]\.[cC]|[aA]\.[dD]|[\u4e00-\u9fff]")
 MAX_LENGTH = 400
@@ -101,7 +118,44 @@ def opposed(gold: str, answer: str) -> bool:
     return bool(_HAN.search(gold) and _HAN.search(answer)) and _opposed_chinese(gold, answer)
 
 
+_NUMBERED = re.compile(r"[$€£¥₹]\s*\d[\d.,]*|\d[\d.,]*\s*\\?%|\d[\d.,]* ?(?P<unit>[A-Za-z]+)")
+_PLAIN_WORDS = frozenset(
+    "total totally altogether each per all about approximately roughly exactly only just and the"
+    " for from with was were are has have had will that this they there answer overall".split()
+)
+
+
+def otherwise_qualified(gold: str, answer: str) -> bool:
+    """Whether other words are beside the same measure: `80 km inland` and `80 km offshore`.
+
+    Behind a unit, words say what the measure is, while a counted thing may be called differently.
+    """
+    if max(len(gold), len(answer)) > MAX_SHORT or not (
+        _LETTERS.search(gold) and _LETTERS.search(answer)
+    ):
+        return False
+    ours, theirs = _beside_measure(gold), _beside_measure(answer)
+    return bool(ours and theirs) and not ours & theirs
+
+
+MAX_SHORT = 60
+"""Longest answer whose words beside a measure are compared, in characters."""
+
+
+def _beside_measure(text: str) -> set[str]:
+    """The first letters of the words beside a measure, without those that say nothing of it."""
+    found = [m for m in _NUMBERED.finditer(text) if not m["unit"] or is_unit(m["unit"])]
+    if len(found) != 1 or "\\" in text.replace("\\$", "").replace("\\%", ""):
+        return set()
+    rest = text[: found[0].start()] + " " + text[found[0].end() :]
+    words = {word.lower() for word in re.findall(r"[A-Za-z]{3,}", rest)}
+    kept = {word for word in words - _PLAIN_WORDS if not is_unit(word)}
+    sides = (side for pair in _OPPOSITES for side in pair)
+    return {word[:4] for word in kept} | {min(side) for side in sides if side & kept}
+
+
 def _words(text: str) -> set[str]:
+    text = _COLOURS.sub(lambda found: "loss" if found.group(1) == "red" else "profit", text)
     words = {word.lower().replace("-", "") for word in _WORD.findall(text)}
     return words & _KNOWN | words & {"than"}
 

@@ -16,6 +16,7 @@ from scdpo.grading.comparing.written import parsed, value
 from scdpo.grading.formulas.evaluation import real_constant
 from scdpo.grading.quantities.equality import rounds_to
 from scdpo.grading.quantities.quantity import quantity
+from scdpo.grading.quantities.units import Dimensions
 from scdpo.grading.text.brackets import balanced, split
 from scdpo.grading.text.canonical import canonical
 from scdpo.grading.text.normalise import clean, tidy
@@ -23,7 +24,7 @@ from scdpo.grading.text.normalise import clean, tidy
 MAX_LENGTH = 200
 """Longest answer that is read in another way, in characters."""
 
-_AROUND = r"(?P<before>-?(?:\\?[$€£¥₹]|Rs\.? ?|[A-Za-z] ?= ?|- )?)"
+_AROUND = r"(?P<before>-?(?:\\?[$€£¥₹] ?|Rs\.? ?|(?:Rp|R\\?\$|CHF|kr)\.? ?|[A-Za-z] ?= ?|- )?)"
 _BEHIND = (
     r"(?P<after>(?! ?(?:\\times|\\cdot|[xX] ?\d|\\pi|\\sqrt))"
     r"(?: ?(?:[€$£₹%]|\\%|\\?[A-Za-z{(μ°\u4e00-\u9fff].*)|))"
@@ -32,6 +33,7 @@ _COMMA = re.compile(
     rf"{_AROUND}(?P<whole>\d{{1,3}}(?:[. ]\d{{3}})+|\d+),(?P<part>\d+){_BEHIND}", re.DOTALL
 )
 _DOTS = re.compile(rf"{_AROUND}(?P<whole>[1-9]\d{{0,2}}(?:\.\d{{3}})+){_BEHIND}", re.DOTALL)
+_MONEY = re.compile(r"(?:Rp|R\\?\$|CHF|kr)\.? ?")
 _INDIAN = re.compile(
     rf"{_AROUND}(?P<whole>[1-9]\d?(?:,\d{{2}})+,\d{{3}})(?P<part>(?:\.\d+)?){_BEHIND}", re.DOTALL
 )
@@ -41,14 +43,20 @@ _SHORT = re.compile(
 _MIXED = re.compile(
     r"(?<![\d.,/])(\d+) (?:and|\\text ?\{ ?and ?\}) (?:(\d+)/(\d+)"
     r"|\\[dt]?frac ?\{(\d+)\} ?\{(\d+)\}"
-    r"|(?:a|one|1) (half|third|quarter|fourth|fifth)(?![a-z]))"
+    r"|(a|one|1|two|2|three|3|four|4|five|5|six|6|seven|7) (half|third|quarter|fourth|fifth|sixth"
+    r"|seventh|eighth|ninth|tenth)s?(?![a-z]))"
 )
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5}
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7}
+_PARTS |= {"eighth": 8, "ninth": 9, "tenth": 10}
+_FEW = {"a": 1} | {
+    word: at for at, word in enumerate("one two three four five six seven".split(), 1)
+}
 _TIMES = re.compile(r"(?<=\d) ?[xX] ?(?=\d)|(?<=\d[)}]) [xX] (?=[\d(])")
 _SIZES = re.compile(r"\d[\d.]*(?: ?(?:[xX×]|by) ?\d[\d.]*)+")
 _COUNTED = re.compile(
     r"(?<![A-Za-z\\_])(?:(?P<name>nCr|nPr|comb|perm|[CPA]) ?"
     r"\( ?(?P<n>\d{1,4}) ?, ?(?P<k>\d{1,4}) ?\)"
+    r"|[CPA] ?\^ ?\{?(?P<chosen>\d{1,4})\}? ?_ ?\{?(?P<of>\d{1,4})\}?(?!\w)"
     r"|(?:\{\} ?)?[_^]?\{?(?P<over>\d{1,4})\}? ?(?P<letter>[CP]) ?"
     r"_? ?\{?(?P<under>\d{1,4})\}?(?!\w))"
 )
@@ -58,11 +66,13 @@ _FRONT = re.compile(
     r" ?(?:the )?(?P<kind>(?:real |all |positive |nonnegative |non-negative |whole"
     r" |natural |正|实|整)*)"
     r"(?:numbers? |integers? |values? of |实数|整数|数)?(?P<names>[A-Za-z](?: ?, ?[A-Za-z])*)"
-    r"(?P<condition>[^,:，]*)(?:[,:，]|时,?|\\q?quad|: ?) ?"
+    r"(?P<condition>(?:[\[(][^\[\]()]*[\])]|[^,:，\[(])*)(?:[,:，]|时,?|\\q?quad|: ?) ?"
     r"(?:then |we have |有|都有|恒有)?(?P<rest>.+)",
     re.DOTALL,
 )
-_LEADING = re.compile(r"[$ (]*(?:\\forall|∀|for|if|when|对|当|若)", re.IGNORECASE)
+_LEADING = re.compile(
+    r"[$ (]*(?:\\text\s*\{\s*)?(?:\\forall|∀|for|if|when|对|当|若)", re.IGNORECASE
+)
 _EVERYWHERE = re.compile(r" ?(?:∈ ?(?:⟦R⟧|R)|(?:is )?real)? ?")
 
 
@@ -76,28 +86,39 @@ def respelled(text: str) -> list[tuple[str, bool]]:
 
 
 _MAYBE = re.compile(
-    r"\d[,，. ]\d{3}|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)"
-    r"|[CPApcrm] ?\(|\d ?\}? ?[CP]"
-    r"|matrix|(?i:\\forall|∀|for |if |when |对|当|若)"
+    r"\d[,，. ]\d{3}|\d\{,\}|\$ and \$|\d[,，]\d|\d(?: ?[xXKkMBmb](?![a-z])| and | ?\\text)"
+    r"|[CPA] ?\^ ?\{?\d|[CPApcrmDF] ?\}? ?\(|\d ?\}? ?[CP]|[a-zπ°} ]\)$|below"
+    r"|matrix|\{array\}|\d/-$|(?i:\\forall|∀|for |if |when |对|当|若)"
 )
 
 
 def _readings(text: str) -> Iterator[tuple[str, bool]]:
-    text = tidy(text)
+    text = tidy(text).replace("{,}", ",")
+    if text.endswith("/-"):  # rupees
+        text = text[:-2]
+        yield text, True
     yield from _numbers(text)
     short = _SHORT.fullmatch(text)
     if short is not None:
         size = 3 if short.group(2) else 6 if short.group(3) else 9
-        yield f"{short.group(1)}*10^{size}".replace("$", ""), True
+        yield f"{short.group(1)}*10^{size}".replace("$", "").replace("\\", ""), True
     if " and" in text or "{and" in text:
         mixed = _MIXED.sub(_mixed, text)
         if mixed != text:
             yield mixed, True
+        elif "$ and $" in text:
+            yield _MIXED.sub(_mixed, text.replace("$ and $", " and ").replace("$", "")), False
     if ("x" in text or "X" in text) and (product := _TIMES.sub(r"\\times ", text)) != text:
         yield product, True
     if (computed := _COUNTED.sub(_count, text)) != text:
         yield computed, True
-    if "matrix" in text and (determinant := _determinant(text)) is not None:
+    if text.endswith(")"):
+        yield from _two_measures(text)
+    if (lower := _CAPITALS.sub(lambda found: _DIVISORS[found.group(1).upper()], text)) != text:
+        yield lower, True
+    if (cold := _BELOW.fullmatch(text)) is not None:
+        yield f"-{cold.group(1)}", False
+    if ("matrix" in text or "{array}" in text) and (determinant := _determinant(text)) is not None:
         yield determinant, True
     front = _FRONT.fullmatch(canonical(text)) if _LEADING.match(text) else None
     if front is not None and not re.search(r"\\text|[a-z]{4}", front.group("condition")):
@@ -106,6 +127,44 @@ def _readings(text: str) -> Iterator[tuple[str, bool]]:
             front.group("rest"),
             everywhere and front.group("kind").strip() in ("", "real", "all", "实"),
         )
+
+
+_CAPITALS = re.compile(
+    r"(?:\\(?:text|mathrm|operatorname)\s*\{\s*)?(?<![A-Za-z])(LCM|GCD|HCF|GCF|hcf|gcf)(?:\s*\})?"
+    r"(?=\s*\()"
+)
+_DIVISORS = {"LCM": "\\operatorname{lcm}", **dict.fromkeys(("GCD", "HCF", "GCF"), "\\gcd")}
+_BELOW = re.compile(r"(\d+(?:\.\d+)?)(?: ?(?:°|degrees?))? below\.?")
+
+
+def _two_measures(text: str) -> Iterator[tuple[str, bool]]:
+    """`2 hours (120 minutes)`, `\\frac{\\pi}{6} (30^\\circ)`: both of them, if they are equal."""
+    found = _REMARK.fullmatch(text)
+    if found is None or not balanced(found.group("said")):
+        return
+    pieces = found.group("said"), _SIGN.sub("", found.group("remark"))
+    sizes = [_measure(piece) for piece in pieces]
+    if None in sizes:
+        return
+    (first, kind), (second, other) = (size for size in sizes if size is not None)
+    if kind == other and first and abs(second / first - 1) < Fraction(1, 10**9):
+        yield pieces[0], True
+        yield pieces[1], True
+
+
+_TURN = Fraction("3.14159265358979323846264338327950288") / 180
+
+
+def _measure(text: str) -> tuple[Fraction, Dimensions] | None:
+    """A value in base units and its dimensions; angles are in radians, without dimensions."""
+    text = re.sub(r" ?radians?$", "", text.strip())
+    found = quantity(clean(text))
+    if found is None:
+        size = value(text)
+        return None if size is None else (size, ())
+    angle = found.unit.dimensions == (("angle", 1),)
+    size = found.value * found.unit.scale * (_TURN if angle else 1)
+    return size, () if angle else found.unit.dimensions
 
 
 def same_sizes(gold: str, answer: str) -> bool | None:
@@ -131,8 +190,9 @@ def _numbers(text: str) -> Iterator[tuple[str, bool]]:
     found = _DOTS.fullmatch(text)
     if found is not None:
         sure = found.group("whole").count(".") > 1
+        before = _MONEY.sub("", found.group("before"))
         yield (
-            f"{found.group('before')}{found.group('whole').replace('.', '')}{found.group('after')}",
+            f"{before}{found.group('whole').replace('.', '')}{found.group('after')}",
             sure,
         )
     found = _INDIAN.fullmatch(text)
@@ -142,24 +202,24 @@ def _numbers(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _mixed(found: re.Match[str]) -> str:
-    whole, over, under, above, below, name = found.groups()
-    part = Fraction(1, _PARTS[name]) if name else None
-    if part is None:
+    whole, over, under, above, below, few, name = found.groups()
+    if name:
+        top, bottom = _FEW.get(few) or int(few), _PARTS[name]
+    else:
         top, bottom = int(over or above), int(under or below)
-        if not 0 < top < bottom:
-            return found.group()
-        part = Fraction(top, bottom)
-    total = int(whole) + part
+    if not 0 < top < bottom:
+        return found.group()
+    total = int(whole) + Fraction(top, bottom)
     return f"{total.numerator}/{total.denominator}"
 
 
 def _count(found: re.Match[str]) -> str:
     """The number of combinations or permutations; the text itself where there are none."""
-    n = int(found.group("n") or found.group("over"))
-    k = int(found.group("k") or found.group("under"))
+    n = int(found.group("n") or found.group("over") or found.group("of"))
+    k = int(found.group("k") or found.group("under") or found.group("chosen"))
     if not 0 < k <= n <= 1_000:
         return found.group()
-    name = found.group("name") or found.group("letter")
+    name = found.group("name") or found.group("letter") or found.group()[0]
     return str(math.comb(n, k) if name in ("C", "nCr", "comb") else math.perm(n, k))
 
 
@@ -194,6 +254,14 @@ def _expanded(rows: list[list[Fraction]]) -> Fraction:
     )
 
 
+_BARE_LESS = re.compile(r".*\d(?: ?\\?%)? less\.?", re.IGNORECASE | re.DOTALL)
+
+
+def bare_less(text: str) -> bool:
+    """Whether an answer is a difference without what it is less than: `20 less`."""
+    return len(text) <= MAX_LENGTH and _BARE_LESS.fullmatch(text.strip()) is not None
+
+
 _REMARK = re.compile(
     r"(?P<said>.*[^\s(,;:=+*/^_-]) ?\((?P<remark>(?:=|≈|\\approx|i\.e\.,?"
     r"|or|about|approximately|which is"
@@ -224,6 +292,19 @@ def without_remark(text: str) -> str:
         values[0] * (100 if written.percent else 1), written.number
     )
     return said if values[0] == values[1] or close else text
+
+
+def contradicted(text: str) -> bool:
+    """Whether a number is followed by another in brackets, which is no factor: `3/2 (0.75)`."""
+    if len(text) > MAX_LENGTH or _CONTRADICTED.fullmatch(text) is None:
+        return False
+    return without_remark(text) == text
+
+
+_CONTRADICTED = re.compile(
+    r"\s*(?:-?\d+ ?/ ?\d+|-?\d*\.\d+|-?\\[dt]?frac\{\d+\}\{\d+\}) \((?:=|≈|or|about)? ?"
+    r"[\d./]+ ?\\?%?\)\s*"
+)
 
 
 def _share(text: str) -> Fraction | None:

@@ -13,7 +13,7 @@ from scdpo.grading.formulas.parser import formula
 from scdpo.grading.formulas.tree import Node, NotAFormulaError
 from scdpo.grading.quantities.clock import clock, date
 from scdpo.grading.quantities.equality import ROUNDED, equal_quantities
-from scdpo.grading.quantities.quantity import Numeral, numeral, quantity
+from scdpo.grading.quantities.quantity import Numeral, Quantity, numeral, quantity
 from scdpo.grading.text.normalise import clean
 from scdpo.records import CORRECT, WRONG, Verdict, undecided
 
@@ -70,20 +70,39 @@ def _stripped(number: Numeral) -> str:
     return number.digits.lstrip("0") or "0"
 
 
-_LETTER_UNIT = re.compile(r"(?<=\d)(?=[A-Za-z]$)")
+_LETTER_UNIT = re.compile(r"(?<=[\d}])(?=[A-Za-z]$)")
+_LETTERS = {"current": ("A", "amp"), "voltage": ("V", "volt")}
+"""Letters that name a unit beside another unit of the same kind, and are variables elsewhere."""
+
+
+def _lettered(text: str, beside: Quantity) -> str:
+    """`5m` as `5 m`, and `0.004 A` as `0.004 amp` beside milliamperes."""
+    letter, name = _LETTERS.get(beside.unit.dimensions[0][0], ("", ""))
+    if letter and re.search(rf"[\d}}] ?{letter}$", text):
+        return f"{text[:-1].rstrip()} {name}"
+    return _LETTER_UNIT.sub(" ", text)
 
 
 def _quantities(gold: str, answer: str) -> Verdict | None:
     first, second = quantity(gold), quantity(answer)
     if first is not None and second is None and first.unit.dimensions:
-        second = quantity(_LETTER_UNIT.sub(" ", answer))  # 5kg, and 5000g
+        second = quantity(_lettered(answer, first))  # 5kg, and 5000g
     if second is not None and first is None and second.unit.dimensions:
-        first = quantity(_LETTER_UNIT.sub(" ", gold))
+        first = quantity(_lettered(gold, second))
     if first is None or second is None:
         return None
     if first.variable and second.variable and first.variable != second.variable:
         return None
+    if first.percent != second.percent:
+        things = _THINGS.search(answer if first.percent else gold)
+        if things is not None and first.number.value == second.number.value:
+            if things.group(1) in ("points", "point", "marks", "分"):
+                return undecided("a percentage or points")
+            return WRONG  # 30 % and 30 students
     return equal_quantities(first, second)
+
+
+_THINGS = re.compile(r"\d ?(?!per ?cent|pct)([A-Za-z]{3,}|[\u4e00-\u9fff]+)$")
 
 
 def _clocks(gold: str, answer: str) -> Verdict | None:

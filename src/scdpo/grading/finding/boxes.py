@@ -18,6 +18,7 @@ _LIST_SEPARATOR = re.compile(
 _ALTERNATIVE = re.compile(
     r"(?:[\s$,;]|\\[()\[\]]|\\q?quad)*(?:\\text\w*\s*\{\s*or\s*\}|\bor\b|或者?)(?:[\s$]|\\[()\[\]])*"
 )
+_RATIO = re.compile(r"[\s$]*(?::|\\colon)[\s$]*")
 MOST_BESIDE = 80
 """Characters before and after a box that are searched for what belongs to its content."""
 
@@ -66,10 +67,14 @@ def boxed_answer(text: str, found: list[Box]) -> str | None:
     for box, following in zip(found[-2::-1], found[:0:-1], strict=False):
         if _ALTERNATIVE.fullmatch(text, box.end, following.start):
             joint = " or "
+        elif _RATIO.fullmatch(text, box.end, following.start):
+            joint = ":"
         elif not _LIST_SEPARATOR.fullmatch(text, box.end, following.start):
             break
         answers.insert(0, with_neighbours(text, box))
     known = [answer for answer in answers if answer is not None]
+    if joint == ":" and len(known) == len(answers):
+        return ":".join(known)
     return joint.join(dict.fromkeys(known)) if len(known) == len(answers) else None
 
 
@@ -89,14 +94,18 @@ _WRAPPER = re.compile(
 )
 _THIN = re.compile(r"\\[,;:! ]|~")
 _SIGN = re.compile(r"(?:^|(?<=[\s({}]))(-|−|\\pm\s*)(\s*)$")
-_OPERATOR = re.compile(r"(?:[-+*/×÷^_]|\\(?:cdot|times|div|pm|mp)|\\sqrt(?:\[\w+\])?\{?|\^\{)\s*$")
+_OPERATOR = re.compile(
+    r"(?:[-+*/×÷^_]|\\(?:cdot|times|div|pm|mp|[dtc]?frac|d?binom)|\\sqrt(?:\[\w+\])?\{?|\^\{)\s*$"
+)
 _TOUCHING = re.compile(r"(?:\d|[)}\]]|\\pi)$")
 _FACTOR = re.compile(
     r"\s*(?:\\pi(?![A-Za-z])|π|\\sqrt|√|\^|!|\\?%|°|\\%|\\circ|\\degree|i(?![A-Za-z])|e(?![A-Za-z])"
     r"|(?:\\times|\\cdot|×)\s*10\s*\^|\\(?:d|t)?frac\{\\pi)"
 )
+_MONOMIAL = re.compile(r"\s*[a-z](?:\s*\^\s*(?:\d|\{\d+\}))\s*[.,]?\s*")
 _OPERATION = re.compile(
-    r"\s*(?:[-+*/×÷](?=\s*[\w\\({])|\\(?:cdot|times|div|pm)(?![A-Za-z])|\d|\\frac|[a-z](?![A-Za-z'])"
+    r"\s*(?:[-+*/×÷](?=\s*[\w\\({])|\\(?:cdot|times|div|pm)(?![A-Za-z])|\d|\\frac"
+    r"|[a-z](?![A-Za-z'])"
     r"|\\(?:alpha|theta|lambda|ln|log|sin|cos|tan)(?![A-Za-z]))"
 )
 _UNIT = re.compile(
@@ -104,6 +113,9 @@ _UNIT = re.compile(
     r"(?P<unit>\\?%|°[CF]?|(?:percent|(?:square|cubic|sq\.?|cu\.?) )?[A-Za-zμ°€£]+"
     r"(?:(?:/| per )[A-Za-z]+)?|(?:平方|立方)?[\u4e00-\u9fff]{1,2}(?:/[\u4e00-\u9fff]{1,2})?)"
     r"\s*\}?(?P<power>\s*\^\s*\{?[23]\}?|[²³])?(?:\s|\\[,;:! ]|[$*}]|\\[\])])*(?:[.,;。，；]|\n|\Z)"
+)
+_MAGNITUDE = re.compile(
+    r"(?:\s|\\[,;:! )\]]|[$*}~])*(?:\\text\s*\{\s*)?(?:hundred|thousand|million|billion|dozen)\b"
 )
 _NO_UNITS = frozenset(("in", "a", "am", "pm", "号", "日", "时"))
 """Names of units that, behind a box, are more likely a word or the end of something else."""
@@ -159,9 +171,11 @@ def _suffix(after: str, piece: str, blank: bool, in_math: bool) -> str | None:
     """What belongs to the content of a box: a factor, a power, a unit; None if it is unclear."""
     if percent := re.match(r"\s*(\\?%|°)", piece):
         return percent.group(1)
+    if _MAGNITUDE.match(after):
+        return None  # 25 thousand dollars, where the question may ask for thousands
     if not in_math and re.match(r"\s*[!a-z]", piece):
         piece = ""  # prose goes on
-    if _FACTOR.match(piece):
+    if _FACTOR.match(piece) or (in_math and not blank and _MONOMIAL.fullmatch(piece)):
         piece = piece.strip(" *")
         return piece[:-1] if piece.count("}") > piece.count("{") else piece
     if not blank and piece and _OPERATION.match(piece) and not _UNIT.match(after):

@@ -24,20 +24,26 @@ _VERB = re.compile(r"\b(?:is|are|equals?|be)\b|(?<=[A-Za-z])'s\b|为|是|等于"
 _PREDICATE = re.compile(r"[ :]*([^.。]*(?:\.\d[^.。]*)*)")
 """What follows the last verb of a sentence."""
 _QUALIFIED = re.compile(
-    r"(?:\b(?:not|less|more|greater|fewer|least|most|than|over|under|about|negative|minus|between|from"
+    r"(?:\b(?:not|less|more|greater|fewer|least|most|than|over|under|about|negative|minus|between"
+    r"|from"
     r"|to|either|or|out of|in|except|besides|multiples?|powers?|factors?|divisors?|divisible"
-    r"|multiplied|divided|times|twice|thrice|double|half|triple|square|cube|root|sum|product|reciprocal"
+    r"|multiplied|divided|times|twice|thrice|double|half|triple|square|cube|root|sum|product"
+    r"|reciprocal"
     r"|opposite|greater|larger|smaller|up|until|before|after|within|nearly|almost|below|above"
-    r"|approximately|around|roughly|cannot|can't|isn't|never|neither|nor|base|mod|modulo|question"
+    r"|approximately|around|roughly|cannot|can't|isn't|never|neither|nor|base|mod|modulo|first"
+    r"|last|next|top|question"
     r"|problem|step|exercise|equation|figure|(?:divisible|multiplied|divided) by"
-    r"|(?:multiples?|powers?|factors?|divisors?|half|square|cube|root|percent|part"
+    r"|(?:multiples?|powers?|factors?|divisors?|half|square|cube|root|percent|part|inverse"
+    r"|complement"
+    r"|supplement|logarithm|log|negation|conjugate|digits?|remainder|negative"
     r"|third|quarter) of)"
     r"|不|非|没|无|少于|多于|大于|小于|至少|至多|最多|最少|约|超过|低于|高于|除|除了|整除|被|负|零下|第|题)"
     r"\W*$",
     re.IGNORECASE,
 )
 _QUALIFIED_BEHIND = re.compile(
-    r"\s*(?:个|的)?(?:的?(?:倍|约数|因数|因子|幂|次方|平方|立方|整除|分之|倍数|以上|以下|以内|左右|多(?!少))"
+    r"\s*(?:个|的)?(?:的.{0,6}(?:倍|幂|次方|约数|因数|因子|方根|倒数|相反数)|的?(?:倍|约数|因数|因子|幂|次方|(?:平方"
+    r"|立方)(?![厘分毫千公]?[米里])|[一二两三四五六七八九十]+倍|一半|整除|分之|倍数|以上|以下|以内|左右|多(?!少))"
     r"|times (?:as|the|more|that|of)\b|or (?:more|less|fewer)|(?:st|nd|rd|th)\b"
     r"|percent(?:age)? (?:of|more|less)"
     r"|(?:tenths?|hundredths?|thirds?|quarters?|halves|fifths?|dozen|hundred|thousand|million"
@@ -46,12 +52,15 @@ _QUALIFIED_BEHIND = re.compile(
 )
 _FORMULA_QUALIFIED = re.compile(
     r"(?:\b(?:not|less|more|greater|fewer|least|most|than|except|besides|twice|half|cannot|never"
-    r"|(?:multiples?|powers?|factors?|divisors?|squares?|roots?|opposite|reciprocal)\s+of"
+    r"|(?:multiples?|powers?|factors?|divisors?|squares?|roots?|opposite|reciprocal|inverse"
+    r"|complement"
+    r"|supplement|logarithm|negation|conjugate|digits?|negative)\s+of"
     r"|divisible by)|不|非|没|少于|多于|大于|小于|至少|至多|除|被)\W*$",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
-    r"(?:\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor)\b|n't\b|不是|不能|不为|不等于|除了)"
+    r"(?:\b(?:not|cannot|can't|isn't|aren't|except|never|neither|nor|impossible|unable|exclud\w+"
+    r"|without|avoid\w*)\b|n't\b|不是|不能|不为|不等于|除了)"
     r"[^.,;\d]{0,25}-?[$¥€£]? ?\d[\d,.]*\W*$"
 )
 
@@ -83,20 +92,44 @@ _OTHER_THINGS = re.compile(
     r" )*(?:(?:integer|whole|natural|real)? ?(?:numbers? )?)?(?:(?:that|which) (?:is|are) )?"
     r"(?:(?:multiples|powers|factors|divisors) of|divisible by|except(?: for)?"
     r"|(?:less|greater|more|fewer|larger|smaller|bigger|higher|lower) than) \W*N\W*"
-    r"|(?:all|any|every|each) (?:(?:positive|negative|even|odd|real|whole|natural) )*(?:integers?"
-    r"|(?:real )?numbers?|values?)[a-z ]* \W*N\W*"
-    r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never)(?: be)?(?: equal)?(?: to)?"
+    r"|(?:all|any|every|each) (?:(?:positive|negative|even|odd|real|whole|natural|perfect) )*"
+    r"(?:integers?|(?:real )?numbers?|values?|primes?|squares?|cubes?|composites?)[a-z ]* \W*N\W*"
+    r"|.{0,60}\b(?:cannot|can't|can not|is not|isn't|are not|not|never|impossible)"
+    r"(?: to (?:be|get|have|obtain|reach|make|equal|form))?(?: be)?(?: equal)?(?: to)?"
     r" \W*N\W*"
     r"|.{0,40}\b(?:any|all|every|each|anything|everything)"
     r"(?:[a-z ]*) (?:but|except|other than|besides)"
     r"(?: for)? \W*N\W*"
     r"|(?:所有|全部|任意|能|不能|可以|是|为|被)*N ?的(?:正|所有|整)?"
     r"(?:倍数|因数|约数|因子|幂|次幂|次方)"
+    r"|.{0,4}(?:小于|大于|不超过|不小于|不大于|少于|多于|不少于|不多于)(?:或等于)? ?N ?的"
+    r"[^\d]{0,6}数"
     r"|(?:所有|全部|不?能?被)+N整除的?(?:数|整数|自然数)?|除了?N(?:以外|之外|外).{0,10}"
     r"|.{0,12}(?:不是|不等于|不能是|不为|不能为|不可能是) ?N",
     re.IGNORECASE | re.DOTALL,
 )
 """Sets of numbers, and numbers that an answer excludes; N is the only number."""
+
+
+_CONTRASTED = re.compile(
+    r"\b(?:not|isn't)(?: equal to)? (?P<wrong>\$?-?[\d.,/]+\$?),? but(?: rather)?"
+    r" (?:is |it is |it's )?(?=\$?-?\d)"
+    r"|不是 ?(?P<cn>-?[\d.]+)[^\d，,]{0,3}[，,]? ?而是 ?(?=-?\d)",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(
+    r"(?<=[\d}$%])(?: [a-z]{2,12})?,? \(?(?:and )?(?:not|instead of|rather than)"
+    r" \$?-?[\d.,/]*\d\$?(?: [a-z]{2,12})?\)?\.?\s*$"
+    r"|(?<=\d)[^\d，,]{0,3}[，,] ?(?:而)?不是 ?-?[\d.]+.{0,3}$",
+    re.IGNORECASE,
+)
+
+
+def without_contrast(text: str) -> str:
+    """A sentence without the number that it rejects: `not 3 but 2`, `x = 3, not 4`."""
+    if len(text) > MOST_CONCLUDING or not re.search(r"not|n't|instead|rather|不是", text):
+        return text
+    return _INSTEAD.sub("", _CONTRASTED.sub("", text))
 
 
 def names_other_things(text: str) -> bool:
@@ -137,7 +170,7 @@ def alone(text: str) -> list[str]:
     before, after = text[: match.start()], text[match.end() :]
     if _QUALIFIED.search(before) or re.search(r"[\\{}^_/*+=(|<>≤≥]\s*$", before):
         return []
-    if re.match(r"\s*[}^_/*+=!|<>≤≥]", after) or _QUALIFIED_BEHIND.match(after):
+    if re.match(r"\s*[}^_/*+=!|<>≤≥]|-[a-z]", after) or _QUALIFIED_BEHIND.match(after):
         return []
     if re.search(r"[的倍约因数幂]$", match.group()):
         return []
@@ -152,16 +185,19 @@ def numbers_in(text: str) -> int:
 _CONCLUDING = re.compile(
     r"(?:\W*(?:and|then)\s+)?\W*(?:so|thus|therefore|hence|consequently|finally|altogether|overall"
     r"|in total|in all|in conclusion|as a result|this means(?: that)?|we conclude"
-    r"|所以|因此|因而|故|综上"
+    r"|(?:final )?(?:result|total|output|solution)(?= ?[:：=])|结果(?= ?[:：=])"
+    r"|∴|所以|因此|因而|故|综上"
     r"(?:所述)?|于是|从而|即|总共|一共|共)(?![A-Za-z])",
     re.IGNORECASE,
 )
 _PREDICATED = re.compile(
     r"(?:\b(?:is|are|was|were|equals|equal to|be|totals)|=|为|是|等于)"
-    r"\s*(?:therefore|thus|then|hence|exactly|only|just|simply)?\s*(?:\*\*|\$|\\\(|about )?\s*$"
+    r"\s*[:：]?\s*(?:therefore|thus|then|hence|exactly|only|just|simply|always)?\s*(?:\*\*|\$|\\\("
+    r"|about )?\s*$"
 )
 _UNSURE = re.compile(
-    r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next|first|wait"
+    r"\b(?:not|let|let's|need|must|suppose|assume|if|whether|would|could|might|may|next"
+    r"|(?<![a-z] )first|first (?:we|let|find|note)|wait(?=[,.!:])"
     r"|check|try|perhaps|maybe|initially|each|every|per|remaining to|consider|when|where|which|what"
     r"|know|given|start(?:s|ed)?|there are|there is|there were|because|since|example|step|we have"
     r"|at least|at most|more than|less than|fewer than|between|or)\b|n't\b"
@@ -183,12 +219,13 @@ def conclusion(text: str) -> str | None:
     in its number ("the total cost is $29.00."), has a single number, and neither doubts nor
     qualifies it. None for every other sentence.
     """
-    text = text.strip()[-2 * MOST_CONCLUDING :].rstrip()
+    text = _DISPLAYED.sub(" ", text.strip()[-2 * MOST_CONCLUDING :].rstrip())
     body = text.rstrip(" \n.。!！*)")
     cut = max(body.rfind("\n"), *(m.end() - 1 for m in _STOP.finditer(body)), -1)
     sentence = text[cut + 1 :].strip()
     if not sentence or len(sentence) > MOST_CONCLUDING or sentence.endswith(("?", ":", "：", "？")):
         return None
+    sentence = without_contrast(sentence)
     concluding = _CONCLUDING.match(sentence)
     doubts = {m.group().lower() for m in _UNSURE.finditer(sentence)}
     if concluding is not None or "**" in sentence:
@@ -198,20 +235,53 @@ def conclusion(text: str) -> str | None:
     bold = {m.group(1) for m in _BOLD.finditer(sentence)}
     if len(bold) == 1 and (found := _stated_number(sentence, bold.pop())) is not None:
         return found
-    number = alone(_undelimited(sentence))
+    plain = _ORDINAL.sub(" ", _undelimited(sentence))
+    if concluding is not None:
+        plain = _COMPUTED.sub("", plain)
+    number = alone(plain if concluding is None else _COMPARING.sub("", plain))
+    if not number and concluding is not None:
+        return _stated_value(plain[concluding.end() :]) or _stated_formula(sentence)
     if not number:
-        return None if concluding is None else _stated_formula(sentence)
-    plain = _undelimited(sentence)
+        return None
     before, _, after = plain.partition(number[0])
     if re.match(r"[A-Za-z\\(]", after) and _with_unit(number[0], after) == number[0]:
         return None  # 2x
+    if _SUBJECT_OF.search(after):
+        return None  # the word with a value of 715 is EKM
     ends = re.fullmatch(r"\W*(?:[A-Za-z°%]+(?: [a-z]+)?)?\W*", after) is not None
     if concluding is None and not (_PREDICATED.search(before) and ends):
         return None
     return _with_unit(number[0], after)
 
 
-_STOP = re.compile(r"[.!?](?=\s)|[。！？;；]")
+_COMPUTED = re.compile(
+    r"(?<![\w).])[($€£\d](?:[-+*/×÷\d.,() $€£%!]|\\(?:times|cdot|div)(?![A-Za-z]))*="
+    r" ?(?=[$€£]?-?\d)"
+)
+"""A computation before its result: `20 + 33 = 53`."""
+_SUBJECT_OF = re.compile(
+    r"[:：]\s*\S|\b(?:is|are|was|were)\b(?! (?:the|our|your|my|an?|what|how|all)\b)"
+)
+_ORDINAL = re.compile(r"(?<![\w.])\d+(?:st|nd|rd|th)(?![A-Za-z])")
+_COMPARING = re.compile(r"(?<=\d) (?:more|fewer|less)(?= [a-z]{3,}\b)(?! than\b)")
+"""A difference: `5 more apples than John`."""
+_VALUE = re.compile(
+    r"\W*?(?:(?:we )?(?:have|get|find|obtain)(?: that)? )?"
+    r"(?:[A-Za-z](?:_\{?\w\}?)?|\\(?:sin|cos|tan|log|ln|angle) ?[A-Za-z]"
+    r"|[A-Za-z]\([\w, -]{1,12}\)) ?= ?"
+    r"((?:\\(?:[dt]?frac|sqrt|pi|cdot|times|circ)(?![A-Za-z])|[-\d.,/{}()^ +])+?)\s*[.。$]*\s*"
+)
+
+
+def _stated_value(text: str) -> str | None:
+    """The value of `x = 5`, where a conclusion consists of it."""
+    found = _VALUE.fullmatch(text)
+    return None if found is None else found.group(1).strip()
+
+
+_STOP = re.compile(r"(?:[.?]|(?<!\d)!)(?=\s)|[。！？;；]|(?:\\\]|\$\$)(?=\s+[A-Z])")
+_DISPLAYED = re.compile(r"\s*[:：]?\s*\n\s*(?=\\\[|\$\$)|(?<=\\\[)\s*\n|\n\s*(?=\\\])")
+"""What is between a sentence and the displayed formula that it ends in."""
 _ALLOWED_IN_CONCLUSIONS = frozenset(
     ("each", "every", "per", "there are", "there is", "there were", "每", "may", "we have")
 )
@@ -237,14 +307,30 @@ def _stated_number(sentence: str, bold: str) -> str | None:
 
 
 def _stated_formula(sentence: str) -> str | None:
-    """The only formula of a sentence that ends in it: `so the probability is $\\frac{2}{3}$.`"""
-    found = [match for pattern in DELIMITED for match in pattern.finditer(sentence)]
-    if len(found) != 1 or re.search(r"[=<>]|\\(?:le|ge|ne)", found[0].group(1)):
+    """The formula that a sentence ends in: `so the value of $f(2)$ is $\\frac{2}{3}$.`"""
+    found = sorted(
+        (match for pattern in DELIMITED for match in pattern.finditer(sentence)),
+        key=lambda match: match.start(),
+    )
+    if not found or re.fullmatch(r"[.。!\s*]*", sentence[found[-1].end() :]) is None:
         return None
-    before, after = sentence[: found[0].start()], sentence[found[0].end() :]
-    if re.search(r"\d", before + after) or re.fullmatch(r"[.。!\s*]*", after) is None:
+    formula, before = found[-1].group(1).strip(), sentence[: found[-1].start()]
+    if re.search(r"=|\\ne", formula) and not _SOLVED.match(formula):
         return None
-    return found[0].group(1).strip() if _PREDICATED.search(before) else None
+    subject = before
+    for pattern in DELIMITED:
+        subject = pattern.sub(" ", subject)
+    predicated = _PREDICATED.search(before)
+    if predicated is None or re.search(r"\d", subject):
+        return None
+    if len(found) > 1 and len(_VERB.findall(_PASSIVE.sub("", subject))) != 1:
+        return None
+    return formula
+
+
+_PASSIVE = re.compile(r"\b(?:is|are|be) (?:\w+ed|such)\b")
+_SOLVED = re.compile(r"[A-Za-z](?:_\{?\w\}?)? ?=[^=A-Za-z]*$")
+"""A value of an unknown: `x = 3`."""
 
 
 def _with_unit(number: str, after: str) -> str:

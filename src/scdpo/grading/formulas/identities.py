@@ -138,7 +138,14 @@ def _alternates(node: Node) -> bool:
     """Whether a formula may make sense for integers only: (−1)^n, cos nπ, floors."""
     if node.op == "power" and node.args[0].op in ("negate",) and variables(node.args[1]):
         return True
-    if node.op == "call" and node.name in ("floor", "ceil", "sin", "cos", "double factorial"):
+    if node.op == "call" and node.name in (
+        "floor",
+        "ceil",
+        "sin",
+        "cos",
+        "tan",
+        "double factorial",
+    ):
         return bool(variables(node))
     return any(_alternates(inner) for inner in node.args)
 

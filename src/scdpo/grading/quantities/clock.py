@@ -13,7 +13,8 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
-    r"(上午|下午|早上|凌晨|晚上|中午|傍晚)?(\d{1,2})(?:时|点)(?:(\d{1,2})分?|整)?(半)?"
+    r"(?:(上午|下午|早上|凌晨|晚上|中午|傍晚)?(\d{1,2})(?:时|点)(?:(\d{1,2})分?|整)?(半)?"
+    r"|(上午|下午|早上|凌晨|晚上|中午|傍晚) ?(\d{1,2}):(\d{2}))"
 )
 _MORNING, _AFTERNOON = frozenset(("上午", "早上", "凌晨")), frozenset(("下午", "晚上", "傍晚"))
 
@@ -61,7 +62,9 @@ def clock(text: str) -> Clock | None:
     chinese = _CHINESE.fullmatch(text)
     if chinese is None:
         return None
-    half, hour_text, minute_text, thirty = chinese.groups()
+    half, hour_text, minute_text, thirty, *colon = chinese.groups()
+    if colon[0]:
+        half, hour_text, minute_text = colon
     minute = 30 if thirty else int(minute_text or 0)
     name = "am" if half in _MORNING else "pm" if half in _AFTERNOON else ""
     found = _clock(int(hour_text), minute, name)

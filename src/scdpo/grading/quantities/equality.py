@@ -171,6 +171,8 @@ def _other_pi(gold: Number, answer: Number) -> bool:
             continue  # no two values of π differ by more
         if _long(full) and not _long(short) and _computed_with_short_pi(short.value, full.value):
             return True
+        if _long(full) and _of_short_pi(short) and abs(full.value / short.value - 1) * 500 <= 1:
+            return True
         if short.decimals is None or abs(full.value / short.value - 1) * 500 > 1:
             continue
         if full.decimals == 0 and full.value < LEAST_WHOLE:
@@ -191,6 +193,13 @@ def _long(number: Number) -> bool:
     if number.digits == APPROXIMATE:
         return True
     return number.decimals is not None and number.decimals >= FLOAT_DECIMALS
+
+
+def _of_short_pi(number: Number) -> bool:
+    """Whether a decimal is a whole or decimal multiple of 3.14; so are few other numbers."""
+    if number.decimals is None or _long(number):
+        return False
+    return 10**4 % (number.value / _OTHER_PIS[0]).denominator == 0
 
 
 def _computed_with_short_pi(short: Fraction, full: Fraction) -> bool:

@@ -42,7 +42,7 @@ _NUMBER_END = re.compile(r"[\d)}!%](?= ?[^\d ])")
 MAX_ENDS = 12
 """Most positions that are tried as the end of the number before a unit."""
 _UNIT_LIKE = re.compile(
-    r"(?:(?:square|cubic|sq\.?|cu\.?) )?[A-Za-zμ°℃℉Ω$€£¥][A-Za-zμ°℃℉Ω.'’ /*·\-]*"
+    r"(?:(?:square|cubic|sq\.?|cu\.?) )?[A-Za-zÀ-žμ°℃℉Ω$€£¥][A-Za-zÀ-žμ°℃℉Ω.'’ /*·\-]*"
     r"(?:(?:\^\{?-?\d\}?|[²³]|(?<=[a-z])[23])[A-Za-z /*·]*)*"
 )
 _CHINESE = re.compile(r"(.*?[\d)}!%]) ?([万亿]?)([\u4e00-\u9fff]{0,8}(?:/[\u4e00-\u9fff]{1,3})?)")
@@ -55,8 +55,8 @@ _DEGREES = re.compile(r"(\d+) ?° ?(\d+) ?(?:'|\^\\prime|\\prime)(?: ?(\d+) ?(?:
 _CENTS = re.compile(r"(\d+) (?:dollars? )?and (\d+) cents?")
 _FEET_INCHES = re.compile(r"(\d+)'(\d+)(?:\"|'')")
 _BASED = re.compile(
-    r"\(?(-?[0-9A-Fa-f]+)\)?_\{?"
-    r"(?:(\d{1,2})|(two|three|four|five|six|seven|eight|nine|ten|sixteen))\}?"
+    r"\(?(-?[0-9A-Fa-f]+)\)?_\{?\(?"
+    r"(?:(\d{1,2})|(two|three|four|five|six|seven|eight|nine|ten|sixteen))\)?\}?"
 )
 _IN_BASE = re.compile(
     r"(-?[0-9A-Fa-f]+) ?(?:\(?(?:in )?base[ -]?(\d{1,2}|[a-z]{3,7})\)?"
@@ -250,7 +250,7 @@ def _with_chinese(text: str) -> tuple[Number, Unit] | None:
         return None
     known = unit(name)
     # 分钟 and 分米 are units although 分 alone may be a numeral's part (三分之一).
-    if (known is None or not known.dimensions) and name[:1] in _CHINESE_NUMERALS:
+    if (known is None or not known.dimensions) and name[:1] in _CHINESE_NUMERALS and name != "分":
         return None
     number = rational(head)
     if number is None:
@@ -261,7 +261,8 @@ def _with_chinese(text: str) -> tuple[Number, Unit] | None:
 
 
 _CHINESE_UNIT = re.compile(
-    r"(.+?)((?:平方|立方)?(?:厘米|分米|毫米|千米|公里|米|元|小时|分钟|天|年|千克|克|吨|升|个|只|人|本|支|页|次|辆|岁|棵|块|倍|颗|名|件|条|张|枝|朵|台|箱|盒|套|双|把|头|匹|袋|瓶|杯|段|种|排|组|层|度))"
+    r"(.+?)((?:平方|立方)?(?:厘米|分米|毫米|千米|公里|米|元|小时|分钟|天|年|千克|克|吨|升|个|只|人|本|支|页|次|辆|岁|棵|块|倍|颗|名|件|条|张"
+    r"|枝|朵|台|箱|盒|套|双|把|头|匹|袋|瓶|杯|段|种|排|组|层|度))"
 )
 
 

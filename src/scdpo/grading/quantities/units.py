@@ -161,7 +161,7 @@ _SQUARE = re.compile(r"(?:square|sq\.?|平方)\s*(.+)|(.+?)\s+squared")
 _CUBIC = re.compile(r"(?:cubic|cu\.?|立方)\s*(.+)|(.+?)\s+cubed")
 _JOINT = re.compile(r"\s*(?:/|\bper\b|\ban?\b(?= )|每)\s*")
 _FACTOR = re.compile(r"\s*[·*⋅]\s*|\s*\\cdot\s*|\s+")
-_WORD = re.compile(r"[A-Za-z$€£¥₹°℃℉μΩ¢.\u4e00-\u9fff'’\-]+")
+_WORD = re.compile(r"[A-Za-zÀ-ž$€£¥₹°℃℉μΩ¢.\u4e00-\u9fff'’\-]+")
 
 
 @lru_cache(maxsize=4096)

@@ -37,9 +37,9 @@ _CONDITION = re.compile(
     r"(?:[\s,;]+|(?=\())(?:(?:where|when|if|whenever|provided(?: that)?|such that|given that"
     r"|for (?:all|any|every|each|some)|for|at|attained|achieved|reached|其中|当|\\forall|∀)"
     r"(?![A-Za-z]).*"
-    r"|\((?:when|where|if|for|since|as|because|with|at)(?![A-Za-z]).*\)"
+    r"|\((?:when|where|if|for|since|as|because|with|at|which|the [a-z]+ [a-z]+)(?![A-Za-z]).*\)"
     r"|\(\$? ?(?:[-\d.\\a-z]+ ?[<≤] ?)?[A-Za-z](?:_\d)? ?(?:[<>≤≥≠]|∈)[^()]*\)"
-    r"|\([^()]*(?:extraneous|rejected|discarded|舍去)[^()]*\))$",
+    r"|\([^()]*(?:extraneous|reject|discard|ignor|invalid|舍去)[^()]*\))$",
     re.DOTALL,
 )
 

@@ -139,7 +139,8 @@ def alternatives(text: str, read: Read) -> Part | None:
 
 
 _MOD = re.compile(
-    r"^(.*?)(?:\\equiv|≡)(.*?)\(?\s*(?:\\pmod\s*\{?|\\mathrm\s*\{\s*mod\s*\}\s*|\\bmod\s*|\\mod\s*\{?"
+    r"^(.*?)(?:\\equiv|≡)(.*?)\(?\s*(?:\\pmod\s*\{?|\\mathrm\s*\{\s*mod\s*\}\s*|\\bmod\s*"
+    r"|\\mod\s*\{?"
     r"|\\operatorname\{mod\}\s*|mod\s*)([^{}()]+)\}?\s*\)?$"
 )
 

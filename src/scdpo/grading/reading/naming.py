@@ -8,12 +8,14 @@ from scdpo.grading.formulas.notation import FUNCTIONS
 from scdpo.grading.quantities.units import is_unit
 from scdpo.grading.reading.parts import Equation, Items, Leaf, Named, Part, Read
 from scdpo.grading.text.brackets import enclosed, split
+from scdpo.grading.text.canonical import has_both_signs
 
 _RATIO_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?::[A-Za-z](?:_\{?\w+\}?)?)+")
 NAME = re.compile(
     r"(?:m?\\(?:angle|triangle|overrightarrow|overline|vec|mathbf) ?\{? ?)?\\?[A-Za-z]+\}?"
     r"(?:_(?:\{[\w+\-\\ ,]+\}|\w+))?'*(?:\^\{?-1\}?|(?<=[A-Z])\^\{?[nk]\}?)?"
-    r"(?:\(\s*(?:\\?[A-Za-z\d]+|[-+]?\d+(?:\.\d+)?)(?:\s*,\s*(?:[A-Za-z\d]+|[-+]?\d+(?:\.\d+)?))*\s*\))?"
+    r"(?:\(\s*(?:\\?[A-Za-z\d]+|[-+]?\d+(?:\.\d+)?)(?:\s*,\s*(?:[A-Za-z\d]+"
+    r"|[-+]?\d+(?:\.\d+)?))*\s*\))?"
 )
 _VARIABLE = r"(?:\\[a-z]+|[A-Za-z])(?:_\{?\w+\}?)?"
 _TUPLE_NAME = re.compile(rf"\(\s*{_VARIABLE}(?:\s*,\s*{_VARIABLE})+\s*\)")
@@ -23,7 +25,8 @@ _WORD_NAME = re.compile(
 )
 _LABEL = re.compile(
     r"((?:\\angle ?)?[A-Z]|[A-Z][a-z]{2,}"
-    r"|(?!max|min|(?:twice|half|double|triple|thrice|about|over|under|nearly|almost|least|most|except"
+    r"|(?!max|min|(?:twice|half|double|triple|thrice|about|over|under|nearly|almost|least|most"
+    r"|except"
     r"|until|before|after|minus|negative|below|above|around|square|cube|divisible|multiple|not)\b)"
     r"[a-z]{4,12}|(?![最极]|.{0,3}(?:不|除|非|被|至|约|超|零|第|倍|以))[\u4e00-\u9fff]{1,4})"
     r"(?:'s \w+)?\s*(?::|(?<=[a-z])(?: (?:has|have|is|gets|got|of))?(?=\s)"
@@ -86,6 +89,7 @@ def _assigned(names: str, value: Part) -> Part:
         isinstance(value, Items)
         and value.kind in ("tuple", "bracket")
         and len(value.items) == len(keys)
+        and not any(isinstance(item, Leaf) and has_both_signs(item.text) for item in value.items)
     ):
         pairs = zip(keys, value.items, strict=True)
         return Items("list", tuple(Named(key, item) for key, item in pairs))

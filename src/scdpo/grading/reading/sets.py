@@ -236,7 +236,8 @@ def _is_variable(text: str) -> bool:
 
 
 def _half_line(sides: list[str], sign: str, names: list[int]) -> Part | None:
-    if not names or (len(names) == 2 and sign != "≠" and len(sides[1]) == 1):
+    between = len(names) == 2 and (len(sides[1]) == 1 or "(" in "".join(sides))  # f(a) > f(b)
+    if not names or (between and sign != "≠"):
         if not names and (absolute := _ABSOLUTE.fullmatch(sides[0])) is not None:
             return _absolute(absolute.group(1), sign, sides[1])
         return None

@@ -19,7 +19,7 @@ _REWRITES = tuple(
             r" \1 ",
         ),
         (
-            r"\\(?:text(?:rm|it)?|mathrm|mbox)\s*\{\s*[,;]?\s*((?:[(,]? ?(?:and|or|for|where"
+            r"\\(?:text(?:rm|it)?|mathrm|mbox)\s*\{\s*[,;]?\s*((?:[(,]? ?(?:and|or|[fF]or|where"
             r"|when|if|whenever|with|such that|provided|is|are|as|only if|at|attained|achieved"
             r"|reached)\b)[^{}]*)\}",
             r" \1 ",

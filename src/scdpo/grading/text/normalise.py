@@ -57,12 +57,13 @@ _COMPARED = re.compile(
 """A comparison after the value that was asked for: `-3 is smaller`."""
 _NEGATIVE = re.compile(r"^(?:negative|minus|负) ?(?=\d)")
 _BELOW_ZERO = re.compile(
-    r"^(?:it is |about )?(\d+(?:\.\d+)?)((?: ?(?:degrees?|°|\^ ?\\?circ|\^ ?\{ ?\\circ ?\}|℃|℉))?"
+    r"^(?:it is |about )?(\d+(?:\.\d+)?|[a-z]{3,9}(?:-[a-z]{3,5})?)((?: ?(?:degrees?|°"
+    r"|\^ ?\\?circ|\^ ?\{ ?\\circ ?\}|℃|℉))?"
     r"(?: ?(?:C|F|celsius|fahrenheit|centigrade))?) (below|above) (?:zero|0)\.?$",
     re.IGNORECASE,
 )
 _TIMES_TEN = re.compile(r"(?<=\d) ?[xX] ?(?=10 ?(?:\^|\*\*))")
-_CHINESE_BELOW = re.compile(r"^零(下|上) ?(?=\d)")
+_CHINESE_BELOW = re.compile(r"^零(下|上) ?(?=\d|[一二三四五六七八九十两])")
 _LABEL = re.compile(r"^\s*\([a-zA-Z]\)\s+(?=[-\d\\])")
 _RELATIONS = (
     *((">=", "\\geq "), ("<=", "\\leq "), ("!=", "\\neq "), ("≥", "\\geq "), ("≤", "\\leq ")),
@@ -118,9 +119,12 @@ def tidy(text: str) -> str:
     text = _COMPARED.sub("", text)
     text = _SUBJECT.sub(r"\1 = ", text)
     text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
-    text = _BELOW_ZERO.sub(lambda m: ("-" if m[3].lower() == "below" else "") + m[1] + m[2], text)
+    if text[-6:].rstrip(".").endswith(("zero", " 0")):
+        text = _BELOW_ZERO.sub(_signed, text)
     text = _TIMES_TEN.sub(r"\\times ", text)
-    text = _CHINESE_BELOW.sub(lambda m: "-" if m[1] == "下" else "", text)
+    if text.startswith("零") and (below := _CHINESE_BELOW.match(text)) is not None:
+        sign = "-" if text[below.end()].isdigit() else "负"
+        text = (sign if below[1] == "下" else "") + text[below.end() :]
     noun = _NOUN_FRAME.match(text)
     if (
         noun is not None
@@ -133,6 +137,12 @@ def tidy(text: str) -> str:
         if inner == text:
             return without_reprs(_balanced(text)).replace("根号", "√")
         text = inner
+
+
+def _signed(found: re.Match[str]) -> str:
+    """`5 degrees below zero` as `-5 degrees`, and `five degrees below zero` as `minus five …`."""
+    sign = "-" if found[1][0].isdigit() else "minus "
+    return (sign if found[3].lower() == "below" else "") + found[1] + found[2]
 
 
 _SPACED_WORD = re.compile(

@@ -1,0 +1,195 @@
+"""Pictures of credit assignment: tokens on a ground whose darkness is their reward.
+
+As in the paper's figures, the palest tokens have the lowest reward. One hue is used, so that the
+order can be read in grey and by the colour-blind, and the lowest step is marked in words as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.cells import cell_len
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from scdpo.errors import InputError
+from scdpo.insight.rewards import SolutionRewards, StepReward
+from scdpo.terminal import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PALE, _DARK = np.array([236, 244, 251]), np.array([8, 64, 129])
+_LIGHT_TEXT_FROM = 0.55
+_COLUMNS = 58
+_LINE, _GAP = 0.26, 0.14
+"""Inches of a line of text, and between steps."""
+
+
+def shades(row: SolutionRewards) -> list[list[float]]:
+    """The darkness of each token, from 0 (the lowest reward) to 1, by step.
+
+    Ranks rather than values, as a few tokens have most of the reward. Equal rewards are equally
+    dark.
+    """
+    values = np.array([reward for step in row.steps for reward in step.rewards])
+    if not len(values):
+        return [[] for _ in row.steps]
+    _, rank = np.unique(values, return_inverse=True)
+    dark = rank / max(1, rank.max())
+    ends = np.cumsum([len(step.rewards) for step in row.steps])
+    return [part.tolist() for part in np.split(dark, ends[:-1])]
+
+
+def lowest_step(row: SolutionRewards) -> int:
+    """The index of the step with the lowest mean reward. Raises InputError without steps."""
+    if not row.steps:
+        raise InputError(f"credit: {row.solution_id} has no steps")
+    return min(range(len(row.steps)), key=lambda n: row.steps[n].mean)
+
+
+# ---- terminal
+
+
+def in_terminal(rows: Sequence[SolutionRewards], first_wrong: int | None = None) -> Group:
+    """The same solution under several policies, side by side."""
+    table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
+    for row in rows:
+        table.add_column(Text(row.policy, style="bold"), ratio=1)
+    drawn = [shades(row) for row in rows]
+    lowest = [lowest_step(row) for row in rows]
+    for n in range(len(rows[0].steps)):
+        table.add_row(
+            *(
+                _step_text(row.steps[n], dark[n], n, low == n, first_wrong == n)
+                for row, dark, low in zip(rows, drawn, lowest, strict=True)
+            )
+        )
+    return Group(table, Text("the palest tokens have the lowest reward", style="dim"))
+
+
+def _step_text(step: StepReward, dark: Sequence[float], n: int, low: bool, wrong: bool) -> Text:
+    text = Text()
+    for token, shade in zip(step.tokens, dark, strict=True):
+        red, green, blue = _colour(shade)
+        front = "white" if shade > _LIGHT_TEXT_FROM else "black"
+        text.append(visible(token).plain, style=f"{front} on rgb({red},{green},{blue})")
+    text.append(f"\n{_caption(step, n, low, wrong)}\n", style="bold" if low or wrong else "dim")
+    return text
+
+
+def _caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
+    marks = [*(["lowest reward"] if low else []), *(["first wrong step"] if wrong else [])]
+    return f"step {n + 1}: mean {step.mean:+.3f}" + "".join(f" · {mark}" for mark in marks)
+
+
+def _colour(shade: float) -> tuple[int, int, int]:
+    red, green, blue = (_PALE + shade * (_DARK - _PALE)).round().astype(int).tolist()
+    return red, green, blue
+
+
+# ---- PNG and SVG
+
+
+def draw(
+    rows: Sequence[SolutionRewards], out: Path, first_wrong: int | None = None, title: str = ""
+) -> None:
+    """Write a picture of the same solution under several policies, PNG or SVG by its suffix.
+
+    Raises InputError for another suffix.
+    """
+    if out.suffix not in (".png", ".svg"):
+        raise InputError(f"{out}: a picture is a .png or .svg file")
+    figure = _figure(rows, first_wrong, title)
+    figure.savefig(out, dpi=160)
+
+
+def _figure(rows: Sequence[SolutionRewards], first_wrong: int | None, title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    blocks = [_lines_of(row, first_wrong) for row in rows]
+    height = max(sum(_heights(lines)) for lines in blocks) + 1.0
+    width = 0.095 * _COLUMNS + 0.35
+    figure = Figure(figsize=(width * len(rows), height), facecolor="white")
+    if title:
+        figure.text(0.02, 1 - 0.22 / height, title, fontsize=9, va="center")
+    for column, (row, lines) in enumerate(zip(rows, blocks, strict=True)):
+        axes = figure.add_axes((column / len(rows), 0, 1 / len(rows), 1))
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.axis("off")
+        axes.text(0.2, 0.55, row.policy, fontsize=11, fontweight="bold", va="center")
+        _draw_lines(axes, lines)
+    return figure
+
+
+_Line = list[tuple[str, float | None]]
+"""Pieces of text with their darkness; None for a caption."""
+
+
+def _lines_of(row: SolutionRewards, first_wrong: int | None) -> list[_Line]:
+    lines: list[_Line] = []
+    low = lowest_step(row)
+    for n, (step, dark) in enumerate(zip(row.steps, shades(row), strict=True)):
+        lines += _wrapped(zip(step.tokens, dark, strict=True))
+        lines.append([(_caption(step, n, n == low, n == first_wrong), None)])
+    return lines
+
+
+def _wrapped(tokens: Iterator[tuple[str, float]]) -> Iterator[_Line]:
+    line: _Line = []
+    used = 0
+    for token, shade in tokens:
+        pieces = visible(token.replace("\n", "⏎\n")).plain.split("\n")
+        for i, piece in enumerate(pieces):
+            if i or (used and used + cell_len(piece) > _COLUMNS):
+                yield line
+                line, used = [], 0
+            while cell_len(piece) > _COLUMNS:
+                yield [(piece[:_COLUMNS], shade)]
+                piece = piece[_COLUMNS:]
+            if piece:
+                line.append((piece, shade))
+                used += cell_len(piece)
+    if line:
+        yield line
+
+
+def _heights(lines: Sequence[_Line]) -> list[float]:
+    return [_LINE + (_GAP if line and line[0][1] is None else 0.0) for line in lines]
+
+
+def _draw_lines(axes: Any, lines: Sequence[_Line]) -> None:
+    from matplotlib.patches import Rectangle
+
+    y = 0.8
+    wide = 0.095
+    for line, height in zip(lines, _heights(lines), strict=True):
+        x = 0.2
+        for text, shade in line:
+            if shade is None:
+                bold = "·" in text
+                axes.text(
+                    *(x, y + _LINE / 2, text),
+                    fontsize=7,
+                    color="#444444",
+                    va="center",
+                    fontweight="bold" if bold else "normal",
+                )
+                continue
+            size = wide * cell_len(text)
+            colour = tuple(value / 255 for value in _colour(shade))
+            axes.add_patch(Rectangle((x, y + 0.02), size, _LINE - 0.04, color=colour, lw=0))
+            axes.text(
+                *(x, y + _LINE / 2, text.replace("$", r"\$")),
+                fontsize=8,
+                family="monospace",
+                va="center",
+                color="white" if shade > _LIGHT_TEXT_FROM else "black",
+            )
+            x += size
+        y += height
