@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -42,6 +42,9 @@ from scdpo.pipeline.planning.memory import (
     training_memory,
 )
 from scdpo.pipeline.planning.shapes import SHAPES, Shape, shape_from_config
+from scdpo.policies import Policy
+from scdpo.training.adapters import with_adapter
+from scdpo.training.dpo_config import LoraSettings
 
 MIB = 2**20
 SMALL: dict[str, Any] = {
@@ -100,10 +103,14 @@ def shape_of(config: PreTrainedConfig) -> Shape:
 # ---- what a layer keeps
 
 
-def kept_bytes(config: PreTrainedConfig, tokens: int, bf16: bool) -> int:
+def kept_bytes(config: PreTrainedConfig, tokens: int, bf16: bool, rank: int = 0) -> int:
     """Bytes that the layers of a model keep for the backward pass, weights left out."""
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config)
+    if rank:
+        settings = LoraSettings(rank=rank)
+        policy = Policy("small", model, cast(Any, None))
+        model = cast(Any, with_adapter(policy, settings, 0)).base_model.model
     weights = {shape for p in model.parameters() for shape in (p.shape, p.shape[::-1])}
     kept: dict[int, torch.Tensor] = {}
 
@@ -131,6 +138,14 @@ def layers() -> Iterator[tuple[str, float, float]]:
             measured = (sizes[1] - sizes[0]) / tokens
             computed = layer_bytes(shape_of(small(family)), bf16)
             yield f"{family}, {'bf16 autocast' if bf16 else 'fp32'}", measured, computed
+    for bf16 in (False, True):
+        sizes = [
+            kept_bytes(small("llama", num_hidden_layers=n, vocab_size=64), tokens, bf16, 16)
+            for n in (1, 2)
+        ]
+        measured = (sizes[1] - sizes[0]) / tokens
+        computed = layer_bytes(shape_of(small()), bf16, 16)
+        yield f"llama, LoRA 16, {'bf16 autocast' if bf16 else 'fp32'}", measured, computed
 
 
 # ---- whole trainings, in processes of their own
@@ -215,7 +230,6 @@ def sample_small(settings: dict[str, int]) -> int:
     from transformers import PreTrainedTokenizerFast
 
     from scdpo.engines import LocalEngine, LocalEngineConfig, Request
-    from scdpo.policies import Policy
 
     before = resident(peak=False)
     model: Any = AutoModelForCausalLM.from_config(small())

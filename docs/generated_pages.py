@@ -28,8 +28,8 @@ RECIPE_INTRODUCTION = """\
 A recipe is one YAML file. Every key has a default, except `problems`; an unknown key is an error.
 `scdpo recipe NAME_OR_FILE` prints a recipe with every default filled in, as a run writes it to
 `RUN/recipe.yaml`. Recipes in the
-package are `embedded` (the default run), `smoke` (a minute, for tests) and `import` (for recorded
-solutions).
+package are `embedded` (the default run), `smoke` (a minute, for tests), `import` (for recorded
+solutions), and those of [Recipes, plans and memory](models.md).
 
 `preset: paper` starts from the settings of the paper; `preset: released-code` from those of the
 code released with it, where the two differ. Keys in the recipe override the preset.

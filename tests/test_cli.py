@@ -110,6 +110,8 @@ DEAD_END = "http://127.0.0.1:9"
 def test_a_missing_recipe_names_those_in_the_package(capsys: Capture) -> None:
     assert fail(capsys, "run", "nothing.yaml") == (
         "nothing.yaml: no such recipe file (in the package: embedded, import, internlm2-20b, "
+        "mathcoder-mistral-7b, metamath-mistral-7b, mistral-7b-ours, qwen2.5-math-1.5b, "
+        "qwen3-1.7b, smoke, smollm2-135m)"
     )
 
 

@@ -70,12 +70,14 @@ def test_parameters_and_activations_are_those_of_the_model(family: str, tmp_path
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert shape.parameters == sum(p.numel() for p in model.parameters())
-    for bf16 in (False, True):
+    for bf16, rank in ((False, 0), (True, 0), (True, 8)) if family == "llama" else ((True, 0),):
         one, two = (
-            memory.kept_bytes(AutoConfig.from_pretrained(tmp_path, num_hidden_layers=n), 50, bf16)
+            memory.kept_bytes(
+                AutoConfig.from_pretrained(tmp_path, num_hidden_layers=n), 50, bf16, rank
+            )
             for n in (1, 2)
         )
-        assert layer_bytes(shape, bf16) == (two - one) / 50
+        assert layer_bytes(shape, bf16, rank) == (two - one) / 50
 
 
 def test_names_and_folders_of_policies(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ LOGITS_KEPT = 256 * 2**20
 """As in `training.scoring`: tokens whose logits are computed at a time, and the logits of a row
 that are kept for the backward pass."""
 
+LINEARS = 7
+"""Linear layers in a layer of the model."""
+
 Launch = Literal["single", "replicated", "sharded"]
 
 
@@ -56,17 +59,20 @@ class Training(Record):
     devices: int = 1
 
 
-def layer_bytes(shape: Shape, bf16: bool) -> int:
-    """Bytes per token that a layer keeps for its backward pass.
+def layer_bytes(shape: Shape, bf16: bool, rank: int = 0) -> int:
+    """Bytes per token that a layer keeps for its backward pass; `rank` is that of an adapter.
 
     In fp32: the inputs and results of both norms, queries, keys, values, the result of attention,
     and four tensors of the feed-forward part. Under autocast the residual stream and the norms stay
-    in fp32, and every matrix product keeps its own copy of its input in bf16.
+    in fp32, and every matrix product keeps its own copy of its input in bf16. With an adapter the
+    norms have no gradient and keep their input alone.
     """
     h, q, kv, f = shape.hidden, shape.query, shape.kv, shape.intermediate
     per_head = FP32 * shape.heads + 2 * FP32
     norms = shape.qk_norm * ((FP32 + BF16 if bf16 else 2 * FP32) * (q + kv))
     norms += shape.qk_norm * FP32 * (shape.heads + shape.kv_heads)
+    if rank:
+        norms += (BF16 if bf16 else FP32) * LINEARS * rank - 2 * FP32 * h + BF16 * bf16 * q
     if bf16:
         return 26 * h + 4 * q + 4 * kv + 8 * f + per_head + norms
     return FP32 * (6 * h + 2 * q + 2 * kv + 4 * f) + per_head + norms
@@ -112,13 +118,12 @@ def _working_copies(shape: Shape, training: Training) -> float:
 
 def _activations(shape: Shape, training: Training) -> float:
     """What the layers keep, and what a layer needs while it is computed backward."""
-    layer = layer_bytes(shape, training.bf16)
+    layer = layer_bytes(shape, training.bf16, training.rank)
     number = BF16 if training.bf16 else FP32
-    adapters = 7 * (number * training.rank + FP32 * shape.hidden) if training.rank else 0
     backward = FP32 * (2 * shape.hidden + 2 * shape.intermediate)
-    kept = shape.layers * (layer + adapters)
+    kept = shape.layers * layer
     if training.checkpointing:
-        kept = shape.layers * FP32 * shape.hidden + layer + adapters
+        kept = shape.layers * FP32 * shape.hidden + layer
         if training.checkpointing == "selective":
             kept += shape.layers * (number * shape.query + FP32 * shape.heads)
     return training.row * (kept + backward + 3 * FP32 * shape.hidden)

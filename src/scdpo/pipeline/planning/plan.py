@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from scdpo.pipeline.planning import expected
 from scdpo.pipeline.planning.advice import Advice, advise_sampling, advise_training, placed
@@ -186,8 +186,11 @@ class Planner:
         config = self.recipe.train
         pairs = self.pairs(method)
         n_pairs = round(sum(naive + controlled for _, naive, controlled in pairs))
-        steps = len(plan_epochs(_groups(pairs, config.batch_size), config.batch_size, 1, 0))
-        steps *= config.epochs
+        sizes = tuple(
+            (max(round(min(of.naive, naive)), 1), round(naive + controlled))
+            for of, naive, controlled in pairs
+        )
+        steps = config.epochs * _steps_of_an_epoch(sizes, config.batch_size)
         once = self._tree_tokens(method)
         length = self._mean_length()
         longest = min(config.max_length, self.shape.context)
@@ -359,16 +362,18 @@ def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(v * w for v, w in zip(values, weights, strict=True)) / total
 
 
-def _groups(pairs: list[tuple[Sampled, float, float]], most: int) -> list[list[int]]:
-    """Indices of pairs by question: the pairs of a data set, spread evenly over its questions."""
+@lru_cache(maxsize=64)
+def _steps_of_an_epoch(sizes: tuple[tuple[int, int], ...], batch_size: int) -> int:
+    """Optimizer steps over pairs that are spread evenly over the questions of each data set;
+    `sizes` are numbers of questions and of pairs."""
     groups: list[list[int]] = []
-    next_index = 0
-    for of, naive, controlled in pairs:
-        questions, total = max(round(min(of.naive, naive)), 1), round(naive + controlled)
+    first = 0
+    for questions, total in sizes:
         for number in range(questions):
             size = total * (number + 1) // questions - total * number // questions
-            for start in range(0, size, most):
-                part = min(most, size - start)
-                groups.append(list(range(next_index, next_index + part)))
-                next_index += part
-    return groups
+            pairs = range(first, first + size)
+            groups += [
+                list(pairs[start : start + batch_size]) for start in range(0, size, batch_size)
+            ]
+            first += size
+    return len(plan_epochs(groups, batch_size, 1, 0))
