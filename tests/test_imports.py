@@ -122,8 +122,9 @@ def test_rooms_import_downwards() -> None:
 
 
 MAX_ARROWS = 106
-"""Arrows between rooms, an arrow for each room that another one imports. Insight has nine of them,
-and the viewer three: it reads the store, has the package's errors, and the command line starts it."""
+"""Arrows between rooms, an arrow for each room that another one imports. Insight has nine of them.
+The viewer has three: it reads the store, has the package's errors, and the command line starts it.
+"""
 
 
 def modules_imported(path: Path) -> set[Path]:
