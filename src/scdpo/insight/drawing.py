@@ -7,6 +7,7 @@ order can be read in grey and by the colour-blind, and the lowest step is marked
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from scdpo.errors import InputError
+from scdpo.errors import InputError, MissingDependency
 from scdpo.insight.rewards import SolutionRewards, StepReward
 from scdpo.terminal import visible
 
@@ -100,10 +101,12 @@ def draw(
 ) -> None:
     """Write a picture of the same solution under several policies, PNG or SVG by its suffix.
 
-    Raises InputError for another suffix.
+    Raises InputError for another suffix, and MissingDependency without matplotlib.
     """
     if out.suffix not in (".png", ".svg"):
         raise InputError(f"{out}: a picture is a .png or .svg file")
+    if find_spec("matplotlib") is None:
+        raise MissingDependency("matplotlib", "plots")
     figure = _figure(rows, first_wrong, title)
     figure.savefig(out, dpi=160)
 
