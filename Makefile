@@ -16,7 +16,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: setup setup-dev demo view test attacks check docs wheel format clean \
         bench-engine bench-path bench-sft bench-replay bench-resume \
-        bench-sandbox bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer
+        bench-sandbox bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer \
+        bench-plan bench-memory
 
 setup: .venv/base.done
 
@@ -73,6 +74,12 @@ format: setup-dev
 
 bench-engine: setup
 	$(BIN)/python benchmarks/engine.py
+
+bench-plan: setup
+	$(BIN)/python benchmarks/plan.py
+
+bench-memory: setup-dev
+	$(BIN)/python benchmarks/memory.py
 
 bench-path: setup
 	$(BIN)/python benchmarks/path.py

@@ -77,7 +77,6 @@ TRAININGS: dict[str, dict[str, Any]] = {
 SAMPLINGS: dict[str, dict[str, int]] = {
     "32 rows, context 512": {"rows": 32, "context": 512},
     "128 rows, context 512": {"rows": 128, "context": 512},
-    "64 rows, context 2,048": {"rows": 64, "context": 2048},
 }
 LARGE = {
     "135 M": "HuggingFaceTB/SmolLM2-135M-Instruct",

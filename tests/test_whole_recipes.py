@@ -36,8 +36,8 @@ RECIPES = {
 }
 LIMITS = {"max_steps": 6, "step_tokens": 64, "context": 256}
 LEARN = {
-    "sft.learning_rate": 5e-3,
-    "sft.epochs": 40,
+    "sft.learning_rate": 7e-3,
+    "sft.epochs": 34,
     "sft.batch_size": 8,
     "sft.micro_batch_size": 8,
     "sft.warmup_ratio": 0.1,
@@ -45,9 +45,10 @@ LEARN = {
 }
 SMALL = {
     "threads": 1,
+    "grading.workers": 1,
     "engine.dtype": "float32",
     "sandbox.deadline": 20,
-    "sample.max_attempts": 12,
+    "sample.max_attempts": 16,
     "sample.chunk": 4,
     "sample.limits": LIMITS,
     "branch.max_attempts": 10,
