@@ -143,7 +143,6 @@ def test_a_folder_without_a_run(command: tuple[str, ...], capsys: Capture, tmp_p
             ("evaluate", "RUN", "--policy", "x"),
             "unknown policy 'x'; known: sft, dpo, dpo_equal, scdpo",
         ),
-        (("branch", "RUN"), "RUN: solutions is missing; run `scdpo sample` first"),
         (
             ("evaluate", "RUN", "--policy", "dpo"),
             "RUN: policies/dpo is missing; run `scdpo train --method dpo` first",
@@ -165,6 +164,12 @@ def test_wrong_arguments(
     assert fail(capsys, *(a.replace("RUN", run.name) for a in arguments)).startswith(
         message.replace("RUN", run.name)
     )
+
+
+def test_branching_without_solutions(tmp_path: Path, capsys: Capture) -> None:
+    new = tmp_path / "new"
+    said = fail(capsys, "branch", new, "--recipe", write_recipe(tmp_path / "recipe.yaml"))
+    assert said.startswith(f"{new}: solutions is missing; run `scdpo sample` first")
 
 
 def test_pairs_of_a_run_that_has_none_yet(tmp_path: Path, capsys: Capture) -> None:

@@ -75,6 +75,7 @@ def test_a_text_that_begins_with_bos_gets_no_second_one(tokenizer: Any) -> None:
         """A tokenizer that begins every text with BOS."""
 
         bos_token_id = tokenizer.bos_token_id
+        chat_template = None
 
         def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -288,7 +288,7 @@ def test_step_labels_are_read_as_trl_wants_them(run: Path, tmp_path: Path) -> No
     assert data.features["prompt"] == Value("string")
     assert len(data) == 8
     assert all(len(row["completions"]) == len(row["labels"]) for row in data)
-    assert [row["labels"] for row in data] == [[True, True], [False]] * 4
+    assert [row["labels"] for row in data] == [[True, True, True], [True, False]] * 4
 
 
 def test_pairs_are_exported_by_default(run: Path, tmp_path: Path, capsys: Capture) -> None:
