@@ -26,6 +26,7 @@ from scdpo.insight.rewards import SolutionRewards, fits, token_rewards
 from scdpo.pipeline.opened import manifest_of
 from scdpo.pipeline.provenance import settings
 from scdpo.pipeline.services import append_all
+from scdpo.pipeline.sources import read_problems
 from scdpo.policies import load_policy
 from scdpo.problems import EMBEDDED
 from scdpo.records import CORRECT, WRONG, Solution, Step, WorkedStep
@@ -69,11 +70,11 @@ def credit_on_own_solutions(run: Run, *, attempts: int, limit: int | None, by: B
     stage = sample_for_credit(run, attempts, limit)
     rows = [row for row in stage.rows(Solution) if row.steps and row.finish == "finished"]
     rewards = rewards_of(run, REWARDS, rows, manifest_of(stage).output_hash or "")
-    known = {problem.id: problem for problem in run.problems("test")}
-    embedded = {source.source for source in run.recipe.problems.sources("test")} == {EMBEDDED}
-    if not embedded or not all(problem.solution for problem in known.values()):
+    if {source.source for source in run.recipe.problems.sources("test")} != {EMBEDDED}:
         why = "only the embedded problems have an oracle that knows which steps are wrong"
         return Credit(by, tuple(rewards.rows(SolutionRewards)), {}, rewards.path, unlabelled=why)
+    # From the package: runs that were begun with an earlier version lack the worked solutions.
+    known = {problem.id: problem for problem in read_problems(run.recipe, "test")}
     return _measured(rewards, [oracle(known[row.problem_id], row) for row in rows], by)
 
 
