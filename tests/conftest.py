@@ -16,13 +16,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # the tests of commands that are stopped by it need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SANDBOX = re.compile("test_(sandbox|clones|supervisor|unprivileged|notebook|landlock|seccomp)")
+SANDBOX = re.compile("test_(sandbox|clones|supervisor|notebook|landlock|seccomp)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, a file's tests share one, as they share what its fixtures make.
 
-    So do all tests of the sandbox: they count processes by user, and some time what they see.
+    So do all tests of the sandbox that run as this user: the kernel counts processes by user, and
+    some of them time what they see.
     """
     for item in items:
         group = "sandbox" if SANDBOX.match(item.path.name) else item.path.name
