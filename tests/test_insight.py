@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scdpo.cli import main
 from scdpo.errors import DataError, InputError
 from scdpo.formats import get_format
 from scdpo.insight.drawing import draw, shades
@@ -23,7 +26,9 @@ from scdpo.insight.rewards import SolutionRewards, StepReward, token_rewards, to
 from scdpo.policies import load_policy
 from scdpo.problems.embedded import load_embedded
 from scdpo.records import CORRECT, Problem, Solution, Step
+from scdpo.store import read_jsonl
 from scdpo.training import train
+from small_runs import succeed, write_recipe, write_recorded
 from tiny_pairs import make_pair, make_policy
 
 APPLES = Problem(
@@ -253,3 +258,36 @@ def test_a_format_writes_the_steps_of_processbench() -> None:
     (made,) = as_solutions([row, bad], get_format("blocks"))
     assert len(made.steps) == 2
     assert get_format("blocks").parse(made.text) == made.steps
+
+
+# ---- the command
+
+
+def test_the_credit_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_recipe(tmp_path / "my.yaml", pairs={"heldout_share": 0.0})
+    write_recorded(tmp_path / "outs.jsonl", 3)
+    succeed("import", "outs.jsonl", "--layout", "tora", "--out", "run", "--recipe", path)
+    assert "no trained policy" in fails("credit", "run")
+    succeed("pair", "run")
+    succeed("train", "run", "--method", "dpo")
+    assert "a picture is a .png or .svg" in fails("credit", "run", "--draw", "x.gif")
+    assert "no such folder" in fails("credit", "run", "--draw", "none/x.svg")
+    succeed("credit", "run", "--attempts", "2", "--draw", "x.svg")
+    rows = list(read_jsonl(tmp_path / "run/credit/rewards/rows-00000.jsonl", SolutionRewards))
+    assert {row.policy for row in rows} == {"dpo"}
+    assert "attempts" in fails("credit", "run", "--attempts", "1")
+    succeed("credit", "run", "--attempts", "1", "--redo")
+    # Other commands know its stages: reports list them, and a changed recipe is compared with them.
+    succeed("report", "run")
+    assert "sample.temperature" in fails("evaluate", "run", "--set", "sample.temperature=0.9")
+    succeed("evaluate", "run", "--policy", "dpo", "--set", "evaluate.rows=2")
+
+
+def fails(*arguments: object) -> str:
+    """Run a command that ends in exit code 2; returns what it says."""
+    error = io.StringIO()
+    with redirect_stderr(error), pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert end.value.code == 2, error.getvalue()
+    return error.getvalue()

@@ -41,6 +41,14 @@ class Group(StrEnum):
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)]
+RowsPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, or a folder of scdpo evaluate --benchmarks.",
+        show_default=False,
+    ),
+]
 RecipeOption = Annotated[
     str | None,
     typer.Option(

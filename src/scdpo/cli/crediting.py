@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scdpo.cli.app import RunPath, app, opened
+from scdpo.cli.app import RedoOption, RunPath, app, opened
 from scdpo.cli.tables import console
 
 if TYPE_CHECKING:
@@ -51,19 +51,23 @@ def credit(
         Path | None,
         typer.Option(help="Also draw the first of them as a .png or .svg.", show_default="none"),
     ] = None,
+    redo: RedoOption = False,
 ) -> None:
     """Show which tokens a run's policies reward, and measure whether that finds wrong steps.
 
     The reward of a token is β log π(token) − β log π_ref(token) (arXiv 2407.00782, Eq. 7). The
     solutions are sampled on test questions, or come from a ProcessBench file; which steps are
-    wrong is known for the embedded problems and for ProcessBench. Rows are kept in RUN/credit.
+    wrong is known for the embedded problems and for ProcessBench. Rows are kept in RUN/credit;
+    other --attempts or another --limit need --redo.
     """
     from scdpo.cli.credit_tables import credit_table
+    from scdpo.insight.drawing import check_drawable, in_terminal
     from scdpo.insight.drawing import draw as draw_picture
-    from scdpo.insight.drawing import in_terminal
     from scdpo.pipeline.credit import credit_on_own_solutions, credit_on_processbench
 
-    with opened(path, None) as (run, terminal):
+    if draw is not None:
+        check_drawable(draw)
+    with opened(path, None, redo="credit" if redo else None) as (run, terminal):
         if processbench is None:
             made = credit_on_own_solutions(run, attempts=attempts, limit=limit, by=by.value)
         else:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scdpo.cli.app import app
+from scdpo.cli.app import RowsPath, app
 from scdpo.cli.tables import print_rows
 from scdpo.terminal import Terminal
 
 
 @app.command()
 def show(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder, or a folder of scdpo evaluate --benchmarks.",
-            show_default=False,
-        ),
-    ],
+    path: RowsPath,
     kind: Annotated[
         str,
         typer.Option(help="problems, solutions, imports, branches, pairs or evaluations."),

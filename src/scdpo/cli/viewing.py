@@ -7,20 +7,13 @@ from typing import Annotated
 
 import typer
 
-from scdpo.cli.app import app
+from scdpo.cli.app import RowsPath, app
 from scdpo.terminal import Terminal
 
 
 @app.command()
 def view(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run folder, or a folder of scdpo evaluate --benchmarks.",
-            show_default=False,
-        ),
-    ],
+    path: RowsPath,
     port: Annotated[
         int, typer.Option(help="The port to serve at; 0 takes a free one.", min=0, max=65535)
     ] = 8765,

@@ -60,7 +60,7 @@ def in_terminal(rows: Sequence[SolutionRewards], first_wrong: int | None = None)
     """The same solution under several policies, side by side."""
     table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
     for row in rows:
-        table.add_column(Text(row.policy, style="bold"), ratio=1)
+        table.add_column(Text(row.policy, style="bold"), ratio=1, overflow="fold")
     drawn = [shades(row) for row in rows]
     lowest = [lowest_step(row) for row in rows]
     for n in range(len(rows[0].steps)):
@@ -101,14 +101,22 @@ def draw(
 ) -> None:
     """Write a picture of the same solution under several policies, PNG or SVG by its suffix.
 
-    Raises InputError for another suffix, and MissingDependency without matplotlib.
+    Raises what `check_drawable` raises.
     """
-    if out.suffix not in (".png", ".svg"):
-        raise InputError(f"{out}: a picture is a .png or .svg file")
-    if find_spec("matplotlib") is None:
-        raise MissingDependency("matplotlib", "plots")
+    check_drawable(out)
     figure = _figure(rows, first_wrong, title)
     figure.savefig(out, dpi=160)
+
+
+def check_drawable(out: Path) -> None:
+    """Raise InputError unless a picture can be written to `out` (its suffix, its folder), and
+    MissingDependency without matplotlib."""
+    if out.suffix not in (".png", ".svg"):
+        raise InputError(f"{out}: a picture is a .png or .svg file")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder")
+    if find_spec("matplotlib") is None:
+        raise MissingDependency("matplotlib", "plots")
 
 
 def _figure(rows: Sequence[SolutionRewards], first_wrong: int | None, title: str) -> Figure:

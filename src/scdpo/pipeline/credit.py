@@ -108,7 +108,7 @@ def sample_for_credit(run: Run, attempts: int, limit: int | None) -> Stage:
         SOLUTIONS,
         ["problems/test"],
         policy=True,
-        config=settings(run.recipe, "solutions") | kept,
+        config=settings(run.recipe, SOLUTIONS) | kept,
     )
     if not stage.done:
         bar = run.watcher.progress("credit: sample")

@@ -32,9 +32,11 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "pairs": ("pairs",),
     "policies": ("train", "threads"),
     "evaluations": ("evaluate", *GENERATES),
+    "credit": (),
+    "credit/solutions": ("sample", *GENERATES),
 }
-"""The recipe keys that shape the rows of each stage, besides its inputs. Kinds of stages are in
-the order in which they run."""
+"""The recipe keys that shape the rows of each stage, besides its inputs: by kind, in the order in
+which they run, or by the stage's whole name."""
 ONLY_SPEED = {"sandbox": {"max_sessions", "parallel"}, "grading": {"workers"}}
 """Settings that affect only speed and may therefore change during a run."""
 OWN = "own"
@@ -96,7 +98,7 @@ def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
         plain["sft"] = {key: plain["sft"][key] for key in ("data", "add_tokens")}
     elif kind == "sft":
         del plain["sft"]["data"]
-    return {key: plain[key] for key in SHAPED_BY[kind]}
+    return {key: plain[key] for key in SHAPED_BY.get(stage, SHAPED_BY[kind])}
 
 
 def changed_settings(recipe: Recipe, manifest: Manifest) -> list[str]:
