@@ -169,7 +169,7 @@ def test_wrong_arguments(
 def test_branching_without_solutions(tmp_path: Path, capsys: Capture) -> None:
     new = tmp_path / "new"
     said = fail(capsys, "branch", new, "--recipe", write_recipe(tmp_path / "recipe.yaml"))
-    assert said.startswith(f"{new}: solutions is missing; run `scdpo sample` first")
+    assert said.startswith(f"{new}: no solutions yet; run `scdpo sample` or `scdpo import` first")
 
 
 def test_pairs_of_a_run_that_has_none_yet(tmp_path: Path, capsys: Capture) -> None:
@@ -181,7 +181,7 @@ def test_pairs_of_a_run_that_has_none_yet(tmp_path: Path, capsys: Capture) -> No
         message = fail(capsys, command, "out", *more)
         assert message == "out: pairs/naive is missing; run `scdpo pair` first"
     assert fail(capsys, "pair", "out") == (
-        "out: no solutions to pair; run `scdpo sample` or `scdpo import` first"
+        "out: no solutions yet; run `scdpo sample` or `scdpo import` first"
     )
 
 

@@ -152,8 +152,8 @@ class InputStages(OpenRun):
         ]:
             self.watcher.note(
                 "branches",
-                f"{', '.join(late)}: imported after branching, so no parents of branches;"
-                f" `scdpo branch {self.path} --redo` makes them such",
+                f"{', '.join(late)}: imported after branching, so they were not continued;"
+                f" `scdpo branch {self.path} --redo` continues them too",
             )
         return [source for source in sources if source.name not in late]
 
@@ -173,8 +173,12 @@ class InputStages(OpenRun):
     def solution_stages(self) -> list[Stage]:
         """The finished stages of sampled and imported solutions. Raises InputError without any."""
         sources = [self.finished(name, "import") for name in self.imports()]
-        if self.begun("solutions") or not sources:
+        if self.begun("solutions"):
             sources.insert(0, self.finished("solutions", "sample"))
+        if not sources:
+            raise InputError(
+                f"{self.path}: no solutions yet; run `scdpo sample` or `scdpo import` first"
+            )
         return sources
 
     def _note_shared_questions(self) -> None:

@@ -119,13 +119,7 @@ class Run(InputStages):
 
     def pair(self) -> None:
         """Make naive pairs, step-controlled pairs, and the pairs of the data-equal control."""
-        sources = [self.finished(name, "import") for name in self.imports()]
-        if self.begun("solutions"):
-            sources.insert(0, self.finished("solutions", "sample"))
-        if not sources:
-            raise InputError(
-                f"{self.path}: no solutions to pair; run `scdpo sample` or `scdpo import` first"
-            )
+        sources = self.solution_stages()
         branched = [self.finished("branches", "branch")] if self.begun("branches") else []
         inputs = [stage.name for stage in (*sources, *branched)]
         parts = ("naive", "step_controlled", "data_equal")
