@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: setup setup-dev demo view test attacks check docs wheel format clean \
         bench-engine bench-path bench-sft bench-replay bench-resume \
-        bench-sandbox bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer \
+        bench-sandbox bench-sandbox-before bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer \
         bench-plan bench-memory
 
 setup: .venv/base.done
@@ -99,6 +99,10 @@ bench-resume: setup
 
 bench-sandbox: .venv/bench.done
 	$(BIN)/python benchmarks/sandbox.py
+
+# make bench-sandbox-before REVISION=…: against an earlier commit, in turns.
+bench-sandbox-before: setup
+	$(BIN)/python benchmarks/sandbox_before.py $(REVISION)
 
 bench-clones: setup
 	$(BIN)/python benchmarks/clones.py $(RECORDED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,6 +72,28 @@ class EngineProtocol(Protocol):
     def close(self) -> None:
         """Release what the engine holds; closing it again does nothing."""
         ...
+
+
+class FreeRunningEngine(EngineProtocol, Protocol):
+    """An engine that also takes requests one by one, whenever they come.
+
+    If `free_running` is true, rollouts do not wait for each other: each asks for its next step as
+    soon as it can.
+    """
+
+    free_running: bool
+
+    async def complete(self, request: Request) -> Completion:
+        """Complete a request beside those that are running. Cancelling the call ends the request.
+
+        Raises EngineError.
+        """
+        ...
+
+
+def runs_freely(engine: EngineProtocol) -> TypeGuard[FreeRunningEngine]:
+    """Whether rollouts should ask this engine one by one (`complete`) and not in batches."""
+    return bool(getattr(engine, "free_running", False))
 
 
 class EngineConfig(BaseModel):

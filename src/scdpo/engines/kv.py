@@ -90,14 +90,18 @@ class KVRows(Cache):
             self._buffer = torch.zeros(needed * 5 // 4, dtype=shape.dtype, device=shape.device)
         self.data = self._buffer[:needed].view(size)
 
-    def grow(self, n_rows: int, n_columns: int) -> None:
-        """Make room for `n_columns` tokens in the first `n_rows` rows, keeping their content."""
-        width = self.data.shape[3]
-        if n_columns <= width:
+    def grow(self, n_rows: int, n_columns: int, *, keep: int | None = None) -> None:
+        """Make room for `n_columns` tokens in `n_rows` rows, keeping the first `keep` (all) rows.
+
+        Of a wider memory, the rest of the rows is given up.
+        """
+        n_kept = n_rows if keep is None else keep
+        held, width = self.data.shape[1], self.data.shape[3]
+        if n_columns <= width and n_rows <= held:
             return
-        old = self.data[:, :n_rows, :, :width].clone()
-        self.allocate(n_rows, n_columns)
-        self.data[:, :, :, :width] = old
+        old = self.data[:, :n_kept, :, :width].clone()
+        self.allocate(n_rows, max(n_columns, width))
+        self.data[:, :n_kept, :, :width] = old
 
     def forward(
         self,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field
 
 from scdpo.engines.base import Completion, EngineConfig, Request
+from scdpo.engines.pump import Pump
 from scdpo.errors import EngineError
 from scdpo.policies import Policy, load_policy, stated_format
 
@@ -52,6 +53,11 @@ class LocalEngineConfig(EngineConfig):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Number format of the weights."
     )
+    scheduling: Literal["lockstep", "free"] = Field(
+        "lockstep",
+        description="`lockstep`: all rollouts wait for the longest step, and rows can be drawn "
+        "again bit for bit; `free`: each takes its next step at once, which is faster.",
+    )
 
 
 class Engine:
@@ -60,6 +66,10 @@ class Engine:
     Calls are served one at a time, in order of arrival. The same sequence of calls, counted from
     construction or from the last `clear`, gives the same completions bit for bit. After changing
     the model's weights, call `clear`, since cached keys and values are those of the old weights.
+
+    With `scheduling: free`, each request begins when it is asked for (`complete`), and the batch in
+    which it is decoded depends on what else was asked for: completions are the same but for
+    rounding, which can change a token where two are about equally likely.
 
     A completion finishes with `end` at an end string or the model's own EOS (both kept in ids and
     text), with `stop` at a stop string, and with `length` otherwise. A prompt that leaves no room
@@ -72,6 +82,7 @@ class Engine:
     """
 
     def __init__(self, policy: Policy | str | Path, config: LocalEngineConfig | None = None):
+        from scdpo.engines.continuous import RunningBatch
         from scdpo.engines.decode import Decoder
         from scdpo.engines.stops import StopWatches
 
@@ -96,6 +107,10 @@ class Engine:
         self._watches: StopWatches = StopWatches(policy.tokenizer, self._n_vocab, _eos_ids(policy))
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scdpo-engine")
         self._closed = False
+        self.free_running = config.scheduling == "free"
+        self._pump = Pump(
+            RunningBatch(self._decoder), self._worker, config.max_rows, self._computing
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +142,8 @@ class Engine:
         requests = list(requests)
         for i, request in enumerate(requests):
             self._validate(i, request)
+        if self.free_running:
+            return await asyncio.gather(*map(self.complete, requests))
         cancelled = threading.Event()
         loop = asyncio.get_running_loop()
         try:
@@ -146,17 +163,37 @@ class Engine:
             self._worker.shutdown(wait=True, cancel_futures=True)
             self._decoder.release()
 
-    def _complete(self, requests: list[Request], cancelled: threading.Event) -> list[Completion]:
-        import torch
+    async def complete(self, request: Request) -> Completion:
+        """Complete a request beside those that are running; needs `scheduling: free`.
 
+        Cancelling the call ends the request. Raises EngineError.
+        """
+        if self._closed:
+            raise EngineError(f"{self.name}: the engine is closed")
+        if not self.free_running:
+            raise EngineError(f"{self.name}: single requests need `scheduling: free`")
+        self._validate(0, request)
+        row = self._row(request)
+        return self._completion(row if row.limit <= 0 else await self._pump.complete(row))
+
+    def _complete(self, requests: list[Request], cancelled: threading.Event) -> list[Completion]:
         rows = [self._row(request) for request in requests]
         waiting = [row for row in rows if row.limit > 0]
         # Group rows of similar length: attention reads every row up to the longest.
         waiting.sort(key=lambda row: len(row.request.prompt_ids))
+        with self._computing(len(waiting)):
+            for chunk in _chunks(waiting, self._config.max_rows):
+                self._decoder.decode(chunk, cancelled)
+        return [self._completion(row) for row in rows]
+
+    @contextmanager
+    def _computing(self, n_prompts: int) -> Iterator[None]:
+        """Without gradients and dropout, and with errors that say what failed."""
+        import torch
+
         try:
             with torch.inference_mode(), _evaluating(self._policy):
-                for chunk in _chunks(waiting, self._config.max_rows):
-                    self._decoder.decode(chunk, cancelled)
+                yield
         except EngineError as error:
             # The rows may hold non-finite values, which would outlive the call.
             self._decoder.release()
@@ -165,13 +202,14 @@ class Engine:
             self._decoder.release()
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EngineError(
-                f"{self.name}: the model failed on {len(waiting)} prompts "
+                f"{self.name}: the model failed on {n_prompts} prompts "
                 f"({self._config.max_rows} rows at a time): {reason}"
             ) from error
-        return [
-            Completion(tuple(r.ids), self._policy.decode(r.ids), tuple(r.logps), r.finish)
-            for r in rows
-        ]
+
+    def _completion(self, row: DecodingRow) -> Completion:
+        return Completion(
+            tuple(row.ids), self._policy.decode(row.ids), tuple(row.logps), row.finish
+        )
 
     def _row(self, request: Request) -> DecodingRow:
         from scdpo.engines.decode import DecodingRow

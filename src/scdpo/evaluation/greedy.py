@@ -14,6 +14,7 @@ from scdpo.formats import Format
 from scdpo.grading import Grader
 from scdpo.records import Evaluation, Problem, Record, Solution
 from scdpo.sampling import Attempt, Limits, Sampler, Schedule
+from scdpo.sampling.attempts import Origin, Sign, StopRule, draw_attempts
 from scdpo.sampling.solutions import sampler_for
 from scdpo.sandbox import SandboxProtocol
 from scdpo.waiting import Progress, run, silent
@@ -100,31 +101,41 @@ async def evaluate_greedy(
     existing: Collection[str] = (),
     progress: Progress = silent,
 ) -> AsyncIterator[list[Evaluation]]:
-    """Yield the answers to all problems, `config.rows` at a time.
+    """Yield the answers to all problems, as they are drawn, at most `config.rows` side by side.
 
-    A batch whose problem ids are all in `existing` is skipped; any other is answered again as a
-    whole. `progress` receives the number of questions answered.
+    In lockstep, a batch whose problem ids are all in `existing` is skipped, and any other is
+    answered again as a whole. `progress` receives the number of questions answered.
     """
     encode, format = sampler.engine.encode, sampler.format
-    for start in range(0, len(problems), config.rows):
-        part = problems[start : start + config.rows]
-        if any(problem.id not in existing for problem in part):
-            sampler.engine.clear()
-            attempts = []
-            for problem in part:
-                prompt = format.prompt(problem.question)
-                ids = encode(prompt, start=True)
-                attempts.append(Attempt(problem.id, problem, prompt, ids, number=0, seed=0))
+    once = StopRule(chosen=1, rejected=1, most=1)
+    origins = [Origin(problem.id, problem, once) for problem in problems]
+    known = {problem.id: problem for problem in problems}
 
-            def answered(done: int, total: int, before: int = start) -> None:
-                progress(before + done, len(problems))
+    async def draw(batch: Sequence[tuple[Origin, int]]) -> list[Solution]:
+        answered = sum(origin.settled for origin in origins) if len(batch) > 1 else 0
 
-            solutions = await sampler.draw(attempts, GREEDY, config.limits, progress=answered)
-            yield [
-                _evaluation(problem, solution, format)
-                for problem, solution in zip(part, solutions, strict=True)
-            ]
-        progress(start + len(part), len(problems))
+        def ended(done: int, total: int) -> None:
+            if total > 1:
+                progress(answered + done, len(problems))
+
+        attempts = []
+        for origin, _ in batch:
+            prompt = format.prompt(origin.problem.question)
+            ids = encode(prompt, start=True)
+            attempts.append(Attempt(origin.id, origin.problem, prompt, ids, number=0, seed=0))
+        return await sampler.draw(attempts, GREEDY, config.limits, progress=ended)
+
+    answers = draw_attempts(
+        origins,
+        draw,
+        sampler.engine,
+        chunk=config.rows,
+        rows=config.rows,
+        existing=dict.fromkeys(existing, (Sign(None, replay_differs=False),)),
+        progress=progress,
+    )
+    async for solutions in answers:
+        yield [_evaluation(known[s.problem_id], s, format) for s in solutions]
 
 
 def count_evaluations(rows: Iterable[Evaluation]) -> dict[str, int | float]:

@@ -114,7 +114,7 @@ def branch_solutions(
     existing: Iterable[Solution] = (),
     progress: Progress = silent,
 ) -> AsyncIterator[list[Solution]]:
-    """Yield continuations of preferred solutions, a chunk of parents at a time.
+    """Yield continuations of preferred solutions, as they are drawn.
 
     A continuation shares its parent's first k steps; its new steps are sampled at the
     temperatures of `config.schedule` (arXiv 2407.00782: 1.1, 1.15 … 1.4). A parent gets
@@ -122,8 +122,8 @@ def branch_solutions(
     `config.max_attempts`; all of them are yielded, including the correct ones. They are graded
     against the gold answers in `problems` or, if a parent's problem is missing there, against the
     parent's own answer, which was correct. If the programs before a branch step print something
-    else when rerun, the continuation is flagged `replay_differs` and is its parent's last. Chunks
-    settled by `existing` continuations are skipped. `progress` receives the number of settled
+    else when rerun, the continuation is flagged `replay_differs` and is its parent's last.
+    Continuations that exist are not drawn again. `progress` receives the number of settled
     parents. Raises EngineError, SandboxError and GradingError, and InputError if
     `config.negatives` does not cover a data set.
     """
@@ -144,7 +144,7 @@ def branch_solutions(
     return draw_attempts(
         origins,
         draw,
-        sampler.engine.clear,
+        sampler.engine,
         chunk=config.chunk,
         rows=config.rows,
         existing=signs_of(existing, origins),

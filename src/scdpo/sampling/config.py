@@ -26,7 +26,10 @@ class SampleConfig(SamplingSettings):
     )
     limits: Limits = Field(Limits(), description="Where a solution is cut.")
     chunk: int = Field(
-        64, ge=1, description="Questions processed together: the unit of resumption."
+        64,
+        ge=1,
+        description="Questions whose attempts are drawn in rounds together (not with an engine "
+        "that runs freely).",
     )
     rows: int = Field(
         192, ge=1, description="Solutions sampled side by side, each with a sandbox session."
@@ -60,7 +63,12 @@ class BranchConfig(SamplingSettings):
         False, description="Count truncated and unanswered continuations as wrong."
     )
     limits: Limits = Field(Limits(), description="Where a solution is cut.")
-    chunk: int = Field(32, ge=1, description="Parents processed together: the unit of resumption.")
+    chunk: int = Field(
+        32,
+        ge=1,
+        description="Parents whose continuations are drawn in rounds together (not with an engine "
+        "that runs freely).",
+    )
     rows: int = Field(
         128, ge=1, description="Continuations sampled side by side, each with a sandbox session."
     )

@@ -1,8 +1,9 @@
 """Runs many rollouts side by side.
 
-Rollouts advance in lockstep: all that wait for the policy are completed in one batch, then all
-that wait for a program run theirs. The contents of a batch depend only on the rollouts, never on
-timing, so the same rollouts give bit-identical rows.
+In lockstep, all rollouts that wait for the policy are completed in one batch, then all that wait
+for a program run theirs. The contents of a batch depend only on the rollouts, never on timing, so
+the same rollouts give bit-identical rows. With an engine that runs freely, each rollout goes on as
+soon as it can; the rows are the same but for what rounding changes in that engine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
-from scdpo.engines.base import Completion, EngineProtocol, Request
+from scdpo.engines.base import (
+    Completion,
+    EngineProtocol,
+    FreeRunningEngine,
+    Request,
+    runs_freely,
+)
 from scdpo.errors import SandboxError
 from scdpo.sampling.rollout import Execute, Rollout, RolloutResult
 from scdpo.sandbox import Execution, SandboxProtocol, Session
@@ -59,7 +66,7 @@ async def drive(
     sessions: Sequence[Session | None] | None = None,
     progress: Progress = silent,
 ) -> list[RolloutResult]:
-    """Run rollouts to their end, in lockstep; returns their results in order.
+    """Run rollouts to their end, in lockstep or freely; returns their results in order.
 
     `sessions` are the interpreter sessions in which rollouts continue (None: a fresh one from
     `sandbox` at the first program). All sessions are closed, whatever happens. `progress`
@@ -69,22 +76,62 @@ async def drive(
     running: list[_Running] = []
     try:
         running += [_Running(r, session) for r, session in zip(rollouts, given, strict=True)]
-        while any(r.result is None for r in running):
-            generating = [r for r in running if isinstance(r.wants, Request)]
-            if generating:
-                requests = [r.wants for r in generating if isinstance(r.wants, Request)]
-                completions = await engine.generate(requests)
-                for r, completion in zip(generating, completions, strict=True):
-                    r.advance(completion)
-            await all_of(r.execute(sandbox) for r in running if isinstance(r.wants, Execute))
-            ended = [r for r in running if r.result is not None]
-            await all_of(r.close() for r in ended if r.session is not None)
-            progress(len(ended), len(running))
+        if runs_freely(engine):
+            await _freely(running, engine, sandbox, progress)
+        else:
+            await _in_lockstep(running, engine, sandbox, progress)
     finally:
         await all_of(r.close() for r in running)
         if len(running) < len(given):
             await all_of(s.close() for s in given[len(running) :] if s is not None)
     return [r.result for r in running if r.result is not None]
+
+
+async def _in_lockstep(
+    running: Sequence[_Running],
+    engine: EngineProtocol,
+    sandbox: SandboxProtocol | None,
+    progress: Progress,
+) -> None:
+    while any(r.result is None for r in running):
+        generating = [r for r in running if isinstance(r.wants, Request)]
+        if generating:
+            requests = [r.wants for r in generating if isinstance(r.wants, Request)]
+            completions = await engine.generate(requests)
+            for r, completion in zip(generating, completions, strict=True):
+                r.advance(completion)
+        await all_of(r.execute(sandbox) for r in running if isinstance(r.wants, Execute))
+        ended = [r for r in running if r.result is not None]
+        await all_of(r.close() for r in ended if r.session is not None)
+        progress(len(ended), len(running))
+
+
+async def _freely(
+    running: Sequence[_Running],
+    engine: FreeRunningEngine,
+    sandbox: SandboxProtocol | None,
+    progress: Progress,
+) -> None:
+    ended = 0
+
+    async def to_its_end(r: _Running) -> None:
+        nonlocal ended
+        while r.result is None:
+            if isinstance(r.wants, Request):
+                r.advance(await engine.complete(r.wants))
+            else:
+                await r.execute(sandbox)
+        await r.close()
+        ended += 1
+        progress(ended, len(running))
+
+    tasks = [asyncio.ensure_future(to_its_end(r)) for r in running]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def all_of(awaitables: Iterable[Awaitable[T]]) -> list[T]:

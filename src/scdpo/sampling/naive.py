@@ -78,12 +78,12 @@ def sample_solutions(
     existing: Iterable[Solution] = (),
     progress: Progress = silent,
 ) -> AsyncIterator[list[Solution]]:
-    """Yield graded solutions of all problems, a chunk of problems at a time.
+    """Yield graded solutions of all problems, as they are drawn.
 
     Each problem is attempted until it has `config.correct` preferred and `config.wrong`
-    dispreferred solutions, or `config.max_attempts` attempts; attempts are in order. Chunks whose
-    problems are settled by `existing` solutions are skipped. `progress` receives the number of
-    settled problems. Raises EngineError, SandboxError and GradingError.
+    dispreferred solutions, or `config.max_attempts` attempts; those of a problem are in order.
+    Solutions that exist are not drawn again. `progress` receives the number of settled problems.
+    Raises EngineError, SandboxError and GradingError.
     """
     rule = StopRule(config.correct, config.wrong, config.max_attempts, config.truncated_is_wrong)
     origins = [Origin(problem.id, problem, rule) for problem in problems]
@@ -113,7 +113,7 @@ def sample_solutions(
     return draw_attempts(
         origins,
         draw,
-        sampler.engine.clear,
+        sampler.engine,
         chunk=config.chunk,
         rows=config.rows,
         existing=signs_of(existing, origins),

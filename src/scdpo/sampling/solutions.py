@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,11 +77,11 @@ class Sampler:
         claims = [
             self._claim(a.problem, result) for a, result in zip(attempts, results, strict=True)
         ]
+        # In a thread: other rollouts go on while answers are compared.
+        judged = await asyncio.to_thread(judge, claims, self.grader)
         return [
             self._solution(attempt, result, answer, verdict, error_words_in_question)
-            for attempt, result, (answer, verdict) in zip(
-                attempts, results, judge(claims, self.grader), strict=True
-            )
+            for attempt, result, (answer, verdict) in zip(attempts, results, judged, strict=True)
         ]
 
     def _claim(self, problem: Problem, result: RolloutResult) -> Claim:
