@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: setup setup-dev demo view test attacks check docs wheel format clean \
         bench-engine bench-path bench-sft bench-replay bench-resume \
         bench-sandbox bench-sandbox-before bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer \
-        bench-plan bench-memory
+        bench-plan bench-memory bench-scale
 
 setup: .venv/base.done
 
@@ -48,7 +48,8 @@ view: .venv/viewer.done
 
 # A worker for each core, up to four, each with torch on one thread.
 test: setup-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup \
+	  --no-loadscope-reorder
 
 # ATTACKS=3 runs every third of them.
 ATTACKS ?= 1
@@ -96,6 +97,9 @@ bench-resume: setup
 .venv/bench.done: .venv/base.done
 	$(PIP) -e '.[bench]'
 	touch $@
+
+bench-scale: setup
+	$(BIN)/python benchmarks/scale.py
 
 bench-sandbox: .venv/bench.done
 	$(BIN)/python benchmarks/sandbox.py

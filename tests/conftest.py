@@ -17,6 +17,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SANDBOX = re.compile("test_(sandbox|clones|supervisor|notebook|landlock|seccomp)")
+LONGEST = (
+    "test_dpo",
+    "test_distributed",
+    "test_unprivileged",
+    "test_run",
+    "test_whole_recipes",
+    "test_docs",
+    "test_gpu",
+)
+"""The files that take longest; they begin first, so that no worker has them left at the end."""
+APART = ("test_distributed", "test_whole_recipes")
+"""Files whose tests share nothing that is slow to make; any worker may take any of them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,8 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     some of them time what they see.
     """
     for item in items:
-        group = "sandbox" if SANDBOX.match(item.path.name) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+        file = item.path.stem
+        group = "sandbox" if SANDBOX.match(file) else file
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if file in APART else group))
+    rank = {file: i for i, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -275,13 +275,13 @@ def test_the_prefix_cache_changes_nothing(policy: Policy) -> None:
 def test_the_prefix_cache_saves_the_prompt(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = local(policy)
     fed: list[int] = []
-    forward = engine._decoder._kv.forward
+    forward = engine._decoder.kv.forward
 
     def counting(model, rows, ids, *rest):
         fed.append(ids.numel())
         return forward(model, rows, ids, *rest)
 
-    monkeypatch.setattr(engine._decoder._kv, "forward", counting)
+    monkeypatch.setattr(engine._decoder.kv, "forward", counting)
     first = [request(range(40), seed=s, max_tokens=3) for s in range(6)]
     done = ask(engine, first)
     assert fed == [40, 6, 6], "six equal prompts are computed once"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from scdpo.waiting import Progress
 
-LINE_SECONDS = 30.0
+LINE_SECONDS = 60.0
 """Without a terminal, progress is printed as lines, at most this often."""
 _LABEL = 9
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -103,13 +103,20 @@ class Terminal:
 
     def _lines(self, name: str) -> Progress:
         started = printed = time.monotonic()
+        first: list[int] = []
 
         def report(done: int, total: int) -> None:
             nonlocal printed
+            # What a resumed stage finds done already says nothing about its speed.
+            first[:] = first or [done]
             now = time.monotonic()
             if done >= total or now - printed >= LINE_SECONDS:
                 printed = now
-                self._console.print(f"{name}: {done} of {total} after {_clock(now - started)}")
+                line = f"{name}: {done} of {total} after {_clock(now - started)}"
+                speed = (done - first[0]) / (now - started) if now > started else 0
+                if speed and done < total:
+                    line += f", {_rate(speed)}, {_clock((total - done) / speed)} left"
+                self._console.print(line)
 
         return report
 
@@ -123,14 +130,24 @@ class _Count(ProgressColumn):
 
 
 class _Time(ProgressColumn):
-    """Elapsed and remaining time."""
+    """Elapsed time, speed and remaining time."""
 
     def render(self, task: Task) -> Text:
         used = task.finished_time if task.finished else task.elapsed
         text = Text(_clock(used or 0))
-        if task.time_remaining and not task.finished:
-            text.append(f", {_clock(task.time_remaining)} left", style="dim")
+        if task.time_remaining and task.speed and not task.finished:
+            left = f", {_rate(task.speed)}, {_clock(task.time_remaining)} left"
+            text.append(left, style="dim")
         return text
+
+
+def _rate(per_second: float) -> str:
+    """A speed in the unit that makes it easy to read."""
+    for seconds, unit in ((1, "s"), (60, "min")):
+        if per_second * seconds >= 1:
+            value = per_second * seconds
+            return f"{value:.3g}/{unit}" if value < 1000 else f"{value:,.0f}/{unit}"
+    return f"{per_second * 3600:.2g}/h"
 
 
 def _clock(seconds: float) -> str:

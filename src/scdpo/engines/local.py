@@ -53,10 +53,11 @@ class LocalEngineConfig(EngineConfig):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Number format of the weights."
     )
-    scheduling: Literal["lockstep", "free"] = Field(
-        "lockstep",
+    scheduling: Literal["lockstep", "free"] | None = Field(
+        None,
         description="`lockstep`: all rollouts wait for the longest step, and rows can be drawn "
-        "again bit for bit; `free`: each takes its next step at once, which is faster.",
+        "again bit for bit; `free`: each takes its next step at once, which is faster. Default: "
+        "lockstep on a CPU, free elsewhere.",
     )
 
 
@@ -67,9 +68,10 @@ class Engine:
     construction or from the last `clear`, gives the same completions bit for bit. After changing
     the model's weights, call `clear`, since cached keys and values are those of the old weights.
 
-    With `scheduling: free`, each request begins when it is asked for (`complete`), and the batch in
-    which it is decoded depends on what else was asked for: completions are the same but for
-    rounding, which can change a token where two are about equally likely.
+    That is `scheduling: lockstep`. With `scheduling: free`, each request begins when it is asked
+    for (`complete`), and the batch in which it is decoded depends on what else was asked for:
+    completions are the same but for rounding, which can change a token where two are about equally
+    likely.
 
     A completion finishes with `end` at an end string or the model's own EOS (both kept in ids and
     text), with `stop` at a stop string, and with `length` otherwise. A prompt that leaves no room
@@ -107,7 +109,8 @@ class Engine:
         self._watches: StopWatches = StopWatches(policy.tokenizer, self._n_vocab, _eos_ids(policy))
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scdpo-engine")
         self._closed = False
-        self.free_running = config.scheduling == "free"
+        on_cpu = policy.model.device.type == "cpu"
+        self.free_running = (config.scheduling or ("lockstep" if on_cpu else "free")) == "free"
         self._pump = Pump(
             RunningBatch(self._decoder), self._worker, config.max_rows, self._computing
         )

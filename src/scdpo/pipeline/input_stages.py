@@ -17,6 +17,7 @@ from scdpo.pipeline.finetuning import (
     initial_format,
 )
 from scdpo.pipeline.opened import OpenRun, manifest_of
+from scdpo.pipeline.progress import KeptProgress
 from scdpo.pipeline.provenance import (
     imported_settings,
     keep_environment,
@@ -54,7 +55,9 @@ class InputStages(OpenRun):
             recipe = recipe.model_copy(update={"engine": engine_config({"name": engine})})
             engine = None
         super().__init__(recipe, path, write=write, redo=redo)
-        self.watcher = watcher or Silent()
+        self.watcher: Watcher = watcher or Silent()
+        if write:
+            self.watcher = KeptProgress(self.watcher, path)
         self.services = Services(recipe, self.watcher, engine)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
