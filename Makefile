@@ -100,6 +100,7 @@ bench-resume: setup
 
 bench-scale: setup
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/scale_store.py
 
 bench-sandbox: .venv/bench.done
 	$(BIN)/python benchmarks/sandbox.py

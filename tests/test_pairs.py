@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from scdpo.errors import DataError, StoreError
 from scdpo.pairs import (
     PairConfig,
     PairResult,
@@ -22,8 +23,10 @@ from scdpo.pairs import (
     step_controlled_pairs,
     trl_rows,
 )
+from scdpo.pipeline.opened import manifest_of
+from scdpo.pipeline.pairing import PAIR_PARTS, make_pairs
 from scdpo.records import Pair, Solution, Step, Verdict
-from scdpo.store import read_json_rows, write_jsonl
+from scdpo.store import RowGroups, RunFolder, read_json_rows, write_jsonl
 
 ALL_TRAIN = PairConfig(heldout_share=0)
 LOOSE = PairConfig(heldout_share=0, truncated_is_wrong=True)
@@ -375,6 +378,46 @@ def test_pairs_do_not_depend_on_the_order_of_rows(seed: int, questions: int) -> 
             assert sum(fates.values()) == result.counts["branches"]
         elif "solutions" in result.counts:
             assert sum(fates.values()) - fates["pairs"] == result.counts["solutions"]
+
+
+@pytest.mark.parametrize("per_question", [1, 2])
+def test_pairs_from_files_are_those_made_in_memory(per_question: int, tmp_path: Path) -> None:
+    solutions, branches = run_of(60, 3)
+    config = PairConfig(naive_per_question=per_question)
+    parts = random.Random(0).sample(solutions, len(solutions))
+    with RunFolder(tmp_path) as run:
+        sources = [run.stage(name).open({}) for name in ("solutions", "imports/more")]
+        sources[0].append(parts[:70])
+        sources[1].append([*parts[70:], parts[3]])  # a row twice
+        branched = [run.stage("branches").open({})]
+        branched[0].append(random.Random(1).sample(branches, len(branches)))
+        stages = [run.stage(f"pairs/{part}").open({}) for part in PAIR_PARTS]
+        # As if it had been killed between two of them, and within one.
+        done = naive_pairs(solutions, config)
+        stages[1].append(step_controlled_pairs(solutions, branches, config).pairs[:4])
+        make_pairs(stages, sources, branched, config)
+        found = [
+            PairResult(tuple(stage.rows(Pair)), manifest_of(stage).counts)  # type: ignore[arg-type]
+            for stage in stages
+        ]
+    controlled = step_controlled_pairs(solutions, branches, config)
+    size = sum(pair.split == "train" for pair in (*done.pairs, *controlled.pairs))
+    assert found == [done, controlled, data_equal(solutions, size, config)]
+    assert len(found[0].pairs) > 20 < len(found[1].pairs)
+
+
+def test_a_row_that_cannot_be_grouped_is_named(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        stage = run.stage("solutions").open({})
+        stage.append([solution("p", 0)])
+        with stage.shards[0].open("a") as file:
+            file.write('{"id": "x"}\n')
+        with pytest.raises(
+            DataError, match=r"rows-00000.jsonl, line 2: Solution: key 'problem_id' is missing"
+        ):
+            RowGroups([stage], Solution)
+        with pytest.raises(StoreError, match="stage branches has not been run"):
+            RowGroups([run.stage("branches")], Solution)
 
 
 def test_the_mixture_is_a_shuffled_union() -> None:

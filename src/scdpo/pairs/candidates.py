@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scdpo.pairs.config import PairConfig, is_heldout
@@ -19,6 +19,10 @@ class PairResult:
 
     pairs: tuple[Pair, ...]
     counts: dict[str, int]
+
+
+Groups = Callable[[], Iterable[Sequence[Solution]]]
+"""Gives, as often as it is called, each problem's solutions, in a fixed order (`by_problem`)."""
 
 
 def in_order(solutions: Iterable[Solution]) -> list[Solution]:
@@ -83,11 +87,19 @@ def make_pair(
     )
 
 
-def result(pairs: Sequence[Pair], counts: Counter[str]) -> PairResult:
-    """Pairs and counts, with the numbers of pairs and held-out pairs added to the counts."""
-    counts["pairs"] = len(pairs)
-    counts["heldout_pairs"] = sum(pair.split == "heldout" for pair in pairs)
-    return PairResult(tuple(pairs), dict(sorted(counts.items())))
+def counted(pairs: Iterable[Pair], counts: Counter[str]) -> Iterator[Pair]:
+    """The same pairs; `counts` receives their number and that of held-out pairs."""
+    counts["pairs"] = counts["heldout_pairs"] = 0
+    for pair in pairs:
+        counts["pairs"] += 1
+        counts["heldout_pairs"] += pair.split == "heldout"
+        yield pair
+
+
+def result(pairs: Iterable[Pair], counts: Counter[str]) -> PairResult:
+    """All pairs, and the counts that are made along with them."""
+    made = tuple(pairs)
+    return PairResult(made, dict(sorted(counts.items())))
 
 
 def _written(step: Step) -> tuple[object, ...]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from scdpo.pairs.candidates import (
+    Groups,
     PairResult,
     by_problem,
+    counted,
     distinct,
     make_pair,
     result,
@@ -26,13 +29,8 @@ def naive_pairs(solutions: Iterable[Solution], config: PairConfig) -> PairResult
     reusing any. Continuations of other solutions are ignored. The counts add up: every solution
     is in `chosen`, `rejected` or a count that says why it is neither.
     """
-    questions, counts = _questions(solutions, config)
-    pairs = [
-        pair
-        for combinations in questions.values()
-        for pair, _ in zip(combinations, range(config.naive_per_question), strict=False)
-    ]
-    return result(pairs, counts)
+    counts: Counter[str] = Counter()
+    return result(naive_of_groups(_grouped(solutions), config, counts), counts)
 
 
 def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> PairResult:
@@ -41,43 +39,85 @@ def data_equal(solutions: Iterable[Solution], size: int, config: PairConfig) -> 
     Questions take turns, in an order drawn from the seed; held-out questions give the same pairs
     as in D_naive. The count `short` says how many pairs are missing from `size`.
     """
-    questions, counts = _questions(solutions, config)
-    heldout = {problem for problem in questions if is_heldout(problem, config)}
-    pairs = [
-        pair
-        for problem in heldout
-        for pair, _ in zip(questions[problem], range(config.naive_per_question), strict=False)
-    ]
-    order = {name: (uniform(config.seed, "turn", name), name) for name in questions}
-    turns = deque(sorted(questions.keys() - heldout, key=order.__getitem__))
-    train: list[Pair] = []
-    while turns and len(train) < size:
+    counts: Counter[str] = Counter()
+    return result(data_equal_of_groups(_grouped(solutions), size, config, counts), counts)
+
+
+def naive_of_groups(groups: Groups, config: PairConfig, counts: Counter[str]) -> Iterator[Pair]:
+    """`naive_pairs` of solutions that are read problem by problem; makes the counts on the way."""
+    return counted(
+        (
+            pair
+            for chosen, rejected in _questions(groups, config, counts)
+            for pair in islice(_combinations(chosen, rejected, config), config.naive_per_question)
+        ),
+        counts,
+    )
+
+
+def data_equal_of_groups(
+    groups: Groups, size: int, config: PairConfig, counts: Counter[str]
+) -> Iterator[Pair]:
+    """`data_equal` of solutions that are read problem by problem, twice."""
+    possible = {
+        chosen[0].problem_id: len(chosen) * len(rejected)
+        for chosen, rejected in _questions(groups, config, counts)
+    }
+    wanted = _in_turn(possible, size, config)
+    counts["short"] = max(0, size - sum(wanted.values()))
+    for problem, most in possible.items():
+        if is_heldout(problem, config):
+            wanted[problem] = min(most, config.naive_per_question)
+    return counted(
+        (
+            pair
+            for chosen, rejected in _questions(groups, config, Counter())
+            for pair in sorted(
+                islice(_combinations(chosen, rejected, config), wanted[chosen[0].problem_id]),
+                key=lambda pair: pair.id,
+            )
+        ),
+        counts,
+    )
+
+
+def _in_turn(possible: Mapping[str, int], size: int, config: PairConfig) -> Counter[str]:
+    """How many pairs each question gives to the training, of so many that are possible."""
+    wanted: Counter[str] = Counter()
+    train = [name for name in possible if not is_heldout(name, config)]
+    turns = deque(sorted(train, key=lambda name: (uniform(config.seed, "turn", name), name)))
+    for _ in range(size):
+        if not turns:
+            break
         problem = turns.popleft()
-        if pair := next(questions[problem], None):
-            train.append(pair)
+        wanted[problem] += 1
+        if wanted[problem] < possible[problem]:
             turns.append(problem)
-    counts["short"] = max(0, size - len(train))
-    return result(sorted(pairs + train, key=lambda pair: (pair.problem_id, pair.id)), counts)
+    return wanted
+
+
+def _grouped(solutions: Iterable[Solution]) -> Groups:
+    groups = by_problem(solutions)
+    return groups.values
 
 
 def _questions(
-    solutions: Iterable[Solution], config: PairConfig
-) -> tuple[dict[str, Iterator[Pair]], Counter[str]]:
-    """For each question that has any, its possible pairs, best first; and the counts."""
-    counts: Counter[str] = Counter()
-    questions: dict[str, Iterator[Pair]] = {}
-    groups = by_problem(solution for solution in solutions if solution.parent is None)
-    for problem, group in groups.items():
+    groups: Groups, config: PairConfig, counts: Counter[str]
+) -> Iterator[tuple[list[Solution], list[Solution]]]:
+    """The preferred and dispreferred solutions of each question that has both."""
+    for group in groups():
+        naive = [solution for solution in group if solution.parent is None]
+        if not naive:
+            continue
         counts["questions"] += 1
-        counts["solutions"] += len(group)
-        chosen, rejected = _sides(group, config, counts)
+        counts["solutions"] += len(naive)
+        chosen, rejected = _sides(naive, config, counts)
         if chosen and rejected:
-            questions[problem] = _combinations(chosen, rejected, config)
+            yield chosen, rejected
         elif chosen or rejected:
             counts[f"questions_without_{'rejected' if chosen else 'chosen'}"] += 1
         else:
             counts["questions_without_either"] += 1
-    return questions, counts
 
 
 def _sides(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from scdpo.pairs.candidates import PairResult, by_problem, distinct, make_pair, result
+from scdpo.pairs.candidates import PairResult, by_problem, counted, distinct, make_pair, result
 from scdpo.pairs.candidates import same_prefix as shares
 from scdpo.pairs.config import PairConfig
 from scdpo.records import Pair, Solution
@@ -23,18 +23,43 @@ def step_controlled_pairs(
     `pairs` or in a count that says why it gave none.
     """
     parents = {solution.id: solution for solution in solutions}
+    groups = ((parents, group) for group in by_problem(branches).values())
     counts: Counter[str] = Counter()
-    pairs: list[Pair] = []
-    for problem, group in by_problem(branches).items():
-        counts["branches"] += len(group)
-        fit = [branch for branch in group if _fits(branch, parents, config, counts)]
-        turns = list(_turns(problem, fit, config))
-        kept = distinct(turns, config)
-        limit = config.step_controlled_limit(group[0].dataset)
-        counts["duplicate_rejected"] += len(turns) - len(kept)
-        counts["over_limit"] += len(kept[limit:])
-        pairs += [_pair(branch, parents, config) for branch in kept[:limit]]
-    return result(pairs, counts)
+    return result(step_controlled_of_groups(groups, config, counts), counts)
+
+
+def step_controlled_of_groups(
+    groups: Iterable[tuple[Mapping[str, Solution], Sequence[Solution]]],
+    config: PairConfig,
+    counts: Counter[str],
+) -> Iterator[Pair]:
+    """`step_controlled_pairs` of branches that are read problem by problem, each group with the
+    solutions among which its parents are, by id; makes the counts on the way."""
+    return counted(
+        (
+            _pair(branch, parents, config)
+            for parents, group in groups
+            for branch in _of_group(parents, group, config, counts)
+        ),
+        counts,
+    )
+
+
+def _of_group(
+    parents: Mapping[str, Solution],
+    group: Sequence[Solution],
+    config: PairConfig,
+    counts: Counter[str],
+) -> list[Solution]:
+    """The branches of a question that give pairs."""
+    counts["branches"] += len(group)
+    fit = [branch for branch in group if _fits(branch, parents, config, counts)]
+    turns = list(_turns(group[0].problem_id, fit, config))
+    kept = distinct(turns, config)
+    limit = config.step_controlled_limit(group[0].dataset)
+    counts["duplicate_rejected"] += len(turns) - len(kept)
+    counts["over_limit"] += len(kept[limit:])
+    return kept[:limit]
 
 
 def _fits(

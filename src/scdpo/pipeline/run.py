@@ -9,10 +9,7 @@ from scdpo.evaluation import SFT, PolicyLine, count_evaluations, evaluate_greedy
 from scdpo.pairs import (
     LabelKind,
     StepLabels,
-    data_equal,
     mixture,
-    naive_pairs,
-    step_controlled_pairs,
     step_labels,
     trl_rows,
 )
@@ -20,6 +17,7 @@ from scdpo.pipeline.card import accuracies_of_run, card_of_training
 from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.input_stages import InputStages
 from scdpo.pipeline.opened import manifest_of
+from scdpo.pipeline.pairing import PAIR_PARTS, make_pairs
 from scdpo.pipeline.recipe import Method
 from scdpo.pipeline.services import append_all, begun_when_reported
 from scdpo.pipeline.shortages import pairs_lack, solutions_lack
@@ -122,21 +120,9 @@ class Run(InputStages):
         sources = self.solution_stages()
         branched = [self.finished("branches", "branch")] if self.begun("branches") else []
         inputs = [stage.name for stage in (*sources, *branched)]
-        parts = ("naive", "step_controlled", "data_equal")
-        stages = [self.open(f"pairs/{part}", inputs) for part in parts]
-        if all(stage.done for stage in stages):
-            return
-        solutions = [row for stage in sources for row in stage.rows(Solution)]
-        branches = [row for stage in branched for row in stage.rows(Solution)]
-        config = self.recipe.pairs
-        naive = naive_pairs(solutions, config)
-        controlled = step_controlled_pairs(solutions, branches, config)
-        size = sum(p.split == "train" for p in (*naive.pairs, *controlled.pairs))
-        results = (naive, controlled, data_equal(solutions, size, config))
-        for stage, result in zip(stages, results, strict=True):
-            if not stage.done:
-                stage.append_new(result.pairs)
-                stage.finish(result.counts)
+        stages = [self.open(f"pairs/{part}", inputs) for part in PAIR_PARTS]
+        if not all(stage.done for stage in stages):
+            make_pairs(stages, sources, branched, self.recipe.pairs)
 
     def solutions_lack(self) -> str:
         """Why no pair can be made of the solutions so far, in a line; empty if one can."""

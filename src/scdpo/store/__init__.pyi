@@ -5,6 +5,7 @@ from .encoding import json_line as json_line
 from .full_disk import is_full_disk as is_full_disk
 from .full_disk import reason as reason
 from .full_disk import storage_errors as storage_errors
+from .groups import RowGroups as RowGroups
 from .locks import lock as lock
 from .locks import unlock as unlock
 from .manifest import Manifest as Manifest

@@ -94,10 +94,14 @@ class Stage:
         digests = {hashlib.sha256(line).digest() for _, _, line in self._lines()}
         return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
-    def _lines(self) -> Iterator[tuple[Path, int, bytes]]:
+    def begun_shards(self) -> list[Path]:
+        """The files of its rows. Raises StoreError for a stage that was never started."""
         if self.manifest is None:
             raise StoreError(f"{self.path.parent}: stage {self.name} has not been run there")
-        shards = self.shards
+        return self.shards
+
+    def _lines(self) -> Iterator[tuple[Path, int, bytes]]:
+        shards = self.begun_shards()
         return (
             (path, n, line)
             for path in shards
