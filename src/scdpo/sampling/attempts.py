@@ -124,28 +124,25 @@ async def _in_rounds(
 ) -> AsyncIterator[list[Solution]]:
     """Rounds of attempts, for a chunk of origins at a time; yields those of each round.
 
-    A round begins with `clear`, so that it depends on nothing but the attempts before it. It is
-    the unit of resumption: a round of which an attempt is missing is drawn again as a whole.
+    A chunk begins with `clear`, so that it does not depend on earlier chunks. It is the unit of
+    resumption: a chunk of which an attempt is missing is drawn again as a whole, since the rounds
+    before shape what the engine remembers, and with it the last bits of what comes after.
     """
     for start in range(0, len(origins), chunk):
         part = origins[start : start + chunk]
-        while unsettled := [origin for origin in part if not origin.settled]:
-            progress(start + len(part) - len(unsettled), len(origins))
-            batch = _next(unsettled, rows)
-            if _exist(batch, existing):
-                for origin, n in batch:
-                    if not origin.settled:
-                        origin.signs.append(existing[origin.id][n])
-                continue
+        if any(origin.rule.taken(existing.get(origin.id, ())) is None for origin in part):
             clear()
-            drawn: list[Solution] = []
-            for first in range(0, len(batch), rows):
-                drawn += await draw(batch[first : first + rows])
-            yield [
-                attempt
-                for (origin, _), attempt in zip(batch, drawn, strict=True)
-                if origin.add(attempt)
-            ]
+            while unsettled := [origin for origin in part if not origin.settled]:
+                progress(start + len(part) - len(unsettled), len(origins))
+                batch = _next(unsettled, rows)
+                drawn: list[Solution] = []
+                for first in range(0, len(batch), rows):
+                    drawn += await draw(batch[first : first + rows])
+                yield [
+                    attempt
+                    for (origin, _), attempt in zip(batch, drawn, strict=True)
+                    if origin.add(attempt)
+                ]
         progress(start + len(part), len(origins))
 
 
@@ -157,19 +154,6 @@ def _next(origins: Sequence[Origin], rows: int) -> list[tuple[Origin, int]]:
         first = len(origin.signs)
         batch += [(origin, n) for n in range(first, min(first + share, origin.rule.most))]
     return batch
-
-
-def _exist(batch: Sequence[tuple[Origin, int]], existing: Existing) -> bool:
-    """Whether all attempts of a round that the rules keep are there."""
-    signs: dict[str, list[Sign]] = {}
-    for origin, n in batch:
-        seen = signs.setdefault(origin.id, list(origin.signs))
-        if origin.rule.taken(seen) is None:
-            known = existing.get(origin.id, ())
-            if n >= len(known):
-                return False
-            seen.append(known[n])
-    return True
 
 
 @dataclass(slots=True, eq=False)

@@ -28,8 +28,8 @@ class SampleConfig(SamplingSettings):
     chunk: int = Field(
         64,
         ge=1,
-        description="Questions whose attempts are drawn in rounds together (not with an engine "
-        "that runs freely).",
+        description="Questions processed together: the unit of resumption, except with an engine "
+        "that runs freely.",
     )
     rows: int = Field(
         192, ge=1, description="Solutions sampled side by side, each with a sandbox session."
@@ -66,8 +66,8 @@ class BranchConfig(SamplingSettings):
     chunk: int = Field(
         32,
         ge=1,
-        description="Parents whose continuations are drawn in rounds together (not with an engine "
-        "that runs freely).",
+        description="Parents processed together: the unit of resumption, except with an engine "
+        "that runs freely.",
     )
     rows: int = Field(
         128, ge=1, description="Continuations sampled side by side, each with a sandbox session."
