@@ -103,13 +103,18 @@ class Terminal:
 
     def _lines(self, name: str) -> Progress:
         started = printed = time.monotonic()
+        first: int | None = None
 
         def report(done: int, total: int) -> None:
-            nonlocal printed
+            nonlocal printed, first
             now = time.monotonic()
+            first = done if first is None else first  # what an earlier process had done
             if done >= total or now - printed >= LINE_SECONDS:
                 printed = now
-                self._console.print(f"{name}: {done} of {total} after {_clock(now - started)}")
+                used = now - started
+                ratio = (total - done) / (done - first) if done > first else 0.0
+                left = f", {_clock(used * ratio)} left" if ratio else ""
+                self._console.print(f"{name}: {done} of {total} after {_clock(used)}{left}")
 
         return report
 
