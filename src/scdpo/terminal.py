@@ -103,18 +103,20 @@ class Terminal:
 
     def _lines(self, name: str) -> Progress:
         started = printed = time.monotonic()
-        first: int | None = None
+        first: tuple[int, float] | None = None
 
         def report(done: int, total: int) -> None:
             nonlocal printed, first
             now = time.monotonic()
-            first = done if first is None else first  # what an earlier process had done
+            # What was done before the first report may be from an earlier process.
+            first = first or (done, now)
             if done >= total or now - printed >= LINE_SECONDS:
                 printed = now
-                used = now - started
-                ratio = (total - done) / (done - first) if done > first else 0.0
-                left = f", {_clock(used * ratio)} left" if ratio else ""
-                self._console.print(f"{name}: {done} of {total} after {_clock(used)}{left}")
+                new, used = done - first[0], now - first[1]
+                line = f"{name}: {done} of {total} after {_clock(now - started)}"
+                if new and done < total:
+                    line += f", {_clock(used * (total - done) / new)} left"
+                self._console.print(line)
 
         return report
 
