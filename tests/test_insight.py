@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
 from scdpo.cli import main
 from scdpo.errors import DataError, InputError
 from scdpo.formats import get_format
-from scdpo.insight.drawing import draw, shades
+from scdpo.insight.drawing import draw, in_terminal, scale_of, shades
 from scdpo.insight.finding import Finding
 from scdpo.insight.labels import (
     StepLabels,
@@ -112,7 +114,12 @@ def test_every_embedded_problem_has_a_worked_solution_that_reaches_its_answer() 
 # ---- finding wrong steps
 
 
-def finding(scores: list[list[float]], firsts: list[int | None]) -> Finding:
+Scores = list[list[float]]
+
+
+def finding(scores: Scores | dict[str, Scores], firsts: list[int | None]) -> Finding:
+    by_name = scores if isinstance(scores, dict) else {"a": scores}
+    rows = next(iter(by_name.values()))
     labels = [
         StepLabels(
             solution_id=f"s{n}",
@@ -121,9 +128,9 @@ def finding(scores: list[list[float]], firsts: list[int | None]) -> Finding:
             ),
             first_wrong=first,
         )
-        for n, (row, first) in enumerate(zip(scores, firsts, strict=True))
+        for n, (row, first) in enumerate(zip(rows, firsts, strict=True))
     ]
-    return Finding(labels, [f"p{n}" for n in range(len(scores))], {"a": scores}, resamples=50)
+    return Finding(labels, [f"p{n}" for n in range(len(rows))], by_name, resamples=50)
 
 
 def test_roc_auc_is_the_chance_that_a_wrong_step_scores_below_a_right_one() -> None:
@@ -146,6 +153,22 @@ def test_scores_that_know_the_first_wrong_step_find_it_always() -> None:
     (line,) = finding(scores, firsts).lines()
     assert (line.auc.value, line.first_error.value) == (1.0, 1.0)
     assert line.f1 is not None and line.f1.value == 1.0
+
+
+def test_scorers_are_compared_in_every_measure() -> None:
+    rng = np.random.default_rng(5)
+    firsts: list[int | None] = [int(rng.integers(0, 4)) if n % 2 else None for n in range(40)]
+    knows = [[-5.0 if n == first else float(n) for n in range(4)] for first in firsts]
+    guesses = rng.normal(size=(40, 4)).tolist()
+    both = finding({"knows": knows, "guesses": guesses}, firsts)
+    one, other = both.lines()
+    found = both.difference("knows", "guesses")
+    assert found.auc.value == pytest.approx(one.auc.value - other.auc.value)
+    assert one.f1 is not None and other.f1 is not None and found.f1 is not None
+    assert found.f1.value == pytest.approx(one.f1.value - other.f1.value)
+    assert max(found.auc_p, found.first_error_p, found.f1_p or 0.0) < 0.05
+    same = both.difference("guesses", "guesses")
+    assert (same.f1_p, same.first_error_p) == (1.0, 1.0)
 
 
 def test_solutions_without_a_wrong_step_cannot_be_measured() -> None:
@@ -177,6 +200,21 @@ def test_rewards_of_a_solution_add_up_to_that_of_the_training(tmp_path: Path) ->
     assert abs(margin) > 1e-3
     assert margin == pytest.approx(report.heldout_after.margin, abs=1e-5)
     assert [len(s.tokens) for s in chosen.steps] == [len(s.rewards) for s in chosen.steps]
+
+
+def test_each_policy_has_the_beta_of_its_own_training(tmp_path: Path) -> None:
+    reference = load_policy(make_policy(tmp_path / "a"))
+    one = solution(said("w3 w4"))
+    trained = load_policy(make_policy(tmp_path / "b"))
+    with torch.no_grad():
+        trained.model.get_output_embeddings().weight[3] += 0.1
+    policies = {"a": trained, "b": trained}
+    a, b = token_rewards(policies, reference, [one], beta={"a": 0.1, "b": 0.3})
+    assert (a.beta, b.beta) == (0.1, 0.3)
+    assert abs(a.total) > 1e-4
+    assert b.total == pytest.approx(3 * a.total)
+    with pytest.raises(InputError, match="no β for b"):
+        list(token_rewards(policies, reference, [one], beta={"a": 0.1}))
 
 
 def test_execution_output_has_no_reward(tmp_path: Path) -> None:
@@ -232,10 +270,29 @@ def rewards(*values: tuple[float, ...]) -> SolutionRewards:
     return SolutionRewards(policy="dpo", beta=0.1, solution_id="s", problem_id="p", steps=steps)
 
 
+def test_all_policies_of_a_picture_share_a_scale() -> None:
+    much, little = rewards((0.5, -1.0), (0.0, 0.5)), rewards((0.01, -0.01), (0.0, 0.0))
+    scale = scale_of([much, little])
+    assert 0.5 < scale < 1.0  # the few highest rewards are beyond it
+    assert shades(much, scale)[0][1] == 0.0
+    assert shades(much, scale)[1][0] == 0.5
+    drawn = [shade for step in shades(little, scale) for shade in step]
+    assert max(drawn) - min(drawn) < 0.05
+    # Alone, too, what is little compared with β stays pale.
+    assert scale_of([rewards((1e-4, -1e-4))]) == 0.1 * little.beta
+
+
+def test_the_legend_of_a_picture_gives_the_numbers_of_its_scale() -> None:
+    rows = [rewards((0.25, -0.25)), rewards((0.25, -0.25))]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(in_terminal(rows, first_wrong=0))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "reward of a token  ≤ −0.25  −0.12  0  +0.12  ≥ +0.25" in shown
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_pictures_are_drawn_of_any_text(tmp_path: Path, suffix: str) -> None:
     row = rewards((0.5, -1.0), (0.0, 0.5))
-    assert shades(row) == [[1.0, 0.0], [0.5, 1.0]]
     draw([row, row], tmp_path / f"out{suffix}", first_wrong=0, title="a $ title")
     assert (tmp_path / f"out{suffix}").stat().st_size > 1000
     with pytest.raises(InputError, match=r"a \.png or \.svg"):

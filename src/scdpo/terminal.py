@@ -103,19 +103,19 @@ class Terminal:
 
     def _lines(self, name: str) -> Progress:
         started = printed = time.monotonic()
-        first: list[int] = []
+        first: tuple[int, float] | None = None
 
         def report(done: int, total: int) -> None:
-            nonlocal printed
-            # What a resumed stage finds done already says nothing about its speed.
-            first[:] = first or [done]
+            nonlocal printed, first
             now = time.monotonic()
+            # What was done before the first report may be from an earlier process.
+            first = first or (done, now)
             if done >= total or now - printed >= LINE_SECONDS:
                 printed = now
                 line = f"{name}: {done} of {total} after {_clock(now - started)}"
-                speed = (done - first[0]) / (now - started) if now > started else 0
-                if speed and done < total:
-                    line += f", {_rate(speed)}, {_clock((total - done) / speed)} left"
+                new, used = done - first[0], now - first[1]
+                if new and used and done < total:
+                    line += f", {_rate(new / used)}, {_clock(used * (total - done) / new)} left"
                 self._console.print(line)
 
         return report

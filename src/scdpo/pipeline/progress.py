@@ -39,21 +39,23 @@ class KeptProgress:
         """The callback for a piece of work that starts now."""
         shown = self._watcher.progress(name)
         began = self._clock()
-        first: list[int] = []
+        first: tuple[int, float] | None = None
 
         def report(done: int, total: int) -> None:
+            nonlocal first
             shown(done, total)
-            # What a resumed stage finds done already says nothing about its speed.
-            first[:] = first or [done]
             now = self._clock()
+            # What was done before the first report may be from an earlier process.
+            first = first or (done, now)
             if done >= total or now - self._kept >= KEEP_SECONDS:
                 self._kept = now
-                self._keep(name, done, total, done - first[0], now - began)
+                new, used = done - first[0], now - first[1]
+                rate = new / used if new and used else None
+                self._keep(name, done, total, now - began, rate)
 
         return report
 
-    def _keep(self, name: str, done: int, total: int, new: int, seconds: float) -> None:
-        rate = new / seconds if new and seconds > 0 else None
+    def _keep(self, name: str, done: int, total: int, seconds: float, rate: float | None) -> None:
         state = {
             "work": name,
             "done": done,
