@@ -79,13 +79,25 @@ def _step_text(step: StepReward, dark: Sequence[float], n: int, low: bool, wrong
         red, green, blue = _colour(shade)
         front = "white" if shade > _LIGHT_TEXT_FROM else "black"
         text.append(visible(token).plain, style=f"{front} on rgb({red},{green},{blue})")
-    text.append(f"\n{_caption(step, n, low, wrong)}\n", style="bold" if low or wrong else "dim")
+    text.append(f"\n{caption(step, n, low, wrong)}\n", style="bold" if low or wrong else "dim")
     return text
 
 
-def _caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
+def caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
+    """What is said of step n (from 0): its mean reward, and whether it is the lowest or the first
+    wrong one."""
     marks = [*(["lowest reward"] if low else []), *(["first wrong step"] if wrong else [])]
     return f"step {n + 1}: mean {step.mean:+.3f}" + "".join(f" · {mark}" for mark in marks)
+
+
+def shade_colours(levels: int) -> list[tuple[str, str]]:
+    """The colours of ground and text for so many shades from 0 to 1, for a style sheet."""
+    made = []
+    for n in range(levels):
+        shade = n / (levels - 1)
+        ground = "#{:02x}{:02x}{:02x}".format(*_colour(shade))
+        made.append((ground, "#fff" if shade > _LIGHT_TEXT_FROM else "#000"))
+    return made
 
 
 def _colour(shade: float) -> tuple[int, int, int]:
@@ -147,7 +159,7 @@ def _lines_of(row: SolutionRewards, first_wrong: int | None) -> list[_Line]:
     low = lowest_step(row)
     for n, (step, dark) in enumerate(zip(row.steps, shades(row), strict=True)):
         lines += _wrapped(zip(step.tokens, dark, strict=True))
-        lines.append([(_caption(step, n, n == low, n == first_wrong), None)])
+        lines.append([(caption(step, n, n == low, n == first_wrong), None)])
     return lines
 
 
