@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hand_made import make_paired
@@ -122,7 +122,7 @@ def page(run: Path) -> str:
 def test_run_ends_by_naming_its_report(run: Path, page: str, capsys: Capture) -> None:
     succeed("run", run / "recipe.yaml", "--out", run)  # everything is done: only the report
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.split(maxsplit=1) == ["report", f"{run / 'report.html'} (0.1 MB)"]
+    assert re.fullmatch(rf"report +{re.escape(str(run / 'report.html'))} \(0\.\d\d MB\)", last)
     assert (run / "report.html").stat().st_size < MEGABYTES
     assert Reader(page).tags
 
@@ -233,6 +233,7 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     assert f"… and {len(LONG) - LONGEST:,} more characters" in seen.words
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_whatever_a_model_writes_is_text(text: str) -> None:
     section = Section("a", "A", (Text(text), Fold(text, text)))
@@ -461,12 +462,14 @@ def test_a_page_fits_its_window_in_light_and_dark(files: list[Path]) -> None:
 
 def test_credit_of_a_run_is_drawn_beside_each_other(tmp_path: Path) -> None:
     path = make_paired(tmp_path, questions=1)
+    about = {"problem_id": "gsm_symbolic/test/0", "prompt": HOSTILE}
+    solutions = [row.model_copy(update=about) for row in samples(0)]
     with RunFolder(path) as folder:
         rows = {
-            "credit/solutions": samples(0),
+            "credit/solutions": solutions,
             "credit/rewards": [
                 rewards(row, policy, sign)
-                for row in samples(0)
+                for row in solutions
                 for policy, sign in (("scdpo", -1), ("dpo", 1))
             ],
         }
@@ -477,8 +480,9 @@ def test_credit_of_a_run_is_drawn_beside_each_other(tmp_path: Path) -> None:
     with opened(path, None, write=False) as (run, _):
         html = render(report_page(run))
     seen = check_harmless(html)
-    assert "tiny/train/0#0 SCDPO" in seen.words
-    assert re.search(r"step 1: mean [+-]0\.\d+", seen.words)
+    assert "Where rewards put the blame" in seen.words
+    assert re.search(r"step \d: mean [+-]0\.\d+ · lowest reward", seen.words)
+    assert "first wrong step" in seen.words
     assert html.count('class="columns columns-2"') == 1
 
 

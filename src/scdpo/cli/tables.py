@@ -40,7 +40,7 @@ def write_page(run: Run, terminal: Terminal, out: Path) -> None:
     from scdpo.report.page import write_report
 
     size = write_report(report_page(run), out)
-    terminal.note("report", f"{out} ({size / 1e6:.1f} MB)")
+    terminal.note("report", f"{out} ({size / 1e6:.2f} MB)")
 
 
 def show_measured(measured: Measurement, rows: Evaluations, by: GroupBy | None = None) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from scdpo.records import Problem
 from scdpo.report import label
 from scdpo.report.blocks import Block, CreditPicture, CreditStep, Section, Text
+from scdpo.report.choosing import problems_of
 
 if TYPE_CHECKING:
     from scdpo.insight.rewards import SolutionRewards
@@ -67,21 +69,13 @@ def _pictures(run: OpenRun, made: Credit) -> list[Block]:
         "The first wrong solution of each of the first questions. The paler a token, the lower its "
         "implicit reward (Eq. 7); the step with the lowest mean and the first wrong step are named."
     )
-    questions = _questions(run)
-    pictures = [
-        _picture(by_solution[name], questions, made.first_wrong.get(name)) for name in shown
-    ]
+    problems = problems_of(run.folder, {by_solution[name][0].problem_id for name in shown})
+    pictures = [_picture(by_solution[name], problems, made.first_wrong.get(name)) for name in shown]
     return [Text(text), *pictures]
 
 
-def _questions(run: OpenRun) -> dict[str, str]:
-    from scdpo.records import Problem
-
-    return {problem.id: problem.question for problem in run.stage("problems/test").rows(Problem)}
-
-
 def _picture(
-    rows: list[SolutionRewards], questions: dict[str, str], first_wrong: int | None
+    rows: list[SolutionRewards], problems: dict[str, Problem], first_wrong: int | None
 ) -> CreditPicture:
     from scdpo.insight.drawing import caption, lowest_step, shades
 
@@ -101,9 +95,10 @@ def _picture(
                 for n, (step, dark) in enumerate(zip(row.steps, shades(row), strict=True))
             )
         )
+    problem = problems.get(rows[0].problem_id)
     return CreditPicture(
         title=rows[0].solution_id,
-        question=questions.get(rows[0].problem_id, ""),
+        question="" if problem is None else problem.question,
         policies=tuple(label(row.policy) for row in rows),
         columns=tuple(columns),
     )

@@ -86,7 +86,8 @@ def _accuracy(run: OpenRun, tables: RunTables) -> Section:
         blocks.append(_missing("No policy has been evaluated yet.", f"scdpo run {run.path}"))
     else:
         blocks += [Charts(tuple(_intervals(tables.lines))), *tables.accuracy, *tables.breakdowns]
-        blocks.append(Text("* marks a difference with p below 0.05."))
+        if any("bold" in c.style for g in tables.accuracy for row in g.rows for c in row[1:]):
+            blocks.append(Text("* marks a difference with p below 0.05."))
     return Section("accuracy", "Accuracy", tuple(blocks))
 
 
@@ -95,7 +96,7 @@ def _intervals(lines: Sequence[PolicyLine]) -> Iterator[Intervals]:
     tones = {line.policy: n for n, line in enumerate(lines)}
     yield Intervals(
         "Accuracy",
-        "% of questions answered correctly, with 95 % interval",
+        "% of questions answered correctly, 95 % interval",
         tuple(
             Interval(
                 label(line.policy),
@@ -112,7 +113,7 @@ def _intervals(lines: Sequence[PolicyLine]) -> Iterator[Intervals]:
     if compared:
         yield Intervals(
             "Difference from SFT",
-            "percentage points on the same questions, with 95 % interval",
+            "percentage points, 95 % interval",
             tuple(
                 Interval(
                     label(line.policy),

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from scdpo.report.notation import MINUS
 
-WIDTH, HEIGHT = 440.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 10.0, 42.0
+WIDTH, HEIGHT = 440.0, 260.0
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 26.0, 42.0
 """The drawing in user units, and the margins around its plot."""
 TONES = 4
 MARKERS = 8
@@ -158,9 +158,9 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.stop - self.start), 1)
 
-    def ticks(self, most: int = 6) -> tuple[Tick, ...]:
-        """Round values on this scale."""
-        step = round_step((self.high - self.low) / most)
+    def ticks(self, most: int = 6, least: float = 0.0) -> tuple[Tick, ...]:
+        """Round values on this scale, at least so far apart."""
+        step = max(least, round_step((self.high - self.low) / most))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         digits = max(0, -math.floor(math.log10(step) + 1e-9), 1 if step % 1 else 0)
         values = [n * step for n in range(first, last + 1)]
@@ -199,7 +199,7 @@ def draw_lines(chart: Chart) -> Drawing:
         width=WIDTH,
         height=HEIGHT,
         plot=(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM),
-        across=across.ticks(),
+        across=across.ticks(least=float(all(p.x == int(p.x) for p in points))),
         up=up.ticks(5),
         lines=tuple(_line(series, across, up) for series in chart.series if series.points),
         level=None if chart.level is None else up(chart.level[0]),
@@ -217,7 +217,7 @@ def draw_intervals(chart: Intervals) -> Drawing:
         y = TOP + ROW * (n + 0.5)
         low, middle, high = across(row.low), across(row.value), across(row.high)
         path = f"M{low},{y}H{high}M{low},{y - 4}v8M{high},{y - 4}v8"
-        mark = Mark(middle, y, f"{row.label} {row.text}")
+        mark = Mark(middle, y, row.text)
         lines.append(Line(row.label, row.tone % TONES, False, path, (mark,)))
         up.append(Tick(y, row.label))
     return Drawing(

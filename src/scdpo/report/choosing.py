@@ -132,7 +132,7 @@ PARTS = ("pairs/naive", "pairs/step_controlled", "pairs/data_equal", "problems/t
 
 def _rendered(folder: RunFolder, rows: list[Record]) -> Iterator[RenderableType]:
     wanted = {row.problem_id for row in rows if isinstance(row, (Solution, Pair, Evaluation))}
-    problems = _problems(folder, wanted)
+    problems = problems_of(folder, wanted)
     sides = sides_of(folder, [row for row in rows if isinstance(row, Pair)])
     yield from show_solutions((row for row in rows if isinstance(row, Solution)), problems)
     for row in rows:
@@ -147,7 +147,7 @@ def _rendered(folder: RunFolder, rows: list[Record]) -> Iterator[RenderableType]
 def sides_of(folder: RunFolder, pairs: Iterable[Pair]) -> dict[str, PairSides]:
     """What the rows of a run say about the sides of pairs, by pair."""
     pairs = list(pairs)
-    problems = _problems(folder, {pair.problem_id for pair in pairs})
+    problems = problems_of(folder, {pair.problem_id for pair in pairs})
     ids = {name for pair in pairs for name in (pair.chosen_id, pair.rejected_id)}
     drawn = [
         folder.stage(name)
@@ -163,7 +163,8 @@ def sides_of(folder: RunFolder, pairs: Iterable[Pair]) -> dict[str, PairSides]:
     }
 
 
-def _problems(folder: RunFolder, wanted: set[str]) -> dict[str, Problem]:
+def problems_of(folder: RunFolder, wanted: set[str]) -> dict[str, Problem]:
+    """The problems of a run with these ids, as far as it has stored them."""
     sources = [folder.stage(name) for name in _begun(folder.path, "problems")]
     return _found(sources, Problem, wanted, lambda problem: problem.id)
 

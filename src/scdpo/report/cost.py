@@ -68,7 +68,7 @@ def pair_cost_table(manifests: Sequence[Manifest], tokens: Mapping[str, int]) ->
                 Cell(notation.count(pairs)),
                 Cell(notation.count(drawn.rows)),
                 Cell(f"{drawn.rows / pairs:.1f}"),
-                Cell(notation.count(round(tokens.get(source, 0) / pairs))),
+                Cell(notation.count(round(tokens[source] / pairs)) if tokens.get(source) else ""),
                 Cell(notation.duration(drawn.seconds / pairs)),
             )
         )
