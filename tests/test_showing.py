@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hand_made import make_paired, solution, write_tiny_recipe
+from scdpo import terminal
 from scdpo.records import WRONG, Evaluation, Pair, Problem, Step, undecided
 from scdpo.report.showing import (
     PARTS_HERE,
@@ -24,7 +25,7 @@ from scdpo.report.showing import (
     show_problem,
     show_solutions,
 )
-from scdpo.terminal import visible
+from scdpo.terminal import Terminal, visible
 from small_runs import fail, succeed
 
 Capture = pytest.CaptureFixture[str]
@@ -346,3 +347,19 @@ def test_options_of_the_dry_look_alone(tmp_path: Path, capsys: Capture) -> None:
     assert fail(capsys, "sample", "x", "--recipe", "smoke", "--show", "--redo") == (
         "--show only looks, so there is nothing to --redo"
     )
+
+
+def test_lines_of_progress_say_how_long_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 40.0, 100.0, 160.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    report = Terminal().progress("credit")
+    for done in (300, 310, 330):  # an earlier process had done 300
+        report(done, 330)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "credit: 300 of 330 after 0:40",
+        "credit: 310 of 330 after 1:40, 2:00 left",
+        "credit: 330 of 330 after 2:40",
+    ]

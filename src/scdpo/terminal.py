@@ -115,13 +115,20 @@ class Terminal:
 
     def _lines(self, name: str) -> Progress:
         started = printed = time.monotonic()
+        first: tuple[int, float] | None = None
 
         def report(done: int, total: int) -> None:
-            nonlocal printed
+            nonlocal printed, first
             now = time.monotonic()
+            # What was done before the first report may be from an earlier process.
+            first = first or (done, now)
             if done >= total or now - printed >= LINE_SECONDS:
                 printed = now
-                self._console.print(f"{name}: {done} of {total} after {_clock(now - started)}")
+                new, used = done - first[0], now - first[1]
+                line = f"{name}: {done} of {total} after {_clock(now - started)}"
+                if new and done < total:
+                    line += f", {_clock(used * (total - done) / new)} left"
+                self._console.print(line)
 
         return report
 

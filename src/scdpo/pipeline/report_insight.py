@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scdpo.pipeline.credit import Credit
     from scdpo.pipeline.opened import OpenRun
 
-SHADES = 12
+SHADES = 13
 PICTURES = 3
 WIDEST = 3
 """Policies side by side in a picture, at most."""
@@ -77,22 +77,23 @@ def _pictures(run: OpenRun, made: Credit) -> list[Block]:
 def _picture(
     rows: list[SolutionRewards], problems: dict[str, Problem], first_wrong: int | None
 ) -> CreditPicture:
-    from scdpo.insight.drawing import caption, lowest_step, shades
+    from scdpo.insight.drawing import caption, lowest_step, scale_names, scale_of, shades
 
     columns = []
+    scale = scale_of(rows)
     for row in rows:
         low = lowest_step(row)
         columns.append(
             tuple(
                 CreditStep(
                     tokens=tuple(
-                        (token, round(shade * (SHADES - 1)))
+                        (token, _level(shade))
                         for token, shade in zip(step.tokens, dark, strict=True)
                     ),
                     caption=caption(step, n, n == low, n == first_wrong),
                     marked=n in (low, first_wrong),
                 )
-                for n, (step, dark) in enumerate(zip(row.steps, shades(row), strict=True))
+                for n, (step, dark) in enumerate(zip(row.steps, shades(row, scale), strict=True))
             )
         )
     problem = problems.get(rows[0].problem_id)
@@ -101,7 +102,13 @@ def _picture(
         question="" if problem is None else problem.question,
         policies=tuple(label(row.policy) for row in rows),
         columns=tuple(columns),
+        legend=tuple((name, _level(shade)) for shade, name in scale_names(scale)),
     )
+
+
+def _level(shade: float) -> int:
+    """The index of the colours of a shade between 0 and 1."""
+    return round(shade * (SHADES - 1))
 
 
 def temperature_section(run: OpenRun) -> Section:

@@ -109,12 +109,13 @@ class CreditStep:
 
 @dataclass(frozen=True, slots=True)
 class CreditPicture:
-    """A solution under several policies, side by side."""
+    """A solution under several policies, side by side; `legend` names the rewards of some shades."""
 
     title: str
     question: str
     policies: tuple[str, ...]
     columns: tuple[tuple[CreditStep, ...], ...]
+    legend: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
