@@ -19,6 +19,7 @@ from scdpo.cli import (  # noqa: F401
     planning,
     measuring,
     crediting,
+    piloting,
     sharing,
     viewing,
     alone,

@@ -28,12 +28,15 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "validation": ("evaluate", *GENERATES),
     "solutions": ("sample", *GENERATES),
     "imports": ("format", "sandbox", "grading"),
+    "pilot": GENERATES,
     "branches": ("branch", *GENERATES),
     "pairs": ("pairs",),
     "policies": ("train", "threads"),
     "evaluations": ("evaluate", *GENERATES),
     "credit": (),
     "credit/solutions": ("sample", *GENERATES),
+    "pilot/solutions": ("sample", *GENERATES),
+    "pilot/check_solutions": ("sample", *GENERATES),
 }
 """The recipe keys that shape the rows of each stage, besides its inputs: by kind, in the order in
 which they run, or by the stage's whole name."""
