@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,16 +30,14 @@ def resample_weights(size: int, rng: np.random.Generator, resamples: int = RESAM
 
 
 def estimate(values_R: Floats) -> Estimate:
-    """The first value, with the interval of the others. Resamples without a value are left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all of them may be without one
-        low, high = np.nanquantile(values_R[1:], [0.025, 0.975])
+    """The first value, with the interval of the others.
+
+    Resamples without a value (NaN) are left out; if none has one, the interval has no width.
+    """
     first = float(values_R[0])
-    return Estimate(
-        value=first,
-        low=first if np.isnan(low) else float(low),
-        high=first if np.isnan(high) else float(high),
-    )
+    known = values_R[1:][~np.isnan(values_R[1:])]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (first, first)
+    return Estimate(value=first, low=float(low), high=float(high))
 
 
 def divided(above: Floats, below: Floats, otherwise: float = 0.0) -> Floats:

@@ -14,6 +14,7 @@ which is less than the prediction can tell apart, the one with the likeliest neg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -107,4 +108,4 @@ def _cheapest(allowed: Sequence[tuple[Schedule, ScheduleFigures]], slack: float)
 
 def _steps(low: float, high: float, step: float) -> list[float]:
     """Temperatures from `low` to `high`, rounded so that recipes show 1.15."""
-    return [round(low + n * step, 2) for n in range(int((high - low) / step + 1e-6) + 1)]
+    return [round(low + n * step, 2) for n in range(math.floor((high - low) / step + 1e-6) + 1)]
