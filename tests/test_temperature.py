@@ -306,17 +306,17 @@ STEPS = 5
 
 def wanderer(request: Any) -> str:
     """Writes five steps and an answer. In each step it leaves the right way with a chance that
-    grows with the temperature; when it is hot, it sometimes forgets to give an answer."""
+    grows with the temperature; when it is hot, it may also end without an answer."""
     so_far = written(request)
     prompt = "".join(map(chr, (i for i in request.prompt_ids if i < 0x110000)))
     answer = next(a for q, a in ANSWERS.items() if q in prompt)
     chance = random.Random(f"{request.seed}/{request.position}").random()
     if "boxed" in so_far or "dunno" in so_far:
         return END
+    if chance > 1 - max(0.0, 0.3 * (request.temperature - 1.2)):
+        return text("dunno")
     if so_far.count("step") < STEPS:
         return text("wrong step" if chance < 0.08 * request.temperature**2 else "step")
-    if chance < max(0.0, request.temperature - 1.2):
-        return text("dunno")
     return text(rf"\boxed{{{-1 if 'wrong' in so_far else answer}}}")
 
 

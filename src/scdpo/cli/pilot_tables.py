@@ -24,14 +24,13 @@ def temperature_table(study: TemperatureStudy, origin: Origin) -> Grid:
     columns = (
         Column("T", "right"),
         Column("right %", "number"),
-        Column("negatives %", "number"),
+        Column("wrong %", "number"),
         Column("gar-\nbled"),
-        Column("un-\nfinished"),
+        Column("cut"),
         Column("un-\ndecided"),
         Column("solu-\ntions"),
         Column("an-\nswers"),
-        Column("dis-\ntinct-2"),
-        Column("log-prob"),
+        Column("log-\nprob"),
     )
     rows = tuple(
         (
@@ -41,7 +40,6 @@ def temperature_table(study: TemperatureStudy, origin: Origin) -> Grid:
             *(Cell(percent(e.value)) for e in (line.garbled, line.unfinished, line.undecided)),
             Cell(f"{line.distinct_solutions.value:.2f}"),
             Cell(f"{line.distinct_answers.value:.2f}"),
-            Cell(f"{line.distinct_2.value:.2f}"),
             Cell(_signed(line.negatives_logp)),
         )
         for line in lines
@@ -62,8 +60,8 @@ def _notes(origin: Origin, questions: int, study: TemperatureStudy) -> Iterator[
         "intervals over questions."
     )
     yield (
-        "Shares in % of all solutions. Negatives: wrong, and may be rejected in a pair. Solutions, "
-        "answers: distinct ones per question. Log-prob: of negatives, per new token."
+        "Shares in % of all solutions. Wrong: those that may be rejected in a pair. Cut: unfinished. "
+        "Solutions, answers: distinct ones per question. Log-prob: of wrong ones, per new token."
     )
 
 

@@ -111,7 +111,8 @@ def pilot(
         terminal.note("rows", str(run.path / "pilot"))
         terminal.note("suggested", schedule_text(study.suggested))
         if write is not None:
-            source = path / "recipe.yaml" if recipe is None else recipe
+            # What --set changed is only in the run's own recipe.
+            source = path / "recipe.yaml" if recipe is None or changes else recipe
             terminal.note("recipe", write_schedule(write, source, study.suggested))
 
 

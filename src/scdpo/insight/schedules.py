@@ -103,7 +103,9 @@ class Continued:
         total_TR, negatives_TR = all_TRM.sum(axis=-1), negative_TRM.sum(axis=-1)
         self._share_RM = divided(all_TRM.sum(axis=0), total_TR.sum(axis=0)[:, None])
         self._tokens_TRJ = divided(resampled("tokens"), total_TR[:, :, None])
-        self._logp_TRJ = divided(resampled("logp"), resampled("scored")[:, :, None], np.nan)
+        scored_TR1 = resampled("scored")[:, :, None]
+        self._logp_TRJ = divided(resampled("logp"), scored_TR1, np.nan)
+        self._part_TRJ = divided(resampled("part"), scored_TR1, np.nan)
         self._alike_R = self._likeness(counted, total_TR, negatives_TR)
         self.negatives = [float(n) for n in negatives_TR[:, 0]]
         if not any(self.negatives):
@@ -137,6 +139,7 @@ class Continued:
         lost_R = 1 - (share_RM * kept_RM).sum(axis=1)
         tokens_R = self._by_place(self._tokens_TRJ[:, rows], steps_J)
         logp_R = self._by_place(self._logp_TRJ[:, rows], steps_J)
+        logp_R = logp_R / self._by_place(self._part_TRJ[:, rows], steps_J)
         attempts_R, negatives_R = self._stopped(negative_R, self._alike_R[rows])
         per_negative_R = divided(attempts_R, negatives_R, np.nan)
         return ScheduleFigures(
@@ -155,7 +158,7 @@ class Continued:
         shape = (len(self._questions), len(self._lengths))
         places = self._config.limits.max_steps
         counts = {key: np.zeros(shape) for key in ("all", "lost", "negative")}
-        counts |= {key: np.zeros((shape[0], places)) for key in ("tokens", "logp")}
+        counts |= {key: np.zeros((shape[0], places)) for key in ("tokens", "logp", "part")}
         counts["scored"] = np.zeros(shape[0])
         for row in rows:
             q, m = self._place[row.solution.problem_id], self._lengths.index(row.remaining)
@@ -167,7 +170,9 @@ class Continued:
             counts["tokens"][q, : len(new)] += [len(step.token_ids) for step in new]
             if what == "negative" and mean_new_logp(new, 0) is not None:
                 counts["scored"][q] += 1
-                counts["logp"][q, : len(new)] += _parts(new)
+                part = _parts(new)
+                counts["part"][q, : len(new)] += part
+                counts["logp"][q, : len(new)] += part * [step.mean_logp or 0.0 for step in new]
         return counts
 
     def _wanted_shares(self, ordered: Sequence[Sequence[Drawn]]) -> dict[int, float]:
@@ -253,9 +258,9 @@ class Continued:
 
 
 def _parts(steps: Sequence[Step]) -> Floats:
-    """What each step adds to the mean log-prob per token of all of them (`mean_new_logp`)."""
+    """Each step's part of the tokens whose log-probs are known, as `mean_new_logp` counts them."""
     tokens = np.array([len(s.token_ids) if s.mean_logp is not None else 0 for s in steps])
-    return np.array([s.mean_logp or 0.0 for s in steps]) * tokens / tokens.sum()
+    return np.asarray(tokens / tokens.sum(), dtype=np.float64)
 
 
 def _hazard(weight_TRM: Floats, failed_TR: Floats, lengths_M: Floats) -> Floats:

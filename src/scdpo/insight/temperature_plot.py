@@ -211,7 +211,7 @@ def _mark(marker: str, colour: str, x: float, y: float) -> str:
         "^": "m0-4.5l4.5 8h-9z",
         "D": "m0-5l5 5l-5 5l-5-5z",
     }
-    return f'<path d="M{x} {y}{shapes[marker]}" fill="{colour}"/>'
+    return f'<path d="M{x} {y}{shapes[marker]}" {_stroke(colour, "")}/>'
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -249,7 +249,8 @@ def _plot(axes: Axes, panel: Panel) -> None:
         values = [[scale * v for v in (e.low, e.value, e.high)] for _, e in one.points]
         low, middle, high = zip(*values, strict=True) if values else ((), (), ())
         axes.fill_between(xs, low, high, color=colour, alpha=0.18, lw=0)
-        axes.plot(xs, middle, color=colour, marker=marker, linestyle=style, label=one.label)
+        look = {"color": colour, "marker": marker, "linestyle": style}
+        axes.plot(xs, middle, **look, markerfacecolor="none", label=one.label)
     axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel("temperature")
     axes.set_ylim(*(scale * v for v in panel.limits()))

@@ -63,6 +63,12 @@ def pilot(run: Run, wanted: PilotSettings, rule: Rule | None = None) -> Temperat
     wanted = PilotSettings(**asdict(wanted) | {"temperatures": _with(wanted, sampling)})
     problems = run.problems("train")
     questions = problems[: wanted.questions]
+    others = problems[wanted.questions : wanted.questions + wanted.check]
+    if wanted.check and not others:
+        raise InputError(
+            f"--check needs questions besides the {wanted.questions} of the study; "
+            f"{run.path} has {len(problems)} training questions"
+        )
     _, parents = _parents(run, "pilot/solutions", questions)
     whole = list(_from_questions(run, questions, wanted).rows(Drawn))
     continued = list(_from_steps(run, questions, parents, wanted).rows(Drawn))
@@ -70,7 +76,7 @@ def pilot(run: Run, wanted: PilotSettings, rule: Rule | None = None) -> Temperat
     study = Continued(continued, config)
     suggestion = suggest(study, sampling, rule)
     schedules = {"recipe": config.schedule, "suggested": suggestion.schedule}
-    checked = _check(run, problems, wanted, schedules) if wanted.check else {}
+    checked = _check(run, others, schedules) if others else {}
     made = TemperatureStudy(
         policy=run.recipe.policy,
         sampling=sampling,
@@ -241,19 +247,10 @@ def _opened(run: Run, name: str, inputs: Sequence[str], shaped: dict[str, Any]) 
 
 
 def _check(
-    run: Run,
-    problems: Sequence[Problem],
-    wanted: PilotSettings,
-    schedules: dict[str, Schedule],
+    run: Run, questions: Sequence[Problem], schedules: dict[str, Schedule]
 ) -> dict[str, tuple[ScheduleFigures, int]]:
-    """What branching really gives with each schedule on the questions after those of the study,
+    """What branching really gives with each schedule on other questions than those of the study,
     and on how many parents."""
-    questions = problems[wanted.questions : wanted.questions + wanted.check]
-    if not questions:
-        raise InputError(
-            f"--check needs questions besides the {wanted.questions} of the study; "
-            f"{run.path} has {len(problems)} training questions"
-        )
     source, parents = _parents(run, "pilot/check_solutions", questions)
     found = {}
     for role, schedule in schedules.items():
