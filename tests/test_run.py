@@ -66,23 +66,47 @@ SMALL = make_recipe(recipe())
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "format": (
         {"format": {"system": "Think."}},
-        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
+        {
+            "demonstrations",
+            "solutions",
+            "imports",
+            "branches",
+            "pilot",
+            "validation",
+            "evaluations",
+        },
     ),
     "engine": (
         {"engine": {"dtype": "bfloat16"}},
-        {"solutions", "branches", "validation", "evaluations"},
+        {"solutions", "branches", "pilot", "validation", "evaluations"},
     ),
     "threads": (
         {"threads": 2},
-        {"sft", "solutions", "branches", "policies", "validation", "evaluations"},
+        {"sft", "solutions", "branches", "pilot", "policies", "validation", "evaluations"},
     ),
     "grading": (
         {"grading": {"deadline": 9}},
-        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
+        {
+            "demonstrations",
+            "solutions",
+            "imports",
+            "branches",
+            "pilot",
+            "validation",
+            "evaluations",
+        },
     ),
     "sandbox": (
         {"sandbox": {"memory_mb": 100}},
-        {"demonstrations", "solutions", "imports", "branches", "validation", "evaluations"},
+        {
+            "demonstrations",
+            "solutions",
+            "imports",
+            "branches",
+            "pilot",
+            "validation",
+            "evaluations",
+        },
     ),
     "sample": ({"sample": {"temperature": 0.5}}, {"solutions"}),
     "branch": ({"branch": {"skip_last": 1}}, {"branches"}),

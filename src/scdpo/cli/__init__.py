@@ -20,6 +20,7 @@ from scdpo.cli import (  # noqa: F401
     measuring,
     quality,
     crediting,
+    piloting,
     sharing,
     viewing,
     alone,

@@ -17,21 +17,18 @@ from numpy.typing import NDArray
 from scdpo.errors import InputError
 from scdpo.evaluation import mcnemar_exact
 from scdpo.insight.labels import StepLabels
+from scdpo.insight.resampling import (
+    RESAMPLES,
+    Estimate,
+    Floats,
+    divided,
+    estimate,
+    resample_weights,
+)
 from scdpo.records import Record
 
-RESAMPLES = 1000
 _FOLDS = 2
 _MAX_THRESHOLDS = 400
-
-Floats = NDArray[np.float64]
-
-
-class Estimate(Record):
-    """A measure with its 95 % bootstrap interval, as fractions of 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 class FindingLine(Record):
@@ -103,8 +100,7 @@ class Finding:
         self._wrong_L = self._step_L == self._first_S[self._solution_L]
         rng = np.random.default_rng(seed)
         size = len(self._names)
-        draws = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
-        self._weight_RP: Floats = np.concatenate([np.ones((1, size)), draws]).astype(np.float64)
+        self._weight_RP = resample_weights(size, rng, resamples)
         self._fold_P = rng.permutation(np.arange(size) % _FOLDS)
         self._scored = {name: self._score(scores[name]) for name in scores}
 
@@ -118,9 +114,9 @@ class Finding:
                 n_solutions=len(self._first_S),
                 n_wrong=wrong,
                 n_problems=len(self._names),
-                auc=_estimate(self._auc_R(scored)),
-                first_error=_estimate(self._share_R(scored.hit_S, self._first_S >= 0)),
-                f1=_estimate(self._f1_R(scored)) if both else None,
+                auc=estimate(self._auc_R(scored)),
+                first_error=estimate(self._share_R(scored.hit_S, self._first_S >= 0)),
+                f1=estimate(self._f1_R(scored)) if both else None,
             )
             for name, scored in self._scored.items()
         ]
@@ -139,9 +135,9 @@ class Finding:
         return FindingDifference(
             a=a,
             b=b,
-            auc=_estimate(auc_R),
+            auc=estimate(auc_R),
             auc_p=_two_sided(auc_R[1:]),
-            first_error=_estimate(share_R),
+            first_error=estimate(share_R),
             first_error_p=mcnemar_exact(only_a, only_b),
         )
 
@@ -200,13 +196,13 @@ class Finding:
         before_RG = np.cumsum(wrong_RG, axis=1) - wrong_RG
         won_R = (right_RG * (before_RG + wrong_RG / 2)).sum(axis=1)
         pairs_R = wrong_RG.sum(axis=1) * right_RG.sum(axis=1)
-        return _divided(won_R, pairs_R, otherwise=0.5)
+        return divided(won_R, pairs_R, otherwise=0.5)
 
     def _share_R(self, hit_S: NDArray[np.bool_], among_S: NDArray[np.bool_]) -> Floats:
         weight_RS = self._weight_RP[:, self._problem_S[among_S]]
         total_R = weight_RS.sum(axis=1)
         hits_R = weight_RS @ hit_S[among_S].astype(np.float64)
-        return _divided(hits_R, total_R)
+        return divided(hits_R, total_R)
 
     def _f1_R(self, scored: _Scored) -> Floats:
         wrong_R = self._share_R(scored.f1_hit_S, self._first_S >= 0)
@@ -239,22 +235,9 @@ def _first_below(row: Floats, threshold: float) -> int:
     return int(below[0]) if len(below) else -1
 
 
-def _divided(above: Floats, below: Floats, otherwise: float = 0.0) -> Floats:
-    """Quotients, and `otherwise` where the denominator is 0."""
-    out: Floats = np.full(len(above), otherwise)
-    np.divide(above, below, out=out, where=below > 0)
-    return out
-
-
 def _harmonic(a: Floats, b: Floats) -> Floats:
     """The harmonic mean, 0 where both are 0."""
-    return _divided(2 * a * b, a + b)
-
-
-def _estimate(values_R: Floats) -> Estimate:
-    """The first value, with the interval of the others."""
-    low, high = np.quantile(values_R[1:], [0.025, 0.975])
-    return Estimate(value=float(values_R[0]), low=float(low), high=float(high))
+    return divided(2 * a * b, a + b)
 
 
 def _two_sided(values_R: Floats) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scdpo.insight.finding import Estimate, FindingDifference, FindingLine
+from scdpo.insight.finding import FindingDifference, FindingLine
+from scdpo.insight.resampling import Estimate
 from scdpo.report.grid import Cell, Column, Grid
 from scdpo.report.notation import count, p_value, percent, percent_interval, points, points_interval
 

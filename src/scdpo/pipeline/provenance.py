@@ -28,6 +28,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "validation": ("evaluate", *GENERATES),
     "solutions": ("sample", *GENERATES),
     "imports": ("format", "sandbox", "grading"),
+    "pilot": GENERATES,
     "branches": ("branch", *GENERATES),
     "pairs": ("pairs",),
     "policies": ("train", "threads"),
@@ -35,6 +36,8 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "quality": (),
     "credit": (),
     "credit/solutions": ("sample", *GENERATES),
+    "pilot/solutions": ("sample", *GENERATES),
+    "pilot/check_solutions": ("sample", *GENERATES),
 }
 """The recipe keys that shape the rows of each stage, besides its inputs: by kind, in the order in
 which they run, or by the stage's whole name."""

@@ -23,7 +23,7 @@ def read_yaml(
     `packaged` are the names that the message for a missing file offers, by default those of
     recipes. Raises RecipeError for a file that cannot be read, is not YAML or is not a mapping.
     """
-    text, where = _read(name, packaged)
+    text, where = recipe_text(name, packaged)
     try:
         data = yaml.load(text, _UniqueKeys)  # a safe loader
     except yaml.YAMLError as error:
@@ -60,7 +60,8 @@ def recipe_title(name: str | Path) -> str:
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
-def _read(name: str | Path, offered: Sequence[str] | None) -> tuple[str, str]:
+def recipe_text(name: str | Path, offered: Sequence[str] | None = None) -> tuple[str, str]:
+    """The text of a YAML file or packaged recipe, and its name for messages; as `read_yaml`."""
     path = Path(name)
     folder = resources.files("scdpo") / "recipes"
     packaged = folder / f"{name}.yaml"
