@@ -30,9 +30,8 @@ from scdpo.insight.resampling import (
     resample_weights,
 )
 from scdpo.insight.temperature import Drawn, new_tokens, outcome
-from scdpo.records import Record, Solution, Step
+from scdpo.records import Record, Solution, Step, mean_logp
 from scdpo.sampling import BranchConfig, Schedule
-from scdpo.sampling.branching import mean_new_logp
 
 _HIGHEST = 30.0
 """The hazard of a step in which everything goes wrong."""
@@ -168,7 +167,7 @@ class Continued:
                 counts[what][q, m] += 1
             new = row.solution.steps[row.solution.branch_step :]
             counts["tokens"][q, : len(new)] += [len(step.token_ids) for step in new]
-            if what == "negative" and mean_new_logp(new, 0) is not None:
+            if what == "negative" and mean_logp(new) is not None:
                 counts["scored"][q] += 1
                 part = _parts(new)
                 counts["part"][q, : len(new)] += part
@@ -258,7 +257,7 @@ class Continued:
 
 
 def _parts(steps: Sequence[Step]) -> Floats:
-    """Each step's part of the tokens whose log-probs are known, as `mean_new_logp` counts them."""
+    """Each step's part of the tokens whose log-probs are known, as `mean_logp` counts them."""
     tokens = np.array([len(s.token_ids) if s.mean_logp is not None else 0 for s in steps])
     return np.asarray(tokens / tokens.sum(), dtype=np.float64)
 
@@ -327,4 +326,4 @@ def _negative_logp(solution: Solution, config: BranchConfig) -> float | None:
     """The mean log-prob per new token of a negative; None for other solutions."""
     if outcome(solution, truncated_is_wrong=config.truncated_is_wrong) != "negative":
         return None
-    return mean_new_logp(solution.steps, solution.branch_step)
+    return mean_logp(solution.steps[solution.branch_step :])

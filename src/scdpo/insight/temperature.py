@@ -15,9 +15,7 @@ import numpy as np
 
 from scdpo.errors import InputError
 from scdpo.insight.resampling import Estimate, Floats, divided, estimate, resample_weights
-from scdpo.records import Record, Solution
-from scdpo.sampling.branching import mean_new_logp
-from scdpo.sampling.flags import NOISE
+from scdpo.records import NOISE, Record, Solution, mean_logp
 
 Origin = Literal["question", "step"]
 """Where solutions start from: the question, or a step of a right solution, as in branching."""
@@ -149,7 +147,7 @@ def _question_figures(
     logps = [
         value
         for row, what in zip(solutions, outcomes, strict=True)
-        if what == "negative" and (value := mean_new_logp(row.steps, row.branch_step)) is not None
+        if what == "negative" and (value := mean_logp(row.steps[row.branch_step :])) is not None
     ]
     return {
         "solutions": len(solutions),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scdpo.records import Problem
 from scdpo.report import label
-from scdpo.report.blocks import Block, CreditPicture, CreditStep, Section, Text
+from scdpo.report.blocks import Block, Charts, CreditPicture, CreditStep, Section, Text
+from scdpo.report.charts import Chart, Point, Series
 from scdpo.report.choosing import problems_of
+from scdpo.report.curves import KINDS
 
 if TYPE_CHECKING:
+    from scdpo.insight.branch_lines import QualityLine
     from scdpo.insight.rewards import SolutionRewards
+    from scdpo.insight.study import TemperatureStudy
+    from scdpo.insight.temperature_plot import Panel
     from scdpo.pipeline.credit import Credit
     from scdpo.pipeline.opened import OpenRun
 
@@ -112,14 +118,99 @@ def _level(shade: float) -> int:
 
 
 def temperature_section(run: OpenRun) -> Section:
-    """What the temperature study found."""
-    text = "How the policy does at other temperatures has not been looked at yet."
-    missing = Text(text, "missing", f"scdpo pilot {run.path}")
-    return Section("temperature", "Temperature", (missing,))
+    """What the temperature study found: plots, figures, and the schedule that it suggests."""
+    name, title = "temperature", "Temperature"
+    if not (run.path / "pilot").is_dir() or (study := _study(run)) is None:
+        text = "How the policy does at other temperatures has not been looked at yet."
+        return Section(name, title, (Text(text, "missing", f"scdpo pilot {run.path}"),))
+    from scdpo.insight.temperature_plot import panels
+    from scdpo.pipeline.pilot_table import schedule_table, schedule_text, temperature_table
+
+    origins = dict.fromkeys(line.origin for line in study.lines)
+    blocks: list[Block] = [
+        Text(f"Suggested schedule for branching: {schedule_text(study.suggested)}."),
+        Charts(tuple(map(_panel, panels(study)))),
+        schedule_table(study),
+        *(temperature_table(study, origin) for origin in origins),
+    ]
+    return Section(name, title, tuple(blocks))
+
+
+def _study(run: OpenRun) -> TemperatureStudy | None:
+    from scdpo.insight.study import read_study
+
+    return read_study(run.path)
+
+
+def _panel(panel: Panel) -> Chart:
+    """A plot of the study as a chart of the page."""
+    scale = 100 if panel.percent else 1
+    series = tuple(
+        Series(
+            one.label,
+            tuple(Point(t, scale * e.value, scale * e.low, scale * e.high) for t, e in one.points),
+            tone,
+        )
+        for tone, one in enumerate(panel.series)
+    )
+    title, _, unit = panel.title.partition(", ")
+    return Chart(title, "temperature", unit or panel.title, series, (0.0,) if panel.percent else ())
 
 
 def branch_section(run: OpenRun) -> Section:
-    """What pairs and branches are like."""
-    text = "What pairs and branches are like has not been measured yet."
-    missing = Text(text, "missing", f"scdpo quality {run.path}")
-    return Section("branches", "Pairs and branches", (missing,))
+    """What pairs and branches are like: where negatives first go wrong, and how branches end."""
+    name, title = "branches", "Pairs and branches"
+    stage = run.stage("quality/figures")
+    if not stage.done:
+        text = "What pairs and branches are like has not been measured yet."
+        return Section(name, title, (Text(text, "missing", f"scdpo quality {run.path}"),))
+    from scdpo.insight.branch_lines import QualityLine
+    from scdpo.pipeline.quality_table import quality_tables
+
+    lines = list(stage.rows(QualityLine))
+    charts = [chart for chart in (_first_wrong(lines), _endings(lines)) if chart.series]
+    blocks: list[Block] = [*([Charts(tuple(charts))] if charts else []), *quality_tables(lines)]
+    return Section(name, title, tuple(blocks))
+
+
+def _first_wrong(lines: Sequence[QualityLine]) -> Chart:
+    """The share of negatives whose first wrong step is so many steps after k."""
+    series = [
+        Series(text, _figures(lines, kind, "distance", "negatives", shift=1), tone)
+        for tone, (kind, text) in enumerate(KINDS.items())
+    ]
+    return Chart(
+        "Where negatives first go wrong",
+        "first wrong step, counted from the branch step",
+        "% of negatives, 95 % interval",
+        tuple(one for one in series if one.points),
+        (0.0,),
+    )
+
+
+def _endings(lines: Sequence[QualityLine]) -> Chart:
+    """How continuations from each branch step end."""
+    series = [
+        Series(outcome, _figures(lines, "branches", "branch_step", outcome), tone)
+        for tone, outcome in enumerate(("correct", "wrong", "garbled", "unfinished"))
+    ]
+    return Chart(
+        "How continuations end, by branch step",
+        "branch step k (shared steps)",
+        "% of continuations, 95 % interval",
+        tuple(one for one in series if one.points),
+        (0.0, 100.0),
+    )
+
+
+def _figures(
+    lines: Sequence[QualityLine], part: str, by: str, measure: str, shift: int = 0
+) -> tuple[Point, ...]:
+    """A figure of each group, in per cent; `shift` is added to the groups."""
+    found = [
+        (line.group + shift, [None if v is None else 100 * v for v in (line.low, line.high)], line)
+        for line in lines
+        if (line.part, line.by, line.measure) == (part, by, measure) and line.group is not None
+    ]
+    found.sort(key=lambda item: item[0])
+    return tuple(Point(group, 100 * line.value, *limits) for group, limits, line in found)

@@ -109,7 +109,8 @@ class CreditStep:
 
 @dataclass(frozen=True, slots=True)
 class CreditPicture:
-    """A solution under several policies, side by side; `legend` names the rewards of some shades."""
+    """A solution under several policies, side by side; `legend` names the rewards of a few
+    shades."""
 
     title: str
     question: str

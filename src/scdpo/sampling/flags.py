@@ -8,8 +8,6 @@ from scdpo.records import ERROR_WORD, NOISE, Step
 
 ERROR_WORDS = ("error", "apolog")
 """Words that no step of a preferred solution may contain (arXiv 2407.00782)."""
-NOISE = "noise"
-"""Prefix of the flags of a garbled solution."""
 NOISE_MAX_STEPS = 24
 NOISE_MAX_CHARACTERS = 3000
 HOST_MARKERS = ("<|execution|>", "```output")
