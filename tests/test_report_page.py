@@ -187,7 +187,7 @@ def test_a_run_that_was_only_begun_says_what_is_missing(tmp_path: Path) -> None:
     shutil.rmtree(path / "pairs")
     succeed("report", path, "--html")
     words = Reader((path / "report.html").read_text(encoding="utf-8")).words
-    for command in ("run", "train", "pilot", "credit", "quality", "pair"):
+    for command in ("evaluate", "train", "pilot", "credit", "quality", "pair"):
         assert f"scdpo {command} {path}" in words, command
 
 

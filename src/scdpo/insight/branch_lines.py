@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scdpo.evaluation.significance import ConfidenceInterval, wilson_interval
 from scdpo.insight.branches import Continuation, Mistake, Outcome, PairQuality
-from scdpo.insight.finding import RESAMPLES
+from scdpo.insight.resampling import RESAMPLES
 from scdpo.records import PairKind, Record
 
 Part = Literal["naive", "step_controlled", "preferred", "branches"]

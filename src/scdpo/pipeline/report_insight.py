@@ -153,8 +153,14 @@ def _panel(panel: Panel) -> Chart:
         )
         for tone, one in enumerate(panel.series)
     )
-    title, _, unit = panel.title.partition(", ")
-    return Chart(title, "temperature", unit or panel.title, series, (0.0,) if panel.percent else ())
+    unit = "% of solutions" if panel.percent else "mean"
+    return Chart(
+        panel.title.removesuffix(", %"),
+        "temperature",
+        f"{unit}, 95 % interval",
+        series,
+        (0.0,) if panel.percent else (),
+    )
 
 
 def branch_section(run: OpenRun) -> Section:

@@ -83,7 +83,7 @@ def headline(lines: Sequence[PolicyLine]) -> str:
 def _accuracy(run: OpenRun, tables: RunTables) -> Section:
     blocks: list[Block] = []
     if not tables.lines:
-        blocks.append(_missing("No policy has been evaluated yet.", f"scdpo run {run.path}"))
+        blocks.append(_missing("No policy has been evaluated yet.", f"scdpo evaluate {run.path}"))
     else:
         blocks += [Charts(tuple(_intervals(tables.lines))), *tables.accuracy, *tables.breakdowns]
         if any("bold" in c.style for g in tables.accuracy for row in g.rows for c in row[1:]):

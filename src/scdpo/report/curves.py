@@ -146,7 +146,8 @@ def final_accuracy(points: Sequence[Point]) -> float:
 
 def _evidence(held: HeldOut | None, line: PolicyLine | None) -> tuple[list[str], list[str]]:
     """What has become worse by a training, and what has not, in words."""
-    worse, better = [], []
+    worse: list[str] = []
+    better: list[str] = []
     if line is not None and (found := line.vs_sft) is not None:
         interval = notation.points_interval(found.low, found.high)
         chance = "" if found.p < SIGNIFICANT else ", within chance"

@@ -19,6 +19,7 @@ _QUESTIONS = (
     "questions_without_rejected",
     "questions_without_either",
 )
+_UNDECIDED = ("cut:", "undecided:")
 _TOTALS = {
     *("pairs", "heldout_pairs", "questions", "solutions", "branches", "short"),
     *(*_SIDES, *_QUESTIONS),
@@ -59,12 +60,11 @@ def _attempts(manifest: Manifest, problems: Manifest | None) -> FunnelStage:
     shares = tuple(
         Share(tone, int(counts.get(tone, 0)), tone) for tone in ("correct", "wrong", "undecided")
     )
-    prefixes = ("cut:", "undecided:", "error_word:", "noise:", "unlikely", "replay_differs")
-    flagged = [(key, n) for key, n in counts.items() if n and key.startswith(prefixes)]
+    undecided = [(key, n) for key, n in counts.items() if n and key.startswith(_UNDECIDED)]
     note = ""
     if problems is not None and problems.rows:
         note = f"{manifest.rows / problems.rows:.1f} for each problem"
-    dropped = tuple((reason(key), int(n)) for key, n in flagged)
+    dropped = tuple((reason(key), int(n)) for key, n in undecided)
     known = shares if any(share.n for share in shares) else ()
     return FunnelStage(name, manifest.rows, known, dropped, note)
 

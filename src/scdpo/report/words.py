@@ -34,10 +34,14 @@ _REASONS = {
     "questions_without_either": "neither a preferred nor a dispreferred solution",
     "dropped:too_long": "longer than train.max_length",
     "replay_differs": "programs before the branch step printed something else when rerun",
+    "cut:context": "cut at the context length",
+    "cut:max_steps": "cut at the largest number of steps",
+    "cut:sandbox": "cut by a sandbox that was lost",
+    "cut:step_tokens": "cut at the tokens of a step",
     "unlikely": "less likely than branch.min_mean_logp",
 }
 _BEGINNINGS = {
-    "cut:": "cut by the limit",
+    "cut:": "cut:",
     "chosen_flag:": "right, but with the flag",
     "rejected_flag:": "wrong, but with the flag",
     "error_word:": "a step says",
