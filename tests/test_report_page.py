@@ -9,6 +9,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,11 @@ from hypothesis import strategies as st
 from hand_made import make_paired
 from scdpo.cli.app import opened
 from scdpo.evaluation import Difference, PolicyLine
+from scdpo.insight.resampling import Estimate
+from scdpo.insight.schedules import ScheduleFigures
+from scdpo.insight.study import STUDY, ScheduleLine, TemperatureStudy
+from scdpo.insight.suggestion import Rule
+from scdpo.insight.temperature import Origin, TemperatureLine
 from scdpo.pipeline.report_page import report_page
 from scdpo.pipeline.tables import run_tables
 from scdpo.records import WRONG
@@ -40,7 +46,8 @@ from scdpo.report.page import LONGEST, render, write_report
 from scdpo.report.samples import chosen_for_reading, pair_view
 from scdpo.report.showing import PairSides
 from scdpo.report.words import reason
-from scdpo.store import RunFolder
+from scdpo.sampling import Schedule
+from scdpo.store import RunFolder, write_atomic
 from small_runs import fail, succeed
 from test_report import manifest
 from viewer_runs import ANSI, HOSTILE, LONG, SCRIPT, pair, rewards, samples, solution, step
@@ -460,8 +467,50 @@ def test_a_page_fits_its_window_in_light_and_dark(files: list[Path]) -> None:
     assert complaints == []
 
 
-def test_credit_of_a_run_is_drawn_beside_each_other(tmp_path: Path) -> None:
+def study() -> TemperatureStudy:
+    """A temperature study whose accuracy falls from 90 to 50 %."""
+
+    def near(value: float) -> Estimate:
+        return Estimate(value=value, low=value - 0.05, high=value + 0.05)
+
+    shares = ("negatives", "garbled", "unfinished", "undecided", "lost")
+    others = ("distinct_solutions", "distinct_answers", "distinct_2", "tokens", "negatives_logp")
+    lines = tuple(
+        TemperatureLine(
+            origin=origin,
+            temperature=temperature,
+            n_questions=9,
+            n_solutions=36,
+            draws=4,
+            accuracy=near(accuracy),
+            **{name: near(0.1) for name in (*shares, *others)},
+        )
+        for origin in get_args(Origin)
+        for temperature, accuracy in ((0.5, 0.9), (1.3, 0.5))
+    )
+    figures = ScheduleFigures(
+        **dict.fromkeys(("per_attempt", "per_parent", "attempts", "tokens", "lost"), near(0.5)),
+        logp=None,
+    )
+    schedule = Schedule(1.2, 0.05, 1.3)
+    suggested = ScheduleLine(role="suggested", schedule=schedule, predicted=figures)
+    limits = {"floor": -0.7, "most_lost": 0.1, "tried": 9, "allowed": 4, "rule": Rule()}
+    return TemperatureStudy(
+        policy="tiny",
+        sampling=1.0,
+        questions=9,
+        parents=5,
+        draws=4,
+        lines=lines,
+        schedules=(suggested,),
+        **limits,
+    )
+
+
+def test_what_other_commands_have_kept_is_on_the_page(tmp_path: Path) -> None:
     path = make_paired(tmp_path, questions=1)
+    succeed("quality", path)
+    write_atomic(path / STUDY, study().model_dump_json())
     about = {"problem_id": "gsm_symbolic/test/0", "prompt": HOSTILE}
     solutions = [row.model_copy(update=about) for row in samples(0)]
     with RunFolder(path) as folder:
@@ -480,10 +529,19 @@ def test_credit_of_a_run_is_drawn_beside_each_other(tmp_path: Path) -> None:
     with opened(path, None, write=False) as (run, _):
         html = render(report_page(run))
     seen = check_harmless(html)
-    assert "Where rewards put the blame" in seen.words
-    assert re.search(r"step \d: mean [+-]0\.\d+ · lowest reward", seen.words)
-    assert "first wrong step" in seen.words
+    for words in (
+        "Where rewards put the blame",
+        "· lowest reward",
+        "first wrong step",
+        "Suggested schedule for branching: 1.2 + 0.05 per step up to 1.3.",
+        "from the question: 90 at 0.5, 50 at 1.3, between 50 and 90.",
+        "Schedules of branching",
+        "Branches by branch step k",
+        "How continuations end, by branch step",
+    ):
+        assert words in seen.words, words
     assert html.count('class="columns columns-2"') == 1
+    assert "has not been" not in seen.words
 
 
 def test_the_lines_of_a_page_are_its_own(page: str) -> None:

@@ -180,12 +180,9 @@ def fixed(value: float, digits: int) -> str:
 
 
 def number(value: float) -> str:
-    """A number with about three significant digits, without an exponent where it is readable."""
-    if value == int(value) and abs(value) < 1e6:
-        return fixed(value, 0)
-    if not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.2e}".replace("-", MINUS)
-    return fixed(value, max(0, 2 - math.floor(math.log10(abs(value)))))
+    """A number with three significant digits, or a whole one if it is large."""
+    text = fixed(value, 0) if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    return text.replace("-", MINUS)
 
 
 def draw_lines(chart: Chart) -> Drawing:
