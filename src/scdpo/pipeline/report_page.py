@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scdpo.evaluation import SFT, PolicyLine
@@ -66,18 +66,18 @@ def _facts(run: OpenRun, lines: Sequence[PolicyLine]) -> Iterator[str]:
 def headline(lines: Sequence[PolicyLine]) -> str:
     """The result of the last policy in a sentence, against SFT and DPO (data-equal)."""
     line = lines[-1]
-    said = (
+    said = [
         f"{label(line.policy)} answers {notation.percent(line.accuracy)} % of "
         f"{notation.count(line.n)} questions correctly"
-    )
+    ]
     for other, found in (("SFT", line.vs_sft), (label("dpo_equal"), line.vs_data_equal)):
         if found is not None:
             interval = notation.points_interval(found.low, found.high)
-            said += (
-                f"; {notation.points(found.difference)} points against {other} "
-                f"({interval}, {notation.p_value(found.p)})"
+            said.append(
+                f"{notation.points(found.difference)} points against {other} {interval} "
+                f"{notation.p_value(found.p)}"
             )
-    return f"{said}."
+    return f"{', '.join(said)}."
 
 
 def _accuracy(run: OpenRun, tables: RunTables) -> Section:
@@ -85,15 +85,18 @@ def _accuracy(run: OpenRun, tables: RunTables) -> Section:
     if not tables.lines:
         blocks.append(_missing("No policy has been evaluated yet.", f"scdpo evaluate {run.path}"))
     else:
-        blocks += [Charts(tuple(_intervals(tables.lines))), *tables.accuracy, *tables.breakdowns]
+        blocks += [
+            Charts(tuple(_intervals(tables.lines, _tones(run)))),
+            *tables.accuracy,
+            *tables.breakdowns,
+        ]
         if any("bold" in c.style for g in tables.accuracy for row in g.rows for c in row[1:]):
             blocks.append(Text("* marks a difference with p below 0.05."))
     return Section("accuracy", "Accuracy", tuple(blocks))
 
 
-def _intervals(lines: Sequence[PolicyLine]) -> Iterator[Intervals]:
+def _intervals(lines: Sequence[PolicyLine], tones: Mapping[str, int]) -> Iterator[Intervals]:
     """Accuracies and differences from SFT, drawn."""
-    tones = {line.policy: n for n, line in enumerate(lines)}
     yield Intervals(
         "Accuracy",
         "% of questions answered correctly, 95 % interval",
@@ -126,13 +129,13 @@ def _intervals(lines: Sequence[PolicyLine]) -> Iterator[Intervals]:
                 for line, found in compared
                 if found is not None
             ),
-            (0.0, "as SFT"),
+            (0.0, ""),
         )
 
 
 def _curves(run: OpenRun, lines: Sequence[PolicyLine]) -> Section:
     blocks: list[Block] = []
-    curves = [_curve(run, name) for name in run.trainings()]
+    curves = [_curve(run, name, tone) for name, tone in _tones(run).items() if name != SFT]
     curves = [curve for curve in curves if curve.log]
     tuned = run.path / SFT / "log.jsonl"
     if tuned.exists() and (chart := tuning_chart("Supervised fine-tuning", read_log(tuned))):
@@ -146,7 +149,12 @@ def _curves(run: OpenRun, lines: Sequence[PolicyLine]) -> Section:
     return Section("curves", "Learning curves", tuple(blocks))
 
 
-def _curve(run: OpenRun, name: str) -> Curve:
+def _tones(run: OpenRun) -> dict[str, int]:
+    """The colour and marker of each policy, the same in all charts."""
+    return {name: tone for tone, name in enumerate((SFT, *run.trainings()))}
+
+
+def _curve(run: OpenRun, name: str, tone: int) -> Curve:
     """What a training of the run has logged."""
     from scdpo.training.dpo_config import TrainingReport
 
@@ -163,7 +171,7 @@ def _curve(run: OpenRun, name: str) -> Curve:
                 accuracy=(before.accuracy, after.accuracy),
                 chosen_likelier=(before.chosen_likelier, after.chosen_likelier),
             )
-    return Curve(name, log, held)
+    return Curve(name, log, held, tone)
 
 
 def _yields(run: OpenRun) -> Section:

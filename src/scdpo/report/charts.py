@@ -52,7 +52,8 @@ class Series:
 @dataclass(frozen=True, slots=True)
 class Chart:
     """Lines over one axis. `x` and `y` name the axes, units included; `span` widens the y axis to
-    these values; `level` is a value to draw a thin line at, with what it means."""
+    these values; `level` is a value to draw a thin line at, with what it means if the
+    axis does not say it."""
 
     title: str
     x: str
@@ -208,10 +209,11 @@ def draw_intervals(chart: Intervals) -> Drawing:
     level = () if chart.level is None else (chart.level[0],)
     values = [value for row in chart.rows for value in (row.low, row.value, row.high)]
     across = scale([*values, *level], LABELS, WIDTH - RIGHT, room=0.06)
-    bottom = TOP + ROW * len(chart.rows)
+    top = 12.0
+    bottom = top + ROW * len(chart.rows)
     lines, up = [], []
     for n, row in enumerate(chart.rows):
-        y = TOP + ROW * (n + 0.5)
+        y = top + ROW * (n + 0.5)
         low, middle, high = across(row.low), across(row.value), across(row.high)
         path = f"M{low},{y}H{high}M{low},{y - 4}v8M{high},{y - 4}v8"
         mark = Mark(middle, y, row.text)
@@ -220,7 +222,7 @@ def draw_intervals(chart: Intervals) -> Drawing:
     return Drawing(
         width=WIDTH,
         height=bottom + BOTTOM,
-        plot=(LABELS, TOP, WIDTH - RIGHT, bottom),
+        plot=(LABELS, top, WIDTH - RIGHT, bottom),
         across=across.ticks(5),
         up=tuple(up),
         lines=tuple(lines),

@@ -38,11 +38,12 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A training's name and log, and its held-out pairs if it has some."""
+    """A training's name and log, its held-out pairs if it has some, and its tone in charts."""
 
     name: str
     log: Log
     held_out: HeldOut | None = None
+    tone: int = 0
 
 
 def read_log(path: Path) -> dict[str, list[Point]]:
@@ -153,7 +154,7 @@ def _evidence(held: HeldOut | None, line: PolicyLine | None) -> tuple[list[str],
         chance = "" if found.p < SIGNIFICANT else ", within chance"
         text = (
             f"greedy accuracy is {notation.points(found.difference)} points against SFT "
-            f"({interval}, {notation.p_value(found.p)}{chance})"
+            f"{interval} {notation.p_value(found.p)}{chance}"
         )
         (worse if found.difference < 0 else better).append(text)
     if held is not None:
@@ -176,8 +177,8 @@ def _together(
     span: tuple[float, ...] = (),
 ) -> Chart:
     series = tuple(
-        Series(label(curve.name), averaged(curve.log[key]), tone)
-        for tone, curve in enumerate(curves)
+        Series(label(curve.name), averaged(curve.log[key]), curve.tone)
+        for curve in curves
         if curve.log.get(key)
     )
     return Chart(title, STEP, y, series, span, level)
@@ -190,7 +191,7 @@ def _margins(curve: Curve, span: tuple[float, ...]) -> Chart:
         if (points := curve.log.get(f"{kind}/margin"))
     )
     title = f"{label(curve.name)}: margin by kind of pair"
-    return Chart(title, STEP, "implicit reward, nats", series, span, (0.0, "0"))
+    return Chart(title, STEP, "implicit reward, nats", series, span, (0.0, ""))
 
 
 def _rewards(curve: Curve, span: tuple[float, ...]) -> Chart:
@@ -201,7 +202,7 @@ def _rewards(curve: Curve, span: tuple[float, ...]) -> Chart:
         if (points := curve.log.get(f"{kind}/{side}_reward"))
     )
     title = f"{label(curve.name)}: rewards of chosen and rejected"
-    return Chart(title, STEP, "implicit reward, nats", series, span, (0.0, "0"))
+    return Chart(title, STEP, "implicit reward, nats", series, span, (0.0, ""))
 
 
 def _span(curves: Sequence[Curve], *names: str) -> tuple[float, ...]:
