@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from scdpo.records import Problem
 from scdpo.report import label
-from scdpo.report.blocks import Block, Charts, CreditPicture, CreditStep, Section, Text
+from scdpo.report.blocks import (
+    Block,
+    Charts,
+    CreditPicture,
+    CreditStep,
+    FoldedTables,
+    Section,
+    Text,
+)
 from scdpo.report.charts import Chart, Point, Series
 from scdpo.report.choosing import problems_of
 from scdpo.report.curves import KINDS
@@ -131,7 +139,9 @@ def temperature_section(run: OpenRun) -> Section:
         Text(f"Suggested schedule for branching: {schedule_text(study.suggested)}."),
         Charts(tuple(map(_panel, panels(study)))),
         schedule_table(study),
-        *(temperature_table(study, origin) for origin in origins),
+        FoldedTables(
+            "At each temperature", tuple(temperature_table(study, origin) for origin in origins)
+        ),
     ]
     return Section(name, title, tuple(blocks))
 
@@ -175,7 +185,10 @@ def branch_section(run: OpenRun) -> Section:
 
     lines = list(stage.rows(QualityLine))
     charts = [chart for chart in (_first_wrong(lines), _endings(lines)) if chart.series]
-    blocks: list[Block] = [*([Charts(tuple(charts))] if charts else []), *quality_tables(lines)]
+    pairs, *others = quality_tables(lines)
+    blocks: list[Block] = [*([Charts(tuple(charts))] if charts else []), pairs]
+    if others:
+        blocks.append(FoldedTables("By step", tuple(others)))
     return Section(name, title, tuple(blocks))
 
 
@@ -187,7 +200,7 @@ def _first_wrong(lines: Sequence[QualityLine]) -> Chart:
     ]
     return Chart(
         "Where negatives first go wrong",
-        "first wrong step, counted from the branch step",
+        "steps after k to the first wrong one (below 1: a shared step)",
         "% of negatives, 95 % interval",
         tuple(one for one in series if one.points),
         (0.0,),

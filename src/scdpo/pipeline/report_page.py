@@ -11,7 +11,7 @@ from scdpo.pipeline.tables import RunTables, run_tables
 from scdpo.pipeline.tokens_written import tokens_written
 from scdpo.records import Pair
 from scdpo.report import label, notation
-from scdpo.report.blocks import Block, Charts, Fold, Page, Section, Text
+from scdpo.report.blocks import Block, Charts, Fold, FoldedTables, Page, Section, Text
 from scdpo.report.charts import Interval, Intervals
 from scdpo.report.choosing import sides_of
 from scdpo.report.cost import cost_table, pair_cost_table
@@ -212,7 +212,8 @@ def _origin(run: OpenRun, tables: RunTables) -> Section:
         blocks.append(machines)
     recipe = (run.path / "recipe.yaml").read_text(encoding="utf-8")
     blocks.append(Fold("The resolved recipe", recipe))
-    blocks += tables.stages
+    if tables.stages:
+        blocks.append(FoldedTables("All stages and their counts", tables.stages))
     return Section("origin", "Recipe and machine", tuple(blocks))
 
 

@@ -127,7 +127,15 @@ class Fold:
     text: str
 
 
-Block: TypeAlias = Text | Charts | Grid | Funnel | PairView | CreditPicture | Fold
+@dataclass(frozen=True, slots=True)
+class FoldedTables:
+    """Tables folded under a summary."""
+
+    summary: str
+    tables: tuple[Grid, ...]
+
+
+Block: TypeAlias = Text | Charts | Grid | Funnel | PairView | CreditPicture | Fold | FoldedTables
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 440.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 26.0, 42.0
 """The drawing in user units, and the margins around its plot."""
 TONES = 4
-MARKERS = 8
+MARKERS = 12
 """Markers on a line, at most."""
 MOST_POINTS = 120
 """Points of a line, at most; longer ones are averaged."""
