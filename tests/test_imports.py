@@ -123,7 +123,8 @@ def test_rooms_import_downwards() -> None:
 
 MAX_ARROWS = 106
 """Arrows between rooms, an arrow for each room that another one imports. Insight has nine of them.
-The viewer has three: it reads the store, has the package's errors, and the command line starts it.
+The viewer has four: it reads the store, has the package's errors and colours, and the command line
+starts it.
 """
 
 

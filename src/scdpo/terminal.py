@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 from rich.console import Console
@@ -22,17 +22,29 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def visible(text: str, style: str = "") -> Text:
-    """A text of unknown origin, safe to print: control characters (also those that begin ANSI
-    codes), marks that change the direction of writing, characters without a width and unassigned
-    ones appear as escapes such as `\\x1b`. Line breaks stay."""
+    """A text of unknown origin, safe to print: its `pieces`, escapes in another colour."""
     shown = Text()  # without a style of its own, which what is appended to it would take on
+    for piece, escape in pieces(text):
+        shown.append(piece, style="magenta" if escape else style)
+    return shown
+
+
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """A text of unknown origin in pieces that are safe to show, and whether each is an escape.
+
+    Control characters (also those that begin ANSI codes), marks that change the direction of
+    writing, characters without a width and unassigned ones become escapes such as `\\x1b`. Line
+    breaks stay.
+    """
     begin = 0
     for n, character in enumerate(text):
         if character != "\n" and (unicodedata.category(character) in _HIDDEN):
-            shown.append(text[begin:n], style=style)
-            shown.append(_escape(character), style="magenta")
+            if n > begin:
+                yield text[begin:n], False
+            yield _escape(character), True
             begin = n + 1
-    return shown.append(text[begin:], style=style)
+    if begin < len(text):
+        yield text[begin:], False
 
 
 def _escape(character: str) -> str:

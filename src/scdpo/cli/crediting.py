@@ -60,10 +60,10 @@ def credit(
     wrong is known for the embedded problems and for ProcessBench. Rows are kept in RUN/credit;
     other --attempts or another --limit need --redo.
     """
-    from scdpo.cli.credit_tables import credit_table
     from scdpo.insight.drawing import check_drawable, in_terminal
     from scdpo.insight.drawing import draw as draw_picture
     from scdpo.pipeline.credit import credit_on_own_solutions, credit_on_processbench
+    from scdpo.pipeline.credit_table import credit_table
 
     if draw is not None:
         check_drawable(draw)

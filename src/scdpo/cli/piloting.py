@@ -79,12 +79,12 @@ def pilot(
     would give, and chooses one by one rule. Rows are kept in RUN/pilot, the figures in
     RUN/pilot/study.json and temperatures.jsonl; other settings need --redo.
     """
-    from scdpo.cli.pilot_tables import schedule_table, schedule_text, temperature_table
     from scdpo.insight.drawing import check_drawable
     from scdpo.insight.suggestion import Rule
     from scdpo.insight.temperature_plot import draw_study
     from scdpo.pipeline.pilot import TEMPERATURES, PilotSettings
     from scdpo.pipeline.pilot import pilot as study_of
+    from scdpo.pipeline.pilot_table import schedule_table, schedule_text, temperature_table
     from scdpo.pipeline.schedule_in_recipe import check_writable, write_schedule
 
     wanted = PilotSettings(_temperatures(temperatures) or TEMPERATURES, questions, draws, check)

@@ -20,7 +20,7 @@ from scdpo.cli.app import (
     warn_or_next,
 )
 from scdpo.cli.looking import dry_look
-from scdpo.cli.tables import show, show_stages
+from scdpo.cli.tables import PAGE, show, show_stages, write_page
 from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
@@ -35,7 +35,7 @@ def run_(
     ] = None,
     set_: SetOption = None,
 ) -> None:
-    """Run all stages of a recipe and print the tables. Rerun it to resume."""
+    """Run all stages of a recipe, print the tables and write the report. Rerun it to resume."""
     from scdpo.pipeline.recipe_files import recipe_title
 
     out = out or Path("runs") / recipe_title(recipe)
@@ -43,8 +43,8 @@ def run_(
         run.everything()
         terminal.settle()
         show(run)
-        terminal.note("report", f"{out / 'report.md'}")
         terminal.note("policies", f"{out / 'policies' / '*' / 'policy'}")
+        write_page(run, terminal, out / PAGE)
 
 
 @app.command("recipe")
@@ -183,14 +183,28 @@ def report(
         Group | None,
         typer.Option(help="Also break the accuracy down by this.", show_default="level, if few"),
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also write the report as a page, one HTML file.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="With --html: the file.", show_default="RUN/report.html")
+    ] = None,
 ) -> None:
-    """Print the tables of a run, finished or not: stages, breakdowns, accuracies."""
+    """Print the tables of a run, finished or not: stages, breakdowns, accuracies.
+
+    `--html` writes a page that needs no network: accuracies, learning curves, what each filter left
+    out, costs, pairs to read, and what other commands have kept in the run.
+    """
+    if out is not None and not html:
+        raise InputError("--out is the file of the page; it goes with --html")
     with opened(path, None, write=False) as (run, terminal):
-        if show(run, by.value if by else None):
-            return
-        terminal.note(
-            "next", f"no policy has been evaluated yet: scdpo evaluate {path} --policy sft"
-        )
+        evaluated = show(run, by.value if by else None)
+        if html:
+            write_page(run, terminal, out or path / PAGE)
+        if not evaluated:
+            terminal.note(
+                "next", f"no policy has been evaluated yet: scdpo evaluate {path} --policy sft"
+            )
 
 
 @app.command("import")

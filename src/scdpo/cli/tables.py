@@ -10,38 +10,37 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
-from scdpo.errors import InputError
-
 if TYPE_CHECKING:
     from scdpo.evaluation import ComparisonLine, Disagreement, Evaluations, GroupBy
     from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.run import Run
     from scdpo.report import Grid
+    from scdpo.terminal import Terminal
 
-MOST_LEVELS = 10
-"""Levels are listed by default if there are at most this many."""
+PAGE = "report.html"
+"""The name of a run's report as a page."""
 
 console = Console()
 
 
 def show(run: Run, by: GroupBy | None = None) -> bool:
     """Print all tables and write `report.md`; returns whether any policy was evaluated."""
-    from scdpo.report import policy_table, stage_table
+    from scdpo.pipeline.tables import run_tables
 
-    tables: list[Grid] = []
-    if manifests := run.manifests():
-        tables.append(stage_table(manifests))
-    by_dataset = run.report_by_dataset()
-    tables += breakdowns(run, by, list(by_dataset))
-    for dataset, of in by_dataset.items():
-        tables.append(policy_table(of, f"Accuracy on {dataset}, greedy decoding"))
-    if lines := run.report():
-        everywhere = {"title": "Accuracy on all data sets, greedy decoding"} if by_dataset else {}
-        tables.append(policy_table(lines, **everywhere))
+    tables = run_tables(run, by)
     if run.folder.write:
-        _keep(tables, run.path)
-    _print(tables)
-    return bool(lines)
+        _keep(tables.all, run.path)
+    _print(tables.all)
+    return bool(tables.accuracy)
+
+
+def write_page(run: Run, terminal: Terminal, out: Path) -> None:
+    """Write the run's report as a page, and name it."""
+    from scdpo.pipeline.report_page import report_page
+    from scdpo.report.page import write_report
+
+    size = write_report(report_page(run), out)
+    terminal.note("report", f"{out} ({size / 1e6:.2f} MB)")
 
 
 def show_measured(measured: Measurement, rows: Evaluations, by: GroupBy | None = None) -> None:
@@ -99,22 +98,6 @@ def _print(tables: Sequence[Grid]) -> None:
     for table in tables:
         console.print(table)
         console.print()
-
-
-def breakdowns(run: Run, by: GroupBy | None, datasets: Sequence[str]) -> list[Grid]:
-    """The requested breakdown; by default that of levels, for each data set with a few of them."""
-    from scdpo.report import breakdown_table
-
-    if by is not None:
-        if lines := run.breakdown(by):
-            return [breakdown_table(lines, by)]
-        raise InputError(f"{run.path}: its questions have no {by}, or no policy is evaluated yet")
-    tables = []
-    for dataset in datasets or ("",):
-        lines = run.breakdown("level", dataset or None)
-        if 1 < len({line.group for line in lines}) <= MOST_LEVELS:
-            tables.append(breakdown_table(lines, "level", dataset))
-    return tables
 
 
 def show_stages(run: Run, name: str) -> None:

@@ -85,7 +85,7 @@ def in_terminal(rows: Sequence[SolutionRewards], first_wrong: int | None = None)
             )
         )
     legend = Text.assemble(("reward of a token ", "dim"))
-    for shade, name in _legend(scale):
+    for shade, name in scale_names(scale):
         legend.append(f" {name} ", style=_style(shade))
     return Group(table, legend)
 
@@ -94,16 +94,24 @@ def _step_text(step: StepReward, dark: Sequence[float], n: int, low: bool, wrong
     text = Text()
     for token, shade in zip(step.tokens, dark, strict=True):
         text.append(visible(token).plain, style=_style(shade))
-    text.append(f"\n{_caption(step, n, low, wrong)}\n", style="bold" if low or wrong else "dim")
+    text.append(f"\n{caption(step, n, low, wrong)}\n", style="bold" if low or wrong else "dim")
     return text
 
 
-def _caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
+def caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
+    """What is said of step n (from 0): its mean reward, and whether it is the lowest or the first
+    wrong one."""
     marks = [*(["lowest reward"] if low else []), *(["first wrong step"] if wrong else [])]
     return f"step {n + 1}: mean {_signed(step.mean)}" + "".join(f" · {mark}" for mark in marks)
 
 
-def _legend(scale: float) -> list[tuple[float, str]]:
+def shade_colours(levels: int) -> list[tuple[str, str]]:
+    """The colours of ground and text for so many shades from 0 to 1, for a style sheet."""
+    shades = [n / (levels - 1) for n in range(levels)]
+    return [("#{:02x}{:02x}{:02x}".format(*_colour(s)), _text_colour(s)) for s in shades]
+
+
+def scale_names(scale: float) -> list[tuple[float, str]]:
     """Darkness and number of some rewards, from the lowest to the highest."""
     names = [_signed(scale * part) for part in (-1.0, -0.5, 0.5, 1.0)]
     ends = [f"≤ {names[0]}", names[1], "0", names[2], f"≥ {names[3]}"]
@@ -116,8 +124,11 @@ def _signed(reward: float) -> str:
 
 def _style(shade: float) -> str:
     red, green, blue = _colour(shade)
-    front = "white" if shade > _LIGHT_TEXT_FROM else "black"
-    return f"{front} on rgb({red},{green},{blue})"
+    return f"{_text_colour(shade)} on rgb({red},{green},{blue})"
+
+
+def _text_colour(shade: float) -> str:
+    return "white" if shade > _LIGHT_TEXT_FROM else "black"
 
 
 def _colour(shade: float) -> tuple[int, int, int]:
@@ -169,7 +180,7 @@ def _figure(rows: Sequence[SolutionRewards], first_wrong: int | None, title: str
         axes.text(0.2, 0.55, row.policy, fontsize=11, fontweight="bold", va="center")
         _draw_lines(axes, lines)
         if not column:
-            swatches: _Line = [(f" {name} ", shade) for shade, name in _legend(scale)]
+            swatches: _Line = [(f" {name} ", shade) for shade, name in scale_names(scale)]
             _draw_lines(axes, [[("reward of a token", None)], swatches], height - _FOOT)
     return figure
 
@@ -183,7 +194,7 @@ def _lines_of(row: SolutionRewards, scale: float, first_wrong: int | None) -> li
     low = lowest_step(row)
     for n, (step, dark) in enumerate(zip(row.steps, shades(row, scale), strict=True)):
         lines += _wrapped(zip(step.tokens, dark, strict=True))
-        lines.append([(_caption(step, n, n == low, n == first_wrong), None)])
+        lines.append([(caption(step, n, n == low, n == first_wrong), None)])
     return lines
 
 
@@ -235,7 +246,7 @@ def _draw_lines(axes: Any, lines: Sequence[_Line], y: float = 0.8) -> None:
                 fontsize=8,
                 family="monospace",
                 va="center",
-                color="white" if shade > _LIGHT_TEXT_FROM else "black",
+                color=_text_colour(shade),
             )
             x += size
         y += height

@@ -23,7 +23,7 @@ from scdpo.insight.labels import (
     read_processbench,
 )
 from scdpo.insight.rewards import SolutionRewards, fits, token_rewards
-from scdpo.pipeline.opened import manifest_of
+from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import settings
 from scdpo.pipeline.services import append_all
 from scdpo.pipeline.sources import NO_ORACLE, problems_with_oracle
@@ -69,6 +69,21 @@ def credit_on_own_solutions(run: Run, *, attempts: int, limit: int | None, by: B
     stage = sample_for_credit(run, attempts, limit)
     rows = [row for row in stage.rows(Solution) if row.steps and row.finish == "finished"]
     rewards = rewards_of(run, REWARDS, rows, manifest_of(stage).output_hash or "")
+    return _on_own_solutions(run, rewards, rows, by)
+
+
+def kept_credit(run: OpenRun, by: By) -> Credit | None:
+    """What `credit_on_own_solutions` has kept in a run; None if it has not been done."""
+    solutions, rewards = run.stage(SOLUTIONS), run.stage(REWARDS)
+    if not solutions.done or not rewards.done:
+        return None
+    known = rewards.ids("solution_id")
+    rows = [row for row in solutions.rows(Solution) if row.id in known]
+    return _on_own_solutions(run, rewards, rows, by)
+
+
+def _on_own_solutions(run: OpenRun, rewards: Stage, rows: Sequence[Solution], by: By) -> Credit:
+    """How well the rewards of a run's own solutions find the steps that the oracle calls wrong."""
     known = problems_with_oracle(run.recipe, "test")
     if any(row.problem_id not in known for row in rows):
         every = tuple(rewards.rows(SolutionRewards))

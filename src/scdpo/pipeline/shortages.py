@@ -8,20 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from scdpo.pipeline.recipe import Recipe
 from scdpo.records import Solution
-
-WORDS = {
-    "questions": "questions",
-    "questions_without_chosen": "without a preferred solution",
-    "questions_without_rejected": "without a dispreferred one",
-    "questions_without_either": "without either",
-    "solutions": "solutions",
-    "branches": "continuations",
-    "chosen": "preferred",
-    "rejected": "dispreferred",
-    "correct": "correct",
-    "unfinished": "unfinished",
-    "undecided": "undecided",
-}
+from scdpo.report.words import WORDS
 
 
 def solutions_lack(solutions: Iterable[Solution], recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""The tables of a run, for the terminal and as Markdown or JSON."""
+"""The tables of a run, for the terminal and as Markdown or JSON, and its report as a page."""
 
 from scdpo.report import notation
 from scdpo.report.benchmarks import benchmark_table, comparison_table

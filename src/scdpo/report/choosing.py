@@ -132,25 +132,41 @@ PARTS = ("pairs/naive", "pairs/step_controlled", "pairs/data_equal", "problems/t
 
 def _rendered(folder: RunFolder, rows: list[Record]) -> Iterator[RenderableType]:
     wanted = {row.problem_id for row in rows if isinstance(row, (Solution, Pair, Evaluation))}
-    sources = [folder.stage(name) for name in _begun(folder.path, "problems")]
-    problems = _found(sources, Problem, wanted, lambda problem: problem.id)
-    pairs = [row for row in rows if isinstance(row, Pair)]
+    problems = problems_of(folder, wanted)
+    sides = sides_of(folder, [row for row in rows if isinstance(row, Pair)])
+    yield from show_solutions((row for row in rows if isinstance(row, Solution)), problems)
+    for row in rows:
+        if isinstance(row, Pair):
+            yield show_pair(row, sides[row.id])
+        elif isinstance(row, Evaluation):
+            yield show_evaluation(row, problems)
+        elif isinstance(row, Problem):
+            yield show_problem(row)
+
+
+def sides_of(folder: RunFolder, pairs: Iterable[Pair]) -> dict[str, PairSides]:
+    """What the rows of a run say about the sides of pairs, by pair."""
+    pairs = list(pairs)
+    problems = problems_of(folder, {pair.problem_id for pair in pairs})
     ids = {name for pair in pairs for name in (pair.chosen_id, pair.rejected_id)}
     drawn = [
         folder.stage(name)
         for kind in ("solutions", "imports", "branches")
         for name in _begun(folder.path, kind)
     ]
-    solutions = _found(drawn, Solution, ids, lambda solution: solution.id)
-    yield from show_solutions((row for row in rows if isinstance(row, Solution)), problems)
-    for row in rows:
-        if isinstance(row, Pair):
-            sides = solutions.get(row.chosen_id), solutions.get(row.rejected_id)
-            yield show_pair(row, PairSides(*sides, problems.get(row.problem_id)))
-        elif isinstance(row, Evaluation):
-            yield show_evaluation(row, problems)
-        elif isinstance(row, Problem):
-            yield show_problem(row)
+    known = _found(drawn, Solution, ids, lambda solution: solution.id)
+    return {
+        pair.id: PairSides(
+            known.get(pair.chosen_id), known.get(pair.rejected_id), problems.get(pair.problem_id)
+        )
+        for pair in pairs
+    }
+
+
+def problems_of(folder: RunFolder, wanted: set[str]) -> dict[str, Problem]:
+    """The problems of a run with these ids, as far as it has stored them."""
+    sources = [folder.stage(name) for name in _begun(folder.path, "problems")]
+    return _found(sources, Problem, wanted, lambda problem: problem.id)
 
 
 def _found(

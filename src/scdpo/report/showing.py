@@ -94,7 +94,7 @@ def _side_by_side(pair: Pair, known: PairSides) -> RenderableType:
         tokens = sum(len(step.token_ids) for step in steps)
         head.append(f"\n{len(steps)} steps, {tokens or 'no'} sampled tokens", style="dim")
         table.add_column(head, ratio=1, overflow="fold")
-    same, there = _where_they_part(pair.chosen, pair.rejected)
+    same, there = where_they_part(pair.chosen, pair.rejected)
     for n in range(max(len(pair.chosen), len(pair.rejected))):
         cells = [
             _side_step(pair.branch_step + n + 1, steps[n], n, same, there)
@@ -106,7 +106,7 @@ def _side_by_side(pair: Pair, known: PairSides) -> RenderableType:
     return table
 
 
-def _where_they_part(chosen: Sequence[Step], rejected: Sequence[Step]) -> tuple[int, int]:
+def where_they_part(chosen: Sequence[Step], rejected: Sequence[Step]) -> tuple[int, int]:
     """How many first steps are the same, and how many first characters of the next step."""
     for n, (one, other) in enumerate(zip(chosen, rejected, strict=False)):
         a, b = one.text + one.host_text, other.text + other.host_text
@@ -116,18 +116,23 @@ def _where_they_part(chosen: Sequence[Step], rejected: Sequence[Step]) -> tuple[
     return min(len(chosen), len(rejected)), 0
 
 
+def common_part(step: Step, n: int, same: int, there: int) -> tuple[int, int]:
+    """How many characters of the text and of the host's text of step n both sides share, from
+    what `where_they_part` found."""
+    cut = there if n == same else len(step.text) + len(step.host_text) if n < same else 0
+    return min(cut, len(step.text)), max(0, cut - len(step.text))
+
+
 def _side_step(number: int, step: Step, n: int, same: int, there: int) -> Text:
     """A step of one side: dim as long as both are the same, marked where they part."""
     text = _step_head(number, step).append("\n")
-    cut = there if n == same else len(step.text) + len(step.host_text) if n < same else 0
-    own = min(cut, len(step.text))
-    host = max(0, cut - len(step.text))
+    own, host = common_part(step, n, same, there)
     text.append_text(visible(step.text[:own], "dim"))
-    if n == same and cut < len(step.text):
+    if n == same and own < len(step.text):
         text.append(PARTS_HERE, style="bold yellow")
     text.append_text(visible(step.text[own:]))
     text.append_text(visible(step.host_text[:host], "dim cyan"))
-    if n == same and cut >= len(step.text):
+    if n == same and own == len(step.text):
         text.append(PARTS_HERE, style="bold yellow")
     text.append_text(visible(step.host_text[host:], "cyan"))
     return text
@@ -165,6 +170,11 @@ def _step(number: int, step: Step, *, dim: bool = False) -> RenderableType:
 
 
 def _step_head(number: int, step: Step) -> Text:
+    return Text.assemble((f"{number} {step_facts(step)}", "dim italic"))
+
+
+def step_facts(step: Step) -> str:
+    """What is known of a step besides its text: `code, T 1.15, log-prob −0.31`."""
     facts: list[str] = [step.kind]
     if step.temperature is not None:
         facts.append(f"T {step.temperature:g}")
@@ -172,7 +182,7 @@ def _step_head(number: int, step: Step) -> Text:
         facts.append(f"log-prob {round(step.mean_logp, 2) + 0.0:.2f}")
     if step.cut:
         facts.append(f"output cut: {step.cut}")
-    return Text.assemble((f"{number} {', '.join(facts)}", "dim italic"))
+    return ", ".join(facts)
 
 
 def _verdict(name: str, verdict: str, reason: str, answer: str | None) -> Text:

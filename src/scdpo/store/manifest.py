@@ -19,8 +19,10 @@ from scdpo.store.encoding import canonical
 
 
 class Manifest(Record):
-    """What made a stage's rows. `seconds` and `resumes` add up over all processes.
+    """What made a stage's rows. `seconds`, `cpu_seconds` and `resumes` add up over all processes.
 
+    `cpu_seconds` is the CPU time of the process that wrote the rows, all its threads, without that
+    of other processes; None for a stage that was begun before it was recorded.
     `inputs` maps what the stage read to its hash; `rows` counts lines; `repairs` counts torn
     last lines that were cut off; times are ISO 8601 in UTC.
     """
@@ -34,6 +36,7 @@ class Manifest(Record):
     counts: dict[str, int | float] = Field(default_factory=dict)
     output_hash: str | None = None
     seconds: float = 0.0
+    cpu_seconds: float | None = None
     resumes: int = 0
     repairs: int = 0
     versions: dict[str, str] = Field(default_factory=dict)

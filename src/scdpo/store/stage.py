@@ -45,7 +45,7 @@ class Stage:
         self._shard = self.path / "rows-00000.jsonl"
         self._rows = 0
         self._keys: dict[tuple[str, ...], set[tuple[object, ...]]] = {}
-        self._clock = self._saved = 0.0
+        self._clock = self._cpu = self._saved = 0.0
 
     # ---- reading
 
@@ -143,6 +143,7 @@ class Stage:
                 config=plain,
                 config_hash=hash_text(canonical(plain)),
                 inputs=inputs,
+                cpu_seconds=0.0,
                 versions=versions(),
                 started=utc_now(),
                 updated=utc_now(),
@@ -162,7 +163,7 @@ class Stage:
             )
         remove_leftovers(self.path / "manifest.json")
         self._rows = sum(1 for _ in self._lines()) if self.shards else 0
-        self._clock = time.monotonic()
+        self._clock, self._cpu = time.monotonic(), time.process_time()
         self._save(manifest)
         self._open_shard()
         return self
@@ -253,15 +254,17 @@ class Stage:
         manifest = manifest or self.manifest
         if manifest is None:
             raise StoreError(f"{self.path}: manifest.json was deleted while the stage ran")
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         changes |= {
             "rows": self._rows,
             "seconds": round(manifest.seconds + now - self._clock, 3),
             "updated": utc_now(),
         }
+        if manifest.cpu_seconds is not None:
+            changes["cpu_seconds"] = round(manifest.cpu_seconds + cpu - self._cpu, 3)
         manifest = manifest.model_copy(update=changes)
         write_atomic(self.path / "manifest.json", manifest.model_dump_json(indent=2) + "\n")
-        self._clock = self._saved = now
+        self._clock, self._cpu, self._saved = now, cpu, now
         return manifest
 
     def _check_same(

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from scdpo.errors import InputError
+from scdpo.palette import PALETTE
 from scdpo.store import write_atomic
 from scdpo.viewer.details import problem_details
 from scdpo.viewer.guard import POLICY
@@ -33,9 +34,10 @@ class Written:
 
 
 def assets() -> dict[str, bytes]:
-    """The files of the page by name."""
+    """The files of the page by name; its style sheet begins with the colours."""
     folder = files("scdpo.viewer") / "assets"
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    found = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    return found | {"style.css": PALETTE.encode() + found["style.css"]}
 
 
 def write_page(index: Index, out: Path, max_bytes: int = MAX_BYTES) -> Written:

@@ -1,4 +1,4 @@
-"""The table of `scdpo credit`."""
+"""The table of `scdpo credit`, also on the report's page."""
 
 from __future__ import annotations
 
