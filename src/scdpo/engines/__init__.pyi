@@ -2,6 +2,8 @@ from .base import Completion as Completion
 from .base import EngineConfig as EngineConfig
 from .base import EngineProtocol as EngineProtocol
 from .base import Request as Request
+from .http.client import HttpEngine as HttpEngine
+from .http.config import HttpEngineConfig as HttpEngineConfig
 from .local import LocalEngine as LocalEngine
 from .local import LocalEngineConfig as LocalEngineConfig
 from .registry import EngineKind as EngineKind

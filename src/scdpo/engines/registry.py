@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from scdpo.engines.base import EngineConfig, EngineProtocol
+from scdpo.engines.http.config import HttpEngineConfig
 from scdpo.engines.local import LocalEngine, LocalEngineConfig
 from scdpo.errors import EngineError, InputError
 
@@ -32,7 +33,16 @@ class EngineKind:
     open: Callable[[str, Any], EngineProtocol]
 
 
-_KINDS: dict[str, EngineKind] = {"local": EngineKind(LocalEngineConfig, LocalEngine)}
+def _open_http(policy: str, config: HttpEngineConfig) -> EngineProtocol:
+    from scdpo.engines.http.client import HttpEngine
+
+    return HttpEngine(policy, config)
+
+
+_KINDS: dict[str, EngineKind] = {
+    "local": EngineKind(LocalEngineConfig, LocalEngine),
+    "http": EngineKind(HttpEngineConfig, _open_http),
+}
 
 
 def register_engine(name: str, kind: EngineKind) -> None:
