@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from scdpo.engines.base import Completion, Request
-from scdpo.engines.http.asking import Asking
-from scdpo.engines.http.completions import Completions
+from scdpo.engines.http.asking import open_asking
 from scdpo.engines.http.config import HttpEngineConfig
 from scdpo.engines.http.faults import ServerFault
 from scdpo.engines.http.probe import PROMPTS, ServerReport, probe_server
 from scdpo.engines.http.servers import Server, Servers
-from scdpo.engines.http.wire import Wire
 from scdpo.errors import EngineError
-from scdpo.policies import encode_text, load_tokenizer, policy_path, stated_format
+from scdpo.policies import encode_text, stated_format
 from scdpo.waiting import run
 
 if TYPE_CHECKING:
@@ -48,14 +46,9 @@ class HttpEngine:
 
     def __init__(self, policy: str | Path, config: HttpEngineConfig):
         self.name = str(policy)
-        self._tokenizer = load_tokenizer(policy)
         self._config = config
-        limit, eos_ids = _of_folder(policy)
-        eos_ids |= {i for i in (self._tokenizer.eos_token_id,) if isinstance(i, int)}
-        completions = Completions(
-            self._tokenizer, eos_ids, logprobs=config.logprobs, extra=config.extra
-        )
-        self._asking = Asking(config, Wire(config.api_key_env), completions)
+        self._asking = open_asking(policy, config)
+        self._tokenizer = self._asking.completions.tokenizer
         self._servers = Servers(
             config.urls,
             in_flight=config.in_flight,
@@ -65,7 +58,7 @@ class HttpEngine:
         self._mending: set[asyncio.Task[None]] = set()
         self._leaving: asyncio.Task[None] | None = None
         self._closed = False
-        self.max_context = self._context(run(self._open()), limit)
+        self.max_context = self._context(run(self._open()))
 
     def __enter__(self) -> Self:
         return self
@@ -187,11 +180,11 @@ class HttpEngine:
             server.last_fault = report.failed[0].found
         return report
 
-    def _context(self, reports: Sequence[ServerReport], limit: int | None) -> int:
+    def _context(self, reports: Sequence[ServerReport]) -> int:
         """The context to use: what the config asks for, within the limits of servers and policy."""
-        limits = {r.url: r.max_context for r in reports if r.max_context} | (
-            {self.name: limit} if limit else {}
-        )
+        limits = {report.url: report.max_context for report in reports if report.max_context}
+        if self._asking.context is not None:
+            limits[self.name] = self._asking.context
         wanted = self._config.max_context or min(limits.values(), default=None)
         if wanted is None:
             raise EngineError(f"{self.name}: no server states its context; set engine.max_context")
@@ -253,21 +246,3 @@ class HttpEngine:
             server.url, report.model, Request(prompt, (), (), 0.0, max_tokens=1, seed=0), 1
         )
         server.model, server.checked = report.model, True
-
-
-def _of_folder(policy: str | Path) -> tuple[int | None, set[int]]:
-    """A policy's own context limit (None if it states none) and the EOS ids that it generates."""
-    from transformers import AutoConfig, GenerationConfig
-
-    path = policy_path(policy)
-    try:
-        config = AutoConfig.from_pretrained(path).get_text_config()
-    except Exception as error:  # whatever the readers of configs raise
-        raise EngineError(f"{policy}: its config cannot be read: {error}") from error
-    limit = getattr(config, "max_position_embeddings", None)
-    try:
-        eos = GenerationConfig.from_pretrained(path).eos_token_id
-    except OSError:  # it has none
-        eos = getattr(config, "eos_token_id", None)
-    ids = {eos} if isinstance(eos, int) else set(eos or ())
-    return limit if isinstance(limit, int) else None, {i for i in ids if isinstance(i, int)}

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scdpo.engines.base import Completion, Request
-from scdpo.engines.http.asking import Asking
+from scdpo.engines.http.asking import Asking, open_asking
+from scdpo.engines.http.config import HttpEngineConfig, base_url
 from scdpo.engines.http.faults import ServerFault
-from scdpo.errors import EngineError, PolicyError, short
+from scdpo.engines.http.wire import Wire
+from scdpo.errors import EngineError, InputError, PolicyError, short
+from scdpo.errors.validation import settings_from_options
 from scdpo.policies import decode_ids, encode_text, policy_path
 from scdpo.records import Record
+from scdpo.waiting import run
 
 Outcome = Literal["ok", "failed", "unknown"]
 
@@ -29,6 +33,8 @@ TOKENS = 20
 """Length of probed continuations: not the 16 of a server that ignores max_tokens."""
 HOT, COLD = 2.0, 0.01
 SEEDS = (11, 12, 13, 14)
+DEADLINE = 60.0
+"""Seconds for an answer where no run says how long it may take."""
 
 
 class Check(Record):
@@ -79,6 +85,47 @@ async def probe_server(
     if settings:
         checks += await _Probe(asking, url, model).checks()
     return ServerReport(url=url, model=model, max_context=context, checks=tuple(checks))
+
+
+def probe_servers(
+    urls: Sequence[str], policy: str | None, api_key_env: str | None = None
+) -> list[ServerReport]:
+    """Probe servers without a run, each by itself; `policy` is by default what they say they have.
+
+    Raises InputError for settings that cannot be, PolicyError, MissingDependency and EngineError.
+    """
+    for url in urls:
+        try:
+            base_url(url)
+        except ValueError as error:
+            raise InputError(f"server {short(url)}: {error}") from error
+    config = settings_from_options(
+        HttpEngineConfig, urls=list(urls), deadline=DEADLINE, api_key_env=api_key_env
+    )
+
+    async def probed() -> list[ServerReport]:
+        wire = Wire(config.api_key_env)
+        await wire.enter()
+        try:
+            name = policy or await _only_policy(wire, config.urls[0])
+            asking = replace(open_asking(name, config), wire=wire)
+            return [await probe_server(asking, url, name) for url in config.urls]
+        finally:
+            await wire.leave()
+
+    return run(probed())
+
+
+async def _only_policy(wire: Wire, url: str) -> str:
+    """The name or path of the only model that a server has. Raises EngineError."""
+    try:
+        listed = await wire.get(f"{url}/v1/models", deadline=DEADLINE)
+        [model] = listed["data"]
+        return str(model.get("root") or model["id"])
+    except ServerFault as fault:
+        raise EngineError(f"{url}: {fault}") from fault
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EngineError(f"{url}: it has not just one model; give --policy") from error
 
 
 def served_model(listed: object, policy: str, models: Mapping[str, str]) -> tuple[str, int | None]:
@@ -222,19 +269,24 @@ class _Probe:
         return f"{len(few.token_ids)} of at most 3"
 
     async def _temperature(self) -> str:
-        again = await self._draw(0.0, seed=SEEDS[0])
-        cold = await self._draw(COLD, seed=SEEDS[1])
+        cold = [
+            await self._draw(temperature, seed) for temperature in (0.0, COLD) for seed in SEEDS
+        ]
         hot = [await self._draw(HOT, seed) for seed in SEEDS]
-        ids = self.greedy.token_ids
-        if again.token_ids != ids or cold.token_ids != ids:
-            raise ServerFault(
-                "ids",
-                f"ignored: at {'0' if again.token_ids != ids else COLD} it does not choose the "
-                "most probable tokens",
-            )
-        if all(one.token_ids == ids for one in hot):
+        for n, temperature in enumerate((0.0, COLD)):
+            if not any(map(self._is_greedy, cold[n * len(SEEDS) : (n + 1) * len(SEEDS)])):
+                raise ServerFault(
+                    "ids", f"ignored: at {temperature:g} it does not choose the likeliest tokens"
+                )
+        if all(one.token_ids == self.greedy.token_ids for one in hot):
             raise ServerFault("ids", f"ignored: at {HOT:g} it writes what it writes at 0")
-        return f"0, {COLD} and {HOT:g} differ as they should"
+        return f"0, {COLD:g} and {HOT:g} differ as they should"
+
+    def _is_greedy(self, drawn: Completion) -> bool:
+        """Whether it begins as the greedy continuation: the rest may hang on two equal tokens."""
+        pairs = list(zip(drawn.token_ids, self.greedy.token_ids, strict=False))
+        equal = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        return 2 * equal >= len(self.greedy.token_ids)
 
     async def _seed(self) -> str:
         first = [(await self._draw(HOT, seed)).token_ids for seed in SEEDS]
@@ -250,9 +302,10 @@ class _Probe:
         string = self._string_inside()
         if string is None:
             return Check(name="", outcome="unknown", found="its continuations are too short")
+        # Reading an answer refuses one that goes on after a stop string, or lacks it.
         stopped = await self._draw(0.0, stop=[string])
-        if stopped.finish != "stop" or len(stopped.token_ids) >= len(self.greedy.token_ids):
-            raise ServerFault("aborted", f"ignored: it does not end at {string!r}")
+        if stopped.finish != "stop":
+            return Check(name="", outcome="unknown", found=f"{string!r} did not occur again")
         return f"it ends at {string!r}, and keeps it"
 
     def _string_inside(self) -> str | None:
@@ -270,14 +323,13 @@ class _Probe:
         if len(ids) < 4:
             return Check(name="", outcome="unknown", found="its continuations are too short")
         choice = await self._raw(self._request(0.0), TOKENS, stop_token_ids=[ids[2]])
-        end = ids.index(ids[2]) + 1
-        got = tuple(choice["token_ids"])
-        if got != ids[:end]:
-            raise ServerFault(
-                "aborted",
-                "ignored, or cut from the ids: asked to end at the third token, it wrote "
-                f"{len(got)} tokens",
-            )
+        got = [int(i) for i in choice["token_ids"]]
+        if ids[2] in got[:-1]:
+            raise ServerFault("aborted", f"ignored: it goes on after token {ids[2]}")
+        if got[-1:] != [ids[2]]:
+            if choice.get("finish_reason") == "stop":
+                raise ServerFault("ids", "the stop token is cut from the ids")
+            return Check(name="", outcome="unknown", found=f"token {ids[2]} did not occur again")
         if choice.get("text") != decode_ids(self.asking.completions.tokenizer, got):
             raise ServerFault("text", "the stop token is cut from the text")
         return "it ends at a token's id, and keeps it"
