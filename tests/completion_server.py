@@ -19,6 +19,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from scdpo.engines import Completion, EngineProtocol, LocalEngine, LocalEngineConfig, Request
+from scdpo.errors import ScdpoError
 from scdpo.policies import Policy, decode_ids, encode_text
 
 if TYPE_CHECKING:
@@ -101,9 +102,11 @@ class CompletionServer:
         """Serve until `stop`."""
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0.01))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0.01))  # what is closed says so a turn later
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
@@ -255,9 +258,13 @@ class CompletionServer:
         while self._waiting:
             await asyncio.sleep(0.001)
             batch, self._waiting = self._waiting, []
-            for (_, future), done in zip(
-                batch, await self.engine.generate([r for r, _ in batch]), strict=True
-            ):
+            try:
+                completions = await self.engine.generate([r for r, _ in batch])
+            except ScdpoError as error:
+                for _, future in batch:
+                    future.cancelled() or future.set_exception(Refused(500, str(error)))
+                continue
+            for (_, future), done in zip(batch, completions, strict=True):
                 if not future.done():
                     future.set_result(done)
 

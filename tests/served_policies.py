@@ -68,7 +68,9 @@ def served_tiny(
 def lines(request: Request) -> str:
     """Two lines and an answer to `How much is N + 2?`, drawn from the seeds of the steps."""
     said = "".join(map(chr, request.prompt_ids))
-    question, _, answer = said.rpartition("A: ")
+    question, turn, answer = said.rpartition("A: ")
+    if not turn:
+        return "No question.\n"
     number = int(question.split()[-3])
     draw = random.Random(f"{request.seed}/{len(answer)}").random()
     if answer.count("\n") == 0:

@@ -6,6 +6,7 @@ the stop string, ends with wrong rows and without an error.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -211,6 +212,10 @@ class _Probe:
         request = self._request(temperature, seed, stop)
         return await self.asking.step(self.url, self.model, request, n)
 
+    async def _draws(self, temperature: float) -> list[Completion]:
+        """A continuation for each seed, side by side."""
+        return list(await asyncio.gather(*(self._draw(temperature, seed) for seed in SEEDS)))
+
     async def _raw(self, request: Request, n: int, **fields: Any) -> Mapping[str, Any]:
         """The only choice of an answer to a body with other `fields`, as it is."""
         body = self.asking.completions.body(request, self.model, n) | fields
@@ -239,8 +244,7 @@ class _Probe:
             if len(drawn.token_ids) == TOKENS:
                 break
         self.prompt = longest
-        for seed in SEEDS:
-            await self._draw(HOT, seed)
+        await self._draws(HOT)
         return "token ids both ways; the text is what they decode to"
 
     async def _tokenizer(self) -> Check | str:
@@ -269,16 +273,12 @@ class _Probe:
         return f"{len(few.token_ids)} of at most 3"
 
     async def _temperature(self) -> str:
-        cold = [
-            await self._draw(temperature, seed) for temperature in (0.0, COLD) for seed in SEEDS
-        ]
-        hot = [await self._draw(HOT, seed) for seed in SEEDS]
-        for n, temperature in enumerate((0.0, COLD)):
-            if not any(map(self._is_greedy, cold[n * len(SEEDS) : (n + 1) * len(SEEDS)])):
+        for temperature in (0.0, COLD):
+            if not any(map(self._is_greedy, await self._draws(temperature))):
                 raise ServerFault(
                     "ids", f"ignored: at {temperature:g} it does not choose the likeliest tokens"
                 )
-        if all(one.token_ids == self.greedy.token_ids for one in hot):
+        if all(one.token_ids == self.greedy.token_ids for one in await self._draws(HOT)):
             raise ServerFault("ids", f"ignored: at {HOT:g} it writes what it writes at 0")
         return f"0, {COLD:g} and {HOT:g} differ as they should"
 
@@ -289,8 +289,8 @@ class _Probe:
         return 2 * equal >= len(self.greedy.token_ids)
 
     async def _seed(self) -> str:
-        first = [(await self._draw(HOT, seed)).token_ids for seed in SEEDS]
-        again = [(await self._draw(HOT, seed)).token_ids for seed in SEEDS]
+        first = [drawn.token_ids for drawn in await self._draws(HOT)]
+        again = [drawn.token_ids for drawn in await self._draws(HOT)]
         same = sum(a == b for a, b in zip(first, again, strict=True))
         if same < len(SEEDS) - 1:  # rounding may move one of them
             raise ServerFault("ids", "ignored: one seed gives different tokens")
