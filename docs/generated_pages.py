@@ -79,8 +79,9 @@ def other_kinds(where: str) -> list[tuple[str, type[BaseModel]]]:
     """The other kinds of what stands at `where` that are in the package, by name."""
     if where == "engine":
         from scdpo.engines.http.config import HttpEngineConfig
+        from scdpo.engines.vllm.config import VllmEngineConfig
 
-        return [("http", HttpEngineConfig)]
+        return [("http", HttpEngineConfig), ("vllm", VllmEngineConfig)]
     return []
 
 

@@ -2,23 +2,21 @@
 to misbehave: `quirks` concern every answer, `disturb` picks single ones.
 
 It stands on plain sockets, so that a connection can be cut at any byte, and a client that goes away
-is noticed. Run as a program it serves a policy's folder, as `vllm serve` would.
+is noticed.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import random
-import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from scdpo.engines import Completion, EngineProtocol, LocalEngine, LocalEngineConfig, Request
+from scdpo.engines import Completion, EngineProtocol, Request
 from scdpo.errors import ScdpoError
 from scdpo.policies import Policy, decode_ids, encode_text
 
@@ -393,45 +391,3 @@ def served(server: CompletionServer) -> Iterator[CompletionServer]:
     finally:
         server.stop()
         thread.join()
-
-
-def main() -> None:
-    """Serve a policy: completion_server.py serve POLICY --port N; other options mean nothing."""
-    from scdpo.policies import load_policy
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["serve"])
-    parser.add_argument("policy")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--served-model-name", default=None)
-    parser.add_argument("--crash-after", type=int, default=0, help="completions until it crashes")
-    known, others = parser.parse_known_args()
-    print("options", *others, flush=True)
-    policy = load_policy(known.policy, device="cpu")
-    engine = LocalEngine(policy, LocalEngineConfig())
-    server = CompletionServer(
-        engine,
-        policy.tokenizer,
-        name=known.served_model_name or known.policy,
-        root=known.policy,
-        context=engine.max_context,
-        top=likeliest(policy),
-    )
-    server.port = known.port
-    if known.crash_after:
-
-        def crash(number: int, body: Mapping[str, Any]) -> None:
-            if number > known.crash_after:
-                print("out of memory", flush=True)
-                sys.stdout.flush()
-                import os
-
-                os._exit(3)
-
-        server.disturb = crash
-    server._loop.create_task(server.listen())
-    server.run()
-
-
-if __name__ == "__main__":
-    main()

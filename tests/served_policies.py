@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from completion_server import CompletionServer, Worded, likeliest
-from scdpo.engines import LocalEngine, LocalEngineConfig, Request, ScriptedEngine
+from completion_server import CompletionServer, likeliest
+from lines_server import EOS
+from scdpo.engines import LocalEngine, LocalEngineConfig
 from scdpo.formats import get_format
-from scdpo.policies import Policy, load_tokenizer, save_policy
+from scdpo.policies import Policy, save_policy
 
 BLOCKS = get_format("blocks", system="")
-EOS = "<|eos|>"
 LINES = get_format("plain", end=[EOS], template="Q: {question}\nA: ")
 CONTEXT = 160
 
@@ -63,29 +62,6 @@ def served_tiny(
     top = likeliest(policy)
     where = {"name": "tiny", "root": policy.name, "context": context}
     return CompletionServer(engine, policy.tokenizer, top=top, key=key, **where)  # type: ignore[arg-type]
-
-
-def lines(request: Request) -> str:
-    """Two lines and an answer to `How much is N + 2?`, drawn from the seeds of the steps."""
-    said = "".join(map(chr, request.prompt_ids))
-    question, turn, answer = said.rpartition("A: ")
-    if not turn:
-        return "No question.\n"
-    number = int(question.split()[-3])
-    draw = random.Random(f"{request.seed}/{len(answer)}").random()
-    if answer.count("\n") == 0:
-        return f"There are {number} and {draw:.6f}.\n"
-    if answer.count("\n") == 1:
-        return f"That is said {draw:.6f} times.\n"
-    return f"The answer is: {number + 2 + (draw < 0.4)}{EOS}"
-
-
-def served_lines(folder: Path) -> CompletionServer:
-    """A server of the policy that writes `lines`, whose folder has a tokenizer and no weights."""
-    scripted = ScriptedEngine(lines, special_tokens=[EOS], max_context=4096)
-    tokenizer = load_tokenizer(folder)
-    engine = Worded(scripted, tokenizer)
-    return CompletionServer(engine, tokenizer, name="lines", root=str(folder), context=4096)
 
 
 def lines_policy(folder: Path) -> Path:

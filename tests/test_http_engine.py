@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from completion_server import CompletionServer, served
+from lines_server import EOS, served_lines
 from scdpo.engines import (
     Completion,
     EngineProtocol,
@@ -39,11 +40,9 @@ from scdpo.sandbox import ProcessSandbox
 from scripted_policies import by_id
 from served_policies import (
     CONTEXT,
-    EOS,
     LINES,
     byte_tokenizer,
     lines_policy,
-    served_lines,
     served_tiny,
     tiny_policy,
 )

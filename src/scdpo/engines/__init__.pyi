@@ -12,3 +12,5 @@ from .registry import open_engine as open_engine
 from .registry import register_engine as register_engine
 from .scripted import CodePoints as CodePoints
 from .scripted import ScriptedEngine as ScriptedEngine
+from .vllm.config import VllmEngineConfig as VllmEngineConfig
+from .vllm.engine import VllmEngine as VllmEngine

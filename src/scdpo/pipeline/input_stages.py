@@ -18,6 +18,7 @@ from scdpo.pipeline.finetuning import (
 )
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.provenance import (
+    LOGS,
     imported_settings,
     keep_environment,
     made_anything,
@@ -55,7 +56,8 @@ class InputStages(OpenRun):
             engine = None
         super().__init__(recipe, path, write=write, redo=redo)
         self.watcher = watcher or Silent()
-        self.services = Services(recipe, self.watcher, engine)
+        logs = path / LOGS if write else None
+        self.services = Services(recipe, self.watcher, engine, logs=logs)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:

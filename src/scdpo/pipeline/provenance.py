@@ -43,6 +43,8 @@ engine's own settings name (`only_speed`)."""
 OWN = "own"
 """Key of a training's manifest: which settings of section `train` are its own, not the recipe's."""
 ENVIRONMENTS = "environment.jsonl"
+LOGS = "logs"
+"""Folder in a run's folder for the output of processes that an engine starts."""
 PARTS = ("train", "test", "naive", "step_controlled", "data_equal", SFT, *METHODS)
 """The order of stages of the same kind."""
 

@@ -210,6 +210,14 @@ class HttpEngine:
         self._mending.clear()
         await self._asking.wire.leave()
 
+    def _give_up(self, why: str) -> None:
+        """No server will be usable any more; may be called in any thread."""
+        self._servers.lost = why
+        loop = self._asking.wire.loop
+        if loop is not None and loop.is_running():
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                asyncio.run_coroutine_threadsafe(self._servers.wake(), loop)
+
     def _leave_later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._leaving = loop.create_task(self._leave())
 

@@ -20,38 +20,15 @@ OWN_FIELDS = frozenset(
 """Fields of a request that `extra` may not set."""
 
 
-class HttpEngineConfig(EngineConfig):
-    """Settings of the engine that asks servers such as vLLM's; only `max_context`, `logprobs` and
-    `extra` change rows, and the others may be changed during a run."""
+SPEED = frozenset(
+    ("api_key_env", "in_flight", "deadline", "retries", "pause", "breaker", "patience", "probe")
+)
+"""Settings of every engine of servers that shape no rows."""
 
-    only_speed: ClassVar[frozenset[str]] = frozenset(
-        (
-            *("urls", "models", "session_header", "api_key_env", "in_flight", "deadline"),
-            *("retries", "pause", "breaker", "patience", "probe"),
-        )
-    )
 
-    name: Literal["http"] = Field("http", description="Servers with the route /v1/completions.")
-    urls: tuple[str, ...] = Field(
-        min_length=1,
-        description="Base URLs of servers of the policy, such as http://gpu1:8000, or of a router.",
-    )
-    models: dict[str, str] = Field(
-        {},
-        description="Names under which servers have a policy, `{policy: name}`, where they state "
-        "neither the policy's name nor its path.",
-    )
-    session_header: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9-]+$",
-        description="Header with the problem's id, by which a router keeps requests together: "
-        "`X-Session-ID` (vllm-router), `X-SMG-Routing-Key` (SGLang's router).",
-    )
-    api_key_env: str = Field(
-        "SCDPO_API_KEY",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable that holds the API key; every server of `urls` gets it.",
-    )
+class ServersConfig(EngineConfig):
+    """How servers are asked, whoever has started them."""
+
     max_context: int | None = Field(
         None,
         ge=2,
@@ -81,9 +58,45 @@ class HttpEngineConfig(EngineConfig):
     probe: bool = Field(
         True, description="Check at the start that every server does what is asked of it."
     )
+    api_key_env: str = Field(
+        "SCDPO_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable that holds the API key; every server gets it.",
+    )
     extra: dict[str, Any] = Field(
         {},
         description="Further fields of every request, such as `{no_stop_trim: true}` for SGLang.",
+    )
+
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(OWN_FIELDS & extra.keys()):
+            raise ValueError(f"{taken[0]} is set by the engine")
+        return extra
+
+
+class HttpEngineConfig(ServersConfig):
+    """Settings of the engine that asks servers such as vLLM's; only `max_context`, `logprobs` and
+    `extra` change rows, and the others may be changed during a run."""
+
+    only_speed: ClassVar[frozenset[str]] = SPEED | {"urls", "models", "session_header"}
+
+    name: Literal["http"] = Field("http", description="Servers with the route /v1/completions.")
+    urls: tuple[str, ...] = Field(
+        min_length=1,
+        description="Base URLs of servers of the policy, such as http://gpu1:8000, or of a router.",
+    )
+    models: dict[str, str] = Field(
+        {},
+        description="Names under which servers have a policy, `{policy: name}`, where they state "
+        "neither the policy's name nor its path.",
+    )
+    session_header: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="Header with the problem's id, by which a router keeps requests together: "
+        "`X-Session-ID` (vllm-router), `X-SMG-Routing-Key` (SGLang's router).",
     )
 
     @field_validator("urls", mode="before")
@@ -98,13 +111,6 @@ class HttpEngineConfig(EngineConfig):
         if len(set(bases)) < len(bases):
             raise ValueError("a server is listed twice")
         return bases
-
-    @field_validator("extra")
-    @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(OWN_FIELDS & extra.keys()):
-            raise ValueError(f"{taken[0]} is set by the engine")
-        return extra
 
 
 def base_url(url: str) -> str:

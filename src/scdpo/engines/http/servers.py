@@ -73,6 +73,8 @@ class Servers:
         self._patience = patience
         self._freed = asyncio.Condition()
         self._broken_since: float | None = None
+        self.lost = ""
+        """Why no server will be usable any more, once that is known."""
 
     def enter(self) -> None:
         """Begin in a new event loop."""
@@ -82,7 +84,7 @@ class Servers:
     async def take(self, key: str, avoid: Server | None = None) -> Server:
         """Wait for a place and take it; not at `avoid` if another server has one.
 
-        Raises EngineError if all servers are broken for longer than the patience.
+        Raises EngineError if all servers are lost, or broken for longer than the patience.
         """
         async with self._freed:
             while (server := self._choose(key, avoid)) is None:
@@ -112,6 +114,11 @@ class Servers:
         server.broken = True
         return True
 
+    async def wake(self) -> None:
+        """Let those that wait see that something has changed."""
+        async with self._freed:
+            self._freed.notify_all()
+
     async def mended(self, server: Server) -> None:
         """Give a server requests again."""
         async with self._freed:
@@ -120,6 +127,8 @@ class Servers:
             self._freed.notify_all()
 
     def _choose(self, key: str, avoid: Server | None) -> Server | None:
+        if self.lost:
+            raise EngineError(self.lost)
         usable = [s for s in self.all if not s.broken]
         free = [s for s in usable if s.in_flight < self._in_flight]
         if not free:
