@@ -30,13 +30,10 @@ from scdpo.engines.http.completions import Completions, step_seed
 from scdpo.engines.http.faults import ServerFault
 from scdpo.engines.http.servers import Server, Servers
 from scdpo.errors import EngineError
-from scdpo.evaluation import evaluate
 from scdpo.grading import Grader
 from scdpo.policies import Policy, load_policy, load_tokenizer, policy_path
-from scdpo.problems.embedded import load_embedded
 from scdpo.records import Problem, Solution
 from scdpo.sampling import SampleConfig, Sampler, sample_solutions
-from scdpo.sandbox import ProcessSandbox
 from scripted_policies import by_id
 from served_policies import (
     CONTEXT,
@@ -159,7 +156,7 @@ def test_nothing_is_asked_where_the_context_is_full(
 def test_one_engine_serves_several_event_loops(policy: Policy, server: CompletionServer) -> None:
     one = request(temperature=0.0)
     with engine(policy, server) as remote:
-        assert ask(remote, [one]) == ask(remote, [one])
+        assert without_logps(ask(remote, [one])) == without_logps(ask(remote, [one]))
 
         async def inside() -> list[Completion]:
             done = await remote.generate([one])
@@ -637,6 +634,14 @@ def test_the_key_is_sent_and_never_shown(
     assert KEY not in caplog.text
 
 
+def test_a_proxy_is_not_asked_for_this_machine(
+    policy: Policy, server: CompletionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with engine(policy, server) as remote:
+        assert len(ask(remote, [request()])) == 1
+
+
 def test_urls() -> None:
     config = engine_config({"name": "http", "urls": "http://gpu1:8000/v1/"})
     assert isinstance(config, HttpEngineConfig)
@@ -734,20 +739,7 @@ def embedded() -> Iterator[CompletionServer]:
             yield server
 
 
-def test_greedy_answers_of_the_embedded_policy_are_those_in_process(
-    embedded: CompletionServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCDPO_API_KEY", KEY)
-    asked = load_embedded("test", limit=12)
-    with ProcessSandbox() as sandbox, LocalEngine("embedded") as local:
-        want = evaluate(asked, local, sandbox=sandbox).rows
-        with engine(Path("embedded"), embedded) as remote:
-            got = evaluate(asked, remote, sandbox=sandbox).rows
-    assert [row.text for row in got] == [row.text for row in want]
-    assert len({row.text for row in got}) == 12
-
-
-def test_a_run_keeps_no_key_and_its_servers_may_change(
+def test_an_evaluation_is_that_in_process_and_keeps_no_key(
     embedded: CompletionServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -757,16 +749,23 @@ def test_a_run_keeps_no_key_and_its_servers_may_change(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("SCDPO_API_KEY", KEY)
     settings = {"name": "http", "urls": embedded.url, "pause": 0, "probe": False}
-    recipe, out = write_recipe(tmp_path / "r.yaml", engine=settings), tmp_path / "run"
+    few = {"source": "embedded", "split": "test", "limit": 4}
+    more: dict[str, Any] = {"problems": {"train": few, "test": few}, "evaluate": {"rows": 4}}
+    here, there = tmp_path / "here", tmp_path / "there"
+    succeed("evaluate", here, "--recipe", write_recipe(tmp_path / "a.yaml", **more))
     embedded.disturb = lambda number, body: "500" if number % 3 == 0 else None
-    succeed("sample", out, "--recipe", recipe)
-    said = "".join(capsys.readouterr())
-    files = [path for path in out.rglob("*") if path.is_file()]
-    rows = [path for path in files if path.name.startswith("rows-")]
-    assert rows
+    recipe = write_recipe(tmp_path / "b.yaml", engine=settings, **more)
+    succeed("evaluate", there, "--recipe", recipe)
+
+    [local], [remote] = (list((run / "evaluations").rglob("rows-*")) for run in (here, there))
+    assert remote.read_text() == local.read_text()
+    assert len(remote.read_text().splitlines()) == 4
+    files = [path for path in there.rglob("*") if path.is_file()]
     assert all(KEY.encode() not in path.read_bytes() for path in files)
-    assert KEY not in said + caplog.text
+    assert KEY not in "".join(capsys.readouterr()) + caplog.text
+
+    # Another server may go on, with other limits, but not with another context.
     other = f"http://localhost:{embedded.port}"
-    succeed("sample", out, "--set", f"engine.urls={other}", "--set", "engine.in_flight=3")
-    text = fail(capsys, "sample", out, "--set", "engine.max_context=300")
+    succeed("evaluate", there, "--set", f"engine.urls={other}", "--set", "engine.in_flight=3")
+    text = fail(capsys, "evaluate", there, "--set", "engine.max_context=300")
     assert "engine.max_context" in text

@@ -147,9 +147,9 @@ def test_the_log_is_in_the_run_folder(
         "format": {"name": "plain", "end": [EOS], "template": "Q: {question}\nA: "},
         "engine": {"name": "vllm", "command": [*COMMAND], "probe": False, "pause": 0.01},
         "problems": {"train": {"source": "jsonl", "path": str(tmp_path / "sums.jsonl")}},
-        "sample": {"max_attempts": 4},
+        "sample": {"max_attempts": 2},
     }
-    rows = [f'{{"question": "How much is {n} + 2?", "answer": "{n + 2}"}}\n' for n in range(4)]
+    rows = [f'{{"question": "How much is {n} + 2?", "answer": "{n + 2}"}}\n' for n in range(2)]
     (tmp_path / "sums.jsonl").write_text("".join(rows))
     recipe["problems"]["test"] = recipe["problems"]["train"]
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))

@@ -114,16 +114,17 @@ class HttpEngine:
             try:
                 return await self._try(server, request, max_tokens)
             except ServerFault as fault:
-                failed, last = server, fault
+                if n == self._config.retries:
+                    raise EngineError(
+                        f"{server.url}: {n + 1} tries failed, now: {fault}"
+                    ) from fault
+                failed, wait = server, max(fault.wait, self._pause(n))
             except EngineError as error:
                 raise EngineError(f"{server.url}: {error}") from error
             finally:
                 await self._servers.give_back(server)
-            await asyncio.sleep(max(last.wait, self._pause(n)))
-        raise EngineError(
-            f"{failed.url if failed else ''}: {self._config.retries + 1} tries failed, "
-            f"the last one because: {last}"
-        )
+            await asyncio.sleep(wait)
+        raise AssertionError("the last try returns or raises")
 
     def clear(self) -> None:
         """Do nothing: servers keep what they have cached, which changes a token now and then."""
@@ -151,7 +152,7 @@ class HttpEngine:
         return done
 
     def _pause(self, n: int) -> float:
-        """Seconds before try n + 2: exponential back-off with full jitter (Brooker, 2015)."""
+        """Seconds to wait after n + 1 failures: exponential back-off with full jitter."""
         return random.uniform(0, 2 * min(self._config.pause * 2.0**n, LONGEST_PAUSE))
 
     # Opening, and servers that are not usable for now.

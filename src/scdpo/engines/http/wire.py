@@ -129,6 +129,8 @@ class Wire:
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             # How many there are at a time is decided by Servers.
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+            # Proxies of the environment are used, but not on the way to this machine.
+            mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
         )
         try:
             yield client
