@@ -75,6 +75,16 @@ def shown_model(inner: type[BaseModel] | None, where: str) -> type[BaseModel] | 
     return inner
 
 
+def other_kinds(where: str) -> list[tuple[str, type[BaseModel]]]:
+    """The other kinds of what stands at `where` that are in the package, by name."""
+    if where == "engine":
+        from scdpo.engines.http.config import HttpEngineConfig
+        from scdpo.engines.vllm.config import VllmEngineConfig
+
+        return [("http", HttpEngineConfig), ("vllm", VllmEngineConfig)]
+    return []
+
+
 def sections(model: type[BaseModel], path: str = "") -> Iterator[Section]:
     """A section for a model and, depth first, one for each model among its keys."""
     keys, below = [], []
@@ -85,6 +95,7 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[Section]:
         keys.append(Key(name, _type(field, inner, where), _default(field), text))
         if inner is not None:
             below.append((inner, where))
+            below += [(other, f"{where} (name: {name})") for name, other in other_kinds(where)]
     yield Section(path, inspect.cleandoc(model.__doc__ or ""), tuple(keys))
     for inner, where in below:
         yield from sections(inner, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from scdpo import __version__
 from scdpo.cli.app import RESUME, app
-from scdpo.cli.tables import console
+from scdpo.cli.tables import console, show_servers
+from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 
@@ -115,17 +117,53 @@ def grade(
 
 @app.command()
 def doctor(
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Look at this server instead (http://gpu1:8000); can be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="The policy of the servers.", show_default="what they say they have"),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with their key.", show_default="SCDPO_API_KEY"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Print what this machine offers: versions, devices, and the sandbox's levels, tried out.
 
-    The exit code is 1 if the level that runs use by default is not available.
+    With --server, print whether a server does what the engine `http` asks of it, setting by
+    setting. The exit code is 1 if the level that runs use by default is not available, or if a
+    server fails a check.
     """
+    if server:
+        raise typer.Exit(_look_at_servers(server, policy, api_key_env, json))
+    if policy or api_key_env:
+        option = "--policy" if policy else "--api-key-env"
+        raise InputError(f"{option} applies only with --server")
     from scdpo.doctor import diagnose
 
     found = diagnose()
     typer.echo(found.model_dump_json(indent=2) if json else found.text)
     raise typer.Exit(0 if found.ready else 1)
+
+
+def _look_at_servers(
+    urls: list[str], policy: str | None, api_key_env: str | None, json: bool
+) -> int:
+    """Print the checks of servers; returns the exit code."""
+    from scdpo.engines.http.probe import probe_servers
+
+    reports = probe_servers(urls, policy, api_key_env)
+    if json:
+        typer.echo(dumps([report.model_dump() for report in reports], indent=2))
+    else:
+        show_servers(reports)
+    return int(any(report.failed for report in reports))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, RenderableType
 
 if TYPE_CHECKING:
+    from scdpo.engines.http.probe import ServerReport
     from scdpo.evaluation import ComparisonLine, Disagreement, Evaluations, GroupBy
     from scdpo.pipeline.measure import Measurement
     from scdpo.pipeline.run import Run
@@ -64,6 +65,31 @@ def show_compared(lines: Sequence[ComparisonLine], a: str, b: str) -> None:
     from scdpo.report import comparison_table
 
     _print([comparison_table(lines, a, b)])
+
+
+def show_servers(reports: Sequence[ServerReport]) -> None:
+    """Print what was found out about servers, a table for each."""
+    from scdpo.report import Cell, Column, Grid
+
+    styles = {"ok": "green", "failed": "bold red", "unknown": "yellow"}
+    columns = (
+        Column("check", "left"),
+        Column("outcome", "left"),
+        Column("found", "left", wrap=True),
+    )
+    _print(
+        [
+            Grid(
+                report.url,
+                columns,
+                tuple(
+                    (Cell(c.name), Cell(c.outcome, style=styles[c.outcome]), Cell(c.found))
+                    for c in report.checks
+                ),
+            )
+            for report in reports
+        ]
+    )
 
 
 def show_disagreements(found: Sequence[Disagreement]) -> None:

@@ -2,6 +2,8 @@ from .base import Completion as Completion
 from .base import EngineConfig as EngineConfig
 from .base import EngineProtocol as EngineProtocol
 from .base import Request as Request
+from .http.client import HttpEngine as HttpEngine
+from .http.config import HttpEngineConfig as HttpEngineConfig
 from .local import LocalEngine as LocalEngine
 from .local import LocalEngineConfig as LocalEngineConfig
 from .registry import EngineKind as EngineKind
@@ -10,3 +12,5 @@ from .registry import open_engine as open_engine
 from .registry import register_engine as register_engine
 from .scripted import CodePoints as CodePoints
 from .scripted import ScriptedEngine as ScriptedEngine
+from .vllm.config import VllmEngineConfig as VllmEngineConfig
+from .vllm.engine import VllmEngine as VllmEngine

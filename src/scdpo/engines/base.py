@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeGuard
+from typing import ClassVar, Literal, Protocol, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,9 @@ class Request:
     strings the whole solution; both stay in the text (an engine may also end at the model's own
     EOS). `temperature` 0 is greedy. `seed` belongs to the rollout, and `position` is the number
     of tokens the policy sampled in it before this step. Together they fix every random draw, so
-    that a row depends on nothing else in its batch.
+    that a row depends on nothing else in its batch. `key` names the problem that the rollout
+    belongs to, so that an engine of several servers can keep a problem's requests together; it
+    changes nothing about what is drawn.
     """
 
     prompt_ids: tuple[int, ...]
@@ -31,13 +33,15 @@ class Request:
     max_tokens: int
     seed: int
     position: int = 0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What an engine wrote: `text` is exactly `token_ids` decoded, markers included.
 
-    `logps` are the log-probs of the tokens under the policy at temperature 1 (nats).
+    `logps` are the log-probs of the tokens under the policy at temperature 1 (nats); none if the
+    engine was told to do without them.
     """
 
     token_ids: tuple[int, ...]
@@ -100,5 +104,7 @@ class EngineConfig(BaseModel):
     """Settings of an engine; each kind of engine has a subclass (`engines.registry`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    only_speed: ClassVar[frozenset[str]] = frozenset()
+    """Settings that shape no rows, and may therefore change during a run."""
 
     name: str = Field("local", description="The kind of engine.")

@@ -14,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from scdpo.engines.base import EngineConfig, EngineProtocol
+from scdpo.engines.http.config import HttpEngineConfig
 from scdpo.engines.local import LocalEngine, LocalEngineConfig
+from scdpo.engines.vllm.config import VllmEngineConfig
 from scdpo.errors import EngineError, InputError
 
 ENTRY_POINTS = "scdpo.engines"
@@ -32,7 +35,23 @@ class EngineKind:
     open: Callable[[str, Any], EngineProtocol]
 
 
-_KINDS: dict[str, EngineKind] = {"local": EngineKind(LocalEngineConfig, LocalEngine)}
+def _open_http(policy: str, config: HttpEngineConfig) -> EngineProtocol:
+    from scdpo.engines.http.client import HttpEngine
+
+    return HttpEngine(policy, config)
+
+
+def _open_vllm(policy: str, config: VllmEngineConfig) -> EngineProtocol:
+    from scdpo.engines.vllm.engine import VllmEngine
+
+    return VllmEngine(policy, config)
+
+
+_KINDS: dict[str, EngineKind] = {
+    "local": EngineKind(LocalEngineConfig, LocalEngine),
+    "http": EngineKind(HttpEngineConfig, _open_http),
+    "vllm": EngineKind(VllmEngineConfig, _open_vllm),
+}
 
 
 def register_engine(name: str, kind: EngineKind) -> None:
@@ -70,10 +89,15 @@ def engine_config(settings: EngineConfig | Mapping[str, Any]) -> EngineConfig:
     return engine_kind(str(name)).config.model_validate(settings)
 
 
-def open_engine(policy: str, config: EngineConfig | None = None) -> EngineProtocol:
+def open_engine(
+    policy: str, config: EngineConfig | None = None, *, log_folder: Path | None = None
+) -> EngineProtocol:
     """Open an engine for a policy; without `config`, the in-process engine.
 
-    Raises PolicyError, EngineError and InputError.
+    An engine that starts processes keeps their output in `log_folder`, unless its settings name
+    another folder. Raises PolicyError, EngineError and InputError.
     """
     config = config or LocalEngineConfig()
+    if log_folder is not None and getattr(config, "log_folder", "") is None:
+        config = config.model_copy(update={"log_folder": str(log_folder)})
     return engine_kind(config.name).open(policy, config)

@@ -15,13 +15,46 @@ _UNDECODABLE = "\ufffd"
 """What a token that holds only part of a character decodes to."""
 
 
+class Endings:
+    """What ends a step: markers and EOS by their token ids, other strings by the decoded text.
+
+    A string that is one added token of the tokenizer (a marker such as `<|endofblock|>`) is
+    matched by its id, so ordinary tokens that happen to spell it do not count. `by_id` and
+    `by_text` say what each of them means.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: tuple[str, ...],
+        end: tuple[str, ...],
+        eos_ids: frozenset[int],
+    ):
+        self.by_id: dict[int, CompletionFinish] = dict.fromkeys(eos_ids, "end")
+        self.by_text: list[tuple[str, CompletionFinish]] = []
+        # Later entries win: an end string over a stop string, and both over the model's own EOS.
+        groups: tuple[tuple[tuple[str, ...], CompletionFinish], ...] = (
+            (stop, "stop"),
+            (end, "end"),
+        )
+        for strings, finish in groups:
+            for string in strings:
+                marker = _added_token(tokenizer, string)
+                if marker is not None:
+                    self.by_id[marker] = finish
+                else:
+                    self.by_text.insert(0, (string, finish))
+
+    def in_text(self, text: str) -> CompletionFinish | None:
+        """What the strings in a decoded text mean; None if there are none."""
+        return next((finish for string, finish in self.by_text if string in text), None)
+
+
 class StopWatch:
     """Tells whether the last sampled token ended a step, for one set of stop and end strings.
 
-    A string that is one added token of the tokenizer (a marker such as `<|endofblock|>`) is
-    matched by its id, so ordinary tokens that happen to spell it do not count. Any other string
-    is searched for in the decoded text, and only after a token in which it can end. If that token
-    extends beyond the string, so does the completion's text.
+    A string that is no marker is searched for in the decoded text, and only after a token in which
+    it can end. If that token extends beyond the string, so does the completion's text.
     """
 
     def __init__(
@@ -33,32 +66,20 @@ class StopWatch:
         eos_ids: frozenset[int],
     ):
         self._tokenizer = tokenizer
-        self._by_id: dict[int, CompletionFinish] = dict.fromkeys(eos_ids, "end")
-        self._by_text: list[tuple[str, CompletionFinish]] = []
-        # Later entries win: an end string over a stop string, and both over the model's own EOS.
-        groups: tuple[tuple[tuple[str, ...], CompletionFinish], ...] = (
-            (stop, "stop"),
-            (end, "end"),
-        )
-        for strings, finish in groups:
-            for string in strings:
-                marker = _added_token(tokenizer, string)
-                if marker is not None:
-                    self._by_id[marker] = finish
-                else:
-                    self._by_text.insert(0, (string, finish))
+        self._endings = Endings(tokenizer, stop, end, eos_ids)
         self._in_text = frozenset(
-            token for string, _ in self._by_text for token in _can_end_in(string, vocabulary)
+            token
+            for string, _ in self._endings.by_text
+            for token in _can_end_in(string, vocabulary)
         )
-        self.may_end = self._in_text.union(self._by_id)
+        self.may_end = self._in_text.union(self._endings.by_id)
         """The tokens after which `finish` must be called."""
 
     def finish(self, ids: Sequence[int]) -> CompletionFinish | None:
         """Why the sampled `ids` (not empty) are complete, or None if they are not."""
-        reason = self._by_id.get(ids[-1])
+        reason = self._endings.by_id.get(ids[-1])
         if reason is None and ids[-1] in self._in_text:
-            text = decode_ids(self._tokenizer, ids)
-            reason = next((finish for string, finish in self._by_text if string in text), None)
+            reason = self._endings.in_text(decode_ids(self._tokenizer, ids))
         return reason
 
 

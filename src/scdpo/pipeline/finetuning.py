@@ -17,7 +17,7 @@ from typing import Any, Self
 from scdpo.errors import InputError
 from scdpo.formats import Format, get_format
 from scdpo.pipeline.changes import Changes
-from scdpo.pipeline.provenance import keep_environment, made_anything, settings
+from scdpo.pipeline.provenance import LOGS, keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Watcher, append_all, begun_when_reported
 from scdpo.pipeline.validation import choose_epoch
@@ -262,7 +262,7 @@ class FineTuning:
         self.recipe = recipe
         self.path = out
         self._watcher = watcher
-        self._services = Services(recipe, watcher)
+        self._services = Services(recipe, watcher, logs=out / LOGS if write else None)
         if not write:
             wait_for_all()  # until the folder exists
         self._folder = RunFolder(out, write=write)

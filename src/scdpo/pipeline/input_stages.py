@@ -19,6 +19,7 @@ from scdpo.pipeline.finetuning import (
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.progress import KeptProgress
 from scdpo.pipeline.provenance import (
+    LOGS,
     imported_settings,
     keep_environment,
     made_anything,
@@ -58,7 +59,8 @@ class InputStages(OpenRun):
         self.watcher: Watcher = watcher or Silent()
         if write:
             self.watcher = KeptProgress(self.watcher, path)
-        self.services = Services(recipe, self.watcher, engine)
+        logs = path / LOGS if write else None
+        self.services = Services(recipe, self.watcher, engine, logs=logs)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:

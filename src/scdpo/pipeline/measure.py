@@ -16,7 +16,7 @@ from scdpo.errors import InputError
 from scdpo.evaluation import GroupBy, count_evaluations, evaluate_greedy
 from scdpo.pipeline.card import accuracies_on_benchmarks
 from scdpo.pipeline.changes import Changes
-from scdpo.pipeline.provenance import keep_environment, made_anything, settings
+from scdpo.pipeline.provenance import LOGS, keep_environment, made_anything, settings
 from scdpo.pipeline.recipe import Recipe, make_recipe, read_yaml
 from scdpo.pipeline.services import Services, Silent, Watcher, append_all
 from scdpo.policies import EMBEDDED, policy_hash, stated_format
@@ -126,7 +126,7 @@ class Measurement:
                 f"--by {by}: the questions of {', '.join(self._problems)} have no {by}"
             )
         self._hash = policy_hash(recipe.policy)
-        self._services = Services(recipe, self._watcher)
+        self._services = Services(recipe, self._watcher, logs=self.path / LOGS)
         self.folder = RunFolder(self.path)
 
     def __enter__(self) -> Self:

@@ -22,6 +22,7 @@ from scdpo.evaluation import (
 )
 from scdpo.pipeline.changes import Changes
 from scdpo.pipeline.provenance import (
+    LOGS,
     Environment,
     changed_settings,
     environments,
@@ -269,8 +270,10 @@ class OpenRun:
         return policy_hash(self.initial_policy)
 
     def _made_anything(self) -> bool:
-        """Whether any stage has started, apart from reading problems, which is cheap."""
-        return any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
+        """Whether any stage has started, apart from reading problems, which is cheap, or a log
+        says why none has."""
+        started = any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
+        return started or any((self.path / LOGS).glob("*"))
 
     def imports(self) -> list[str]:
         """The stages of imported solutions."""

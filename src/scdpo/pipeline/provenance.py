@@ -42,10 +42,13 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
 """The recipe keys that shape the rows of each stage, besides its inputs: by kind, in the order in
 which they run, or by the stage's whole name."""
 ONLY_SPEED = {"sandbox": {"max_sessions", "parallel"}, "grading": {"workers"}}
-"""Settings that affect only speed and may therefore change during a run."""
+"""Settings that affect only speed and may therefore change during a run, besides those that the
+engine's own settings name (`only_speed`)."""
 OWN = "own"
 """Key of a training's manifest: which settings of section `train` are its own, not the recipe's."""
 ENVIRONMENTS = "environment.jsonl"
+LOGS = "logs"
+"""Folder in a run's folder for the output of processes that an engine starts."""
 PARTS = ("train", "test", "naive", "step_controlled", "data_equal", SFT, *METHODS)
 """The order of stages of the same kind."""
 
@@ -95,7 +98,8 @@ def environments(folder: Path) -> list[Environment]:
 def settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     """The recipe's settings that shape the rows of a stage, under the recipe's own keys."""
     kind, _, part = stage.partition("/")
-    plain = recipe.model_dump(mode="json", exclude=ONLY_SPEED)
+    exclude = ONLY_SPEED | {"engine": set(recipe.engine.only_speed)}
+    plain = recipe.model_dump(mode="json", exclude=exclude)
     if kind == "problems":
         return {"problems": {part: plain["problems"][part]}}
     if kind == "demonstrations":  # the other keys of sft shape the training

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from scdpo.engines import EngineProtocol, LocalEngineConfig, open_engine
@@ -65,13 +66,22 @@ def begun_when_reported(watcher: Watcher, name: str) -> Progress:
 class Services:
     """The services of a run, each started when first needed; `close` stops them.
 
-    `engine` replaces the recipe's engine for the initial policy, and is left open.
+    `engine` replaces the recipe's engine for the initial policy, and is left open. `logs` is the
+    folder for the output of processes that an engine starts.
     """
 
-    def __init__(self, recipe: Recipe, watcher: Watcher, engine: EngineProtocol | None = None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        watcher: Watcher,
+        engine: EngineProtocol | None = None,
+        *,
+        logs: Path | None = None,
+    ):
         self._recipe = recipe
         self._watcher = watcher
         self._engine = engine
+        self._logs = logs
         self._stack = ExitStack()
         self._sandbox: ProcessSandbox | None = None
         self._grader: Grader | None = None
@@ -107,7 +117,7 @@ class Services:
         if self._engine is not None and name == SFT:
             yield Sampler(self._engine, format, self.grader(), sandbox, name)
             return
-        engine = open_engine(policy, self._recipe.engine)
+        engine = open_engine(policy, self._recipe.engine, log_folder=self._logs)
         try:
             yield Sampler(engine, format, self.grader(), sandbox, name)
         finally:

@@ -3,12 +3,14 @@
 from scdpo.report import notation
 from scdpo.report.benchmarks import benchmark_table, comparison_table
 from scdpo.report.choosing import Choice, shown_rows
-from scdpo.report.grid import Grid, as_markdown
+from scdpo.report.grid import Cell, Column, Grid, as_markdown
 from scdpo.report.showing import show_solutions
 from scdpo.report.table import as_json, breakdown_table, label, policy_table, stage_table
 
 __all__ = [
+    "Cell",
     "Choice",
+    "Column",
     "Grid",
     "as_json",
     "as_markdown",

@@ -67,12 +67,14 @@ class Limits(SamplingSettings):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to roll out: a prompt, temperatures, a seed, and the steps to start from."""
+    """What to roll out: a prompt, temperatures, a seed, and the steps to start from. `key` names
+    the problem (`Request.key`)."""
 
     prompt_ids: tuple[int, ...]
     schedule: Schedule
     seed: int
     prefix: tuple[Step, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def _request(task: Task, format: Format, limits: Limits, state: _State, room: in
         max_tokens=min(limits.step_tokens, room),
         seed=task.seed,
         position=state.sampled,
+        key=task.key,
     )
 
 

@@ -62,9 +62,13 @@ class Sampler:
         """
         rollouts = [
             rollout(
-                Task(a.prompt_ids, schedule, a.seed, a.parent.steps[: a.branch_step])
-                if a.parent
-                else Task(a.prompt_ids, schedule, a.seed),
+                Task(
+                    a.prompt_ids,
+                    schedule,
+                    a.seed,
+                    a.parent.steps[: a.branch_step] if a.parent else (),
+                    key=a.problem.id,
+                ),
                 self.format,
                 limits,
                 self.engine.encode,
