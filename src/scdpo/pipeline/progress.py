@@ -11,7 +11,7 @@ from scdpo.errors import StoreError
 from scdpo.pipeline.services import Watcher
 from scdpo.store.manifest import utc_now
 from scdpo.store.writing import write_atomic
-from scdpo.waiting import Progress
+from scdpo.waiting import Counter, Progress
 
 KEEP_SECONDS = 5.0
 """The file is written at most this often, and at the end of each piece of work."""
@@ -54,6 +54,10 @@ class KeptProgress:
                 self._keep(name, done, total, now - began, rate)
 
         return report
+
+    def counter(self, name: str, unit: str) -> Counter:
+        """Pass a number on."""
+        return self._watcher.counter(name, unit)
 
     def _keep(self, name: str, done: int, total: int, seconds: float, rate: float | None) -> None:
         state = {
