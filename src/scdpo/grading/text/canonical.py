@@ -78,7 +78,8 @@ def canonical(text: str) -> str:
     for sign, name in _NUMBER_SETS.items():
         text = text.replace(sign, name)
     for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
+        if pattern.search(text) is not None:  # most match nothing, and searching is cheaper
+            text = pattern.sub(replacement, text)
     return text.strip().rstrip(".,;。").strip()
 
 

@@ -108,8 +108,10 @@ def tidy(text: str) -> str:
     text = text.translate(_CHARACTERS)
     if "\\\\" in text and "\\begin" not in text:
         text = _ESCAPED.sub(r"\\", text)
-    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = text.strip()
     text = text.replace('\\"', '"')
     if " " in text:
         text = _unspaced(text)
