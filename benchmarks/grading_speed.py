@@ -5,8 +5,8 @@
 
 Each corpus is judged once by a forked process with empty caches; the two checkouts take turns, so
 that a busy machine slows both, and run in this interpreter, with the same packages. Printed are
-medians of CPU seconds. Nothing is sent to the workers, as Math-Verify's time is not the rules':
-what they would decide is undecided here.
+medians of user CPU seconds, and the ratio of the lowest. Nothing is sent to the workers, as
+Math-Verify's time is not the rules': what they would decide is undecided here.
 
 The corpora are gold answers against themselves, in another spelling and against the next one,
 labelled pairs, recorded solutions, solutions without a box, and answers meant to slow a grader.
@@ -35,7 +35,7 @@ from scdpo.problems.gold import one_of_several
 console = Console(width=110)
 HERE = Path(__file__).resolve().parents[1]
 MEASURE = """
-import json, os, sys, time
+import json, os, resource, sys
 from pathlib import Path
 import scdpo
 from scdpo.grading import Claim, Grader, judge
@@ -50,9 +50,9 @@ for rows in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
     claims = [Claim(text, (gold,), several, is_answer=is_answer)
               for text, gold, several, is_answer in rows]
     if (child := os.fork()) == 0:
-        start = time.process_time()
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_utime
         found = judge(claims, grader)
-        seconds = time.process_time() - start
+        seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - start
         print(json.dumps([seconds, [one.verdict.name for one in found]]), flush=True)
         os._exit(0)
     os.waitpid(child, 0)
@@ -87,14 +87,24 @@ def main(
                 found = _measured(sources[side], file)
                 seconds[side].append([used for used, _ in found])
                 verdicts[side] = [names for _, names in found]
-    table = Table(title=f"CPU seconds, medians of {rounds}", title_justify="left", box=None)
-    for column in ("corpus", "texts", "before", "now", "now / before", "other verdicts"):
+    table = Table(title=f"User CPU seconds, medians of {rounds}", title_justify="left", box=None)
+    for column in (
+        "corpus",
+        "texts",
+        "before",
+        "now",
+        "now / before",
+        "of the lowest",
+        "other verdicts",
+    ):
         table.add_column(column, justify="left" if column == "corpus" else "right")
     for at, (name, rows) in enumerate(corpora.items()):
-        first, second = (median(one[at] for one in side) for side in seconds)
+        used = [[one[at] for one in side] for side in seconds]
+        first, second = map(median, used)
+        lowest = min(used[1]) / min(used[0])
         other = sum(a != b for a, b in zip(verdicts[0][at], verdicts[1][at], strict=True))
-        figures = (f"{first:.3f}", f"{second:.3f}", f"{second / first:.2f}", str(other))
-        table.add_row(name, f"{len(rows):,}", *figures)
+        ratios = (f"{second / first:.2f}", f"{lowest:.2f}", str(other))
+        table.add_row(name, f"{len(rows):,}", f"{first:.3f}", f"{second:.3f}", *ratios)
     console.print(table)
 
 
