@@ -151,6 +151,10 @@ def _labelled(data: Path, grader: Grader, show: bool) -> None:
         ],
         "own table": json.loads((TABLE / "answers.json").read_text(encoding="utf-8")),
         "own, still open": json.loads((TABLE / "open_answers.json").read_text(encoding="utf-8")),
+        "kinds that graders misjudge": [
+            {**row, "label": row["expected"]}
+            for row in json.loads((TABLE / "kinds.json").read_text(encoding="utf-8"))
+        ],
     }
     for title, rows in sets.items():
         table = _table(
@@ -158,29 +162,33 @@ def _labelled(data: Path, grader: Grader, show: bool) -> None:
             *("rule", "right accepted", "wrong accepted"),
             *("right refused", "right undecided", "agree"),
         )
-        items = [(row["gold"], row["answer"]) for row in rows]
+        claims = [
+            Claim(row.get("answer", row.get("solution")), (row["gold"],), is_answer="answer" in row)
+            for row in rows
+        ]
         labels = [row["label"] for row in rows]
-        ours = grader.grade_many(items)
+        ours = [found.verdict for found in judge(claims, grader)]
         _add(table, "scdpo", labels, ours)
         with Grader(GradingConfig(compat="paper")) as paper:
-            _add(table, "the paper's", labels, paper.grade_many(items))
-        _add(table, "Math-Verify 0.9.0", labels, list(map(_math_verify, items)))
+            _add(table, "the paper's", labels, [one.verdict for one in judge(claims, paper)])
+        _add(table, "Math-Verify 0.9.0", labels, list(map(_math_verify, claims)))
         console.print(table)
         if show:
-            for row, verdict in zip(rows, ours, strict=True):
+            for row, claim, verdict in zip(rows, claims, ours, strict=True):
                 if not _agrees(row["label"], verdict.name):
-                    texts = f"{row['gold'][-60:]!r} | {row['answer'][-60:]!r}"
+                    texts = f"{row['gold'][-60:]!r} | {(claim.text or '')[-60:]!r}"
                     console.print(
                         f"  {row['label']} → {verdict.name}: {texts}", markup=False, soft_wrap=True
                     )
 
 
-def _math_verify(item: tuple[str, str]) -> Verdict:
+def _math_verify(claim: Claim) -> Verdict:
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)  # it prints the texts that it gives up
     try:
-        first, second = (parse(f"${text}$") for text in item)
+        answer = f"${claim.text}$" if claim.is_answer else claim.text
+        first, second = parse(f"${claim.golds[0]}$"), parse(answer)
         equal = verify(first, second)
     except Exception:
         equal = False

@@ -99,23 +99,36 @@ def final_answer(text: str) -> str | None:
 
 def _final_answer(text: str) -> str | None:
     found = boxes(text)
-    tags = list(_TAGGED.finditer(text)) if "answer>" in text.lower() else []
+    words = text.lower()  # a search that ignores case is slow, so that its word is looked for first
+    tags = list(_TAGGED.finditer(text)) if "answer>" in words else []
     tag = tags[-1] if tags else None
     if tag is not None and tag.group(1).strip() and (not found or found[-1].end <= tag.end()):
         inside = tag.group(1).strip()
         return _final_answer(inside) or _undelimited(inside)
     if found:
-        final = [head for head in _FINAL.finditer(text) if not _remarked(text, head.end())]
-        if not final or final[-1].start() < found[-1].start:
+        heads = _FINAL.finditer(text, found[-1].start) if "final answer" in words else ()
+        if all(_remarked(text, head.end()) for head in heads):
             return boxed_answer(text, found)
-    stated = [
-        found
-        for found in (_announced(text), _after_hashes(text), _headed(text), _keyed(text))
-        if found is not None
-    ]
+    readers = [_after_hashes] if "####" in text else []
+    if _names_answer(words):
+        readers += [_announced, _headed] if "#" in text or "**" in text else [_announced]
+    if 'answer"' in words or "answer'" in words or "answer\\" in words:
+        readers.append(_keyed)
+    stated = [found for read in readers if (found := read(text)) is not None]
     if stated:
         return max(stated)[1]
     return _chosen(text) or conclusion(text)
+
+
+def _names_answer(words: str) -> bool:
+    """Whether a text in lower case has a word that every announcement has."""
+    return (
+        "answer" in words
+        or "答" in words
+        or "option" in words
+        or "choice" in words
+        or "选项" in words
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -127,7 +140,8 @@ def stated(text: str) -> str:
     """
     if "boxed" in text or "fbox" in text or "####" in text or "<answer>" in text:
         return final_answer(text) or text
-    if _ANNOUNCED.search(text) or _KEYED.search(text) or _CHOSEN.search(text):
+    announced = _names_answer(text.lower()) and (_ANNOUNCED.search(text) or _KEYED.search(text))
+    if announced or ("选" in text and _CHOSEN.search(text)):
         return final_answer(text) or text
     return text
 
@@ -155,10 +169,27 @@ def _remarked(text: str, at: int) -> bool:
     )
 
 
+_FIRST_WORDS = re.compile("answer|correct|right|答|正确选项")
+
+
+def _announcements(text: str) -> list[re.Match[str]]:
+    """All matches of `_ANNOUNCED`, tried only where one of its first words is: ignoring case, it
+    would be tried in full at every character."""
+    words = text.lower()
+    if len(words) != len(text):
+        return list(_ANNOUNCED.finditer(text))
+    found: list[re.Match[str]] = []
+    for word in _FIRST_WORDS.finditer(words):
+        head = _ANNOUNCED.match(text, word.start())
+        if head is not None and (not found or found[-1].end() <= head.start()):
+            found.append(head)
+    return found
+
+
 def _announced(text: str) -> tuple[int, str] | None:
     """The position of the last announcement, and what it announces."""
     remark: tuple[int, str] | None = None
-    for head in reversed(list(_ANNOUNCED.finditer(text))):
+    for head in reversed(_announcements(text)):
         tail = text[head.end() :].lstrip(" \t\r\n*:：")
         for delimiters in DELIMITED:
             inside = delimiters.match(tail)
@@ -206,6 +237,8 @@ def _keyed(text: str) -> tuple[int, str] | None:
 
 def _chosen(text: str) -> str | None:
     """The choice of `故选B` in the last lines."""
+    if "选" not in text:
+        return None
     chosen = list(_CHOSEN.finditer(text, max(0, len(text) - 200)))
     return chosen[-1].group(1) if chosen else None
 

@@ -115,7 +115,7 @@ class Grader:
                 if pair not in known:
                     known[pair] = self._without_worker(pair)
             found = {pair: known[pair] for pair in pairs}
-            if CORRECT not in found.values():
+            if not any(map(_correct, found.values())):
                 waiting.update((p, x) for p, x in found.items() if isinstance(x, Pending))
         known.update(self._compare(waiting))
         return [
@@ -142,7 +142,7 @@ class Grader:
         """The verdict of the rules or of an earlier comparison, or the texts for a worker."""
         if (remembered := self._remembered.get(pair)) is not None:
             return remembered
-        if max(map(_depth, pair)) > MAX_DEPTH:
+        if max(map(len, pair)) > MAX_DEPTH and max(map(_depth, pair)) > MAX_DEPTH:
             return CORRECT if pair[0] == pair[1] else undecided("nested too deeply")
         found = decide(*pair)
         if isinstance(found, Pending) and max(len(found.gold), len(found.answer)) > MAX_SYMBOLIC:
@@ -163,6 +163,10 @@ def _as_list(golds: Sequence[str] | str) -> Sequence[str]:
     return [golds] if isinstance(golds, str) else golds
 
 
+def _correct(found: Verdict | Pending) -> bool:
+    return isinstance(found, Verdict) and found.correct
+
+
 def _verdict(answer: str | None, found: Sequence[Verdict | Pending]) -> Verdict:
     """The verdict over all gold answers: a single equality makes it correct, and without one a
     single doubt leaves it undecided."""
@@ -170,7 +174,7 @@ def _verdict(answer: str | None, found: Sequence[Verdict | Pending]) -> Verdict:
         return undecided(NO_ANSWER)
     if not found:
         return undecided("no gold answer")
-    if CORRECT in found:
+    if any(map(_correct, found)):
         return CORRECT
     doubts = (verdict for verdict in found if isinstance(verdict, Verdict) and verdict.undecided)
     return next(doubts, WRONG)

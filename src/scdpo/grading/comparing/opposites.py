@@ -101,8 +101,8 @@ MAX_LENGTH = 400
 def opposed(gold: str, answer: str) -> bool:
     """Whether an answer has the opposite of a word of the gold answer, and the word not itself.
 
-    Sentences that compare two things (`than`) say the same with opposite words and are not
-    opposed.
+    Sentences that compare two things (`than`) can say the same with opposite words; they are
+    opposed if they differ in nothing else.
     """
     if max(len(gold), len(answer)) > MAX_LENGTH:
         return False
@@ -110,13 +110,24 @@ def opposed(gold: str, answer: str) -> bool:
         return False
     ours, theirs = _words(gold), _words(answer)
     if "than" in ours or "than" in theirs:
-        return False
+        return _differ_in_one_word(gold, answer)
     pairs = _OPPOSITES if ours and theirs else ()
     for first, second in pairs:
         for a, b in ((first, second), (second, first)):
             if ours & a and theirs & b and not ours & b and not theirs & a:
                 return True
     return bool(_HAN.search(gold) and _HAN.search(answer)) and _opposed_chinese(gold, answer)
+
+
+def _differ_in_one_word(gold: str, answer: str) -> bool:
+    """Whether two texts are the same but for one word and its opposite."""
+    ours, theirs = (text.lower().rstrip(". ").split() for text in (gold, answer))
+    if len(ours) != len(theirs):
+        return False
+    different = [{a, b} for a, b in zip(ours, theirs, strict=True) if a != b]
+    return len(different) == 1 and any(
+        different[0] & first and different[0] & second for first, second in _OPPOSITES
+    )
 
 
 _NUMBERED = re.compile(r"[$€£¥₹]\s*\d[\d.,]*|\d[\d.,]*\s*\\?%|\d[\d.,]* ?(?P<unit>[A-Za-z]+)")

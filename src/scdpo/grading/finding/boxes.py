@@ -33,9 +33,14 @@ class Box(NamedTuple):
 
 def boxes(text: str) -> list[Box]:
     """All outermost boxes that are complete and not empty, found in one pass over the braces."""
+    starts = [at for at in (text.find("boxed"), text.find("fbox")) if at >= 0]
+    if not starts:
+        return []
+    # Braces before the first box change nothing: they are only counted within boxes.
+    first = len(text[: min(starts)].rstrip("\\"))
     open_braces: list[tuple[int, int] | None] = []  # start of a box and of its content
     complete: list[Box] = []
-    for match in _BRACE_OR_BOX.finditer(text):
+    for match in _BRACE_OR_BOX.finditer(text, first):
         token, at = match.group(), match.end()
         found: Box | None = None
         if token == "{":
@@ -133,7 +138,8 @@ def with_neighbours(text: str, box: Box) -> str | None:
     before, after = (_THIN.sub(" ", piece) for piece in (before, after))
     right = _AFTER.match(after)
     assert right is not None
-    before = _BEFORE.sub("", before)
+    if (left := _BEFORE.match(before)) is not None:
+        before = before[left.end() :]
     sign = ""
     while (wrapper := _WRAPPER.search(before)) is not None:
         before = before[: wrapper.start()]

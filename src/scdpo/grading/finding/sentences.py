@@ -161,6 +161,22 @@ def _formula_qualified(text: str) -> bool:
     return False
 
 
+LONGEST_QUALIFYING = 20
+"""Most characters of what `_QUALIFIED` finds, without those at its end that are of no word."""
+
+
+def _qualified(before: str) -> bool:
+    """Whether the last words of a text qualify the number behind it."""
+    end = len(before)
+    while end and not (before[end - 1].isalnum() or before[end - 1] == "_"):
+        end -= 1
+    return _QUALIFIED.search(before, max(0, end - LONGEST_QUALIFYING)) is not None
+
+
+_JOINING = tuple("\\{}^_/*+=(|<>≤≥")
+"""What joins a number to the formula before it."""
+
+
 def alone(text: str) -> list[str]:
     """The number of a text, if it has only one and no words qualify it."""
     numbers = list(_NUMBER.finditer(text))
@@ -168,11 +184,11 @@ def alone(text: str) -> list[str]:
         return []
     match = numbers[-1]
     before, after = text[: match.start()], text[match.end() :]
-    if _QUALIFIED.search(before) or re.search(r"[\\{}^_/*+=(|<>≤≥]\s*$", before):
+    if before.rstrip().endswith(_JOINING) or _qualified(before):
         return []
     if re.match(r"\s*[}^_/*+=!|<>≤≥]|-[a-z]", after) or _QUALIFIED_BEHIND.match(after):
         return []
-    if re.search(r"[的倍约因数幂]$", match.group()):
+    if match.group().endswith(("的", "倍", "约", "因", "数", "幂")):
         return []
     return [match.group().strip()]
 
@@ -219,22 +235,55 @@ def conclusion(text: str) -> str | None:
     in its number ("the total cost is $29.00."), has a single number, and neither doubts nor
     qualifies it. None for every other sentence.
     """
-    text = _DISPLAYED.sub(" ", text.strip()[-2 * MOST_CONCLUDING :].rstrip())
-    body = text.rstrip(" \n.。!！*)")
-    cut = max(body.rfind("\n"), *(m.end() - 1 for m in _STOP.finditer(body)), -1)
-    sentence = text[cut + 1 :].strip()
-    if not sentence or len(sentence) > MOST_CONCLUDING or sentence.endswith(("?", ":", "：", "？")):
+    sentence = _last_sentence(text)
+    if sentence is None:
         return None
     sentence = without_contrast(sentence)
     concluding = _CONCLUDING.match(sentence)
-    doubts = {m.group().lower() for m in _UNSURE.finditer(sentence)}
-    if concluding is not None or "**" in sentence:
-        doubts -= _ALLOWED_IN_CONCLUSIONS
-    if doubts:
+    found = _concluded(sentence, concluding)
+    # What doubts a sentence is searched for last, since few sentences come so far.
+    return None if found is None or _doubted(sentence, concluding is not None) else found
+
+
+def _last_sentence(text: str) -> str | None:
+    """The sentence that a text ends in; None for a question, and for one that is too long."""
+    text = text.strip()[-2 * MOST_CONCLUDING :].rstrip()
+    if "\\[" in text or "\\]" in text or "$$" in text:
+        text = _in_line(text)
+    body = text.rstrip(" \n.。!！*)")
+    cut = body.rfind("\n")
+    for stop in _STOP.finditer(body, cut + 1):
+        cut = stop.end() - 1
+    sentence = text[cut + 1 :].strip()
+    if not sentence or len(sentence) > MOST_CONCLUDING or sentence.endswith(("?", ":", "：", "？")):
         return None
-    bold = {m.group(1) for m in _BOLD.finditer(sentence)}
+    return sentence
+
+
+def _in_line(text: str) -> str:
+    """A text with displayed formulas in the line of the sentence that ends in them."""
+    *pieces, last = _BEFORE_DISPLAYED.split(text)
+    lines = [re.sub(r"[:：]?$", "", piece.rstrip()).rstrip() for piece in pieces]
+    return _WITHIN_DISPLAYED.sub(
+        lambda found: f"{found['opening'] or ''} ", " ".join([*lines, last])
+    )
+
+
+def _doubted(sentence: str, concludes: bool) -> bool:
+    """Whether a sentence has words of doubt, of which some are allowed in conclusions."""
+    doubts = {match.group().lower() for match in _UNSURE.finditer(sentence)}
+    if concludes or "**" in sentence:
+        doubts -= _ALLOWED_IN_CONCLUSIONS
+    return bool(doubts)
+
+
+def _concluded(sentence: str, concluding: re.Match[str] | None) -> str | None:
+    """The number or the formula of a final sentence."""
+    bold = {m.group(1) for m in _BOLD.finditer(sentence)} if "**" in sentence else set()
     if len(bold) == 1 and (found := _stated_number(sentence, bold.pop())) is not None:
         return found
+    if concluding is None and _DIGIT.search(sentence) is None:
+        return None
     plain = _ORDINAL.sub(" ", _undelimited(sentence))
     if concluding is not None:
         plain = _COMPUTED.sub("", plain)
@@ -254,6 +303,7 @@ def conclusion(text: str) -> str | None:
     return _with_unit(number[0], after)
 
 
+_DIGIT = re.compile(r"\d")
 _COMPUTED = re.compile(
     r"(?<![\w).])[($€£\d](?:[-+*/×÷\d.,() $€£%!]|\\(?:times|cdot|div)(?![A-Za-z]))*="
     r" ?(?=[$€£]?-?\d)"
@@ -279,9 +329,13 @@ def _stated_value(text: str) -> str | None:
     return None if found is None else found.group(1).strip()
 
 
-_STOP = re.compile(r"(?:[.?]|(?<!\d)!)(?=\s)|[。！？;；]|(?:\\\]|\$\$)(?=\s+[A-Z])")
-_DISPLAYED = re.compile(r"\s*[:：]?\s*\n\s*(?=\\\[|\$\$)|(?<=\\\[)\s*\n|\n\s*(?=\\\])")
-"""What is between a sentence and the displayed formula that it ends in."""
+_STOP = re.compile(
+    r"[.?!。！？;；\]$](?:(?<=[。！？;；])|(?<=[.?])(?=\s)|(?<=!)(?<!\d!)(?=\s)"
+    r"|(?<=\\\]|\$\$)(?=\s+[A-Z]))"
+)
+"""The end of a sentence; its last character comes first, as that makes the search fast."""
+_BEFORE_DISPLAYED = re.compile(r"\n\s*(?=\\\[|\$\$)")
+_WITHIN_DISPLAYED = re.compile(r"(?P<opening>\\\[)\s*\n|\n\s*(?=\\\])")
 _ALLOWED_IN_CONCLUSIONS = frozenset(
     ("each", "every", "per", "there are", "there is", "there were", "每", "may", "we have")
 )
@@ -289,6 +343,8 @@ _ALLOWED_IN_CONCLUSIONS = frozenset(
 
 def _undelimited(text: str) -> str:
     """A sentence without math delimiters and stars."""
+    if "\\" not in text and "$" not in text:
+        return text.replace("**", "")
     text = re.sub(r"\\[()\[\]]|\*\*", "", _WRAPPED.sub(r" \1 ", text))
     for pattern in DELIMITED[:2]:
         text = pattern.sub(r"\1", text)
@@ -298,7 +354,7 @@ def _undelimited(text: str) -> str:
 def _stated_number(sentence: str, bold: str) -> str | None:
     """The number in bold type: `**8**`, `**$29.00**`, `**8 apples**`."""
     numbers = alone(_undelimited(bold))
-    if not numbers or _QUALIFIED.search(sentence[: sentence.find("**")]):
+    if not numbers or _qualified(sentence[: sentence.find("**")]):
         return None
     at = _undelimited(sentence.replace("**", "")).find(numbers[0])
     if at < 0:

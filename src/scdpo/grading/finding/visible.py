@@ -13,6 +13,8 @@ _TURN = re.compile(
     re.DOTALL,
 )
 """The end of a message, or the header of the next."""
+_MARK = re.compile(r"<[|/\w｜]|\[/?[IiTt]|◁")
+"""What every mark of a turn and of a block of thinking begins with."""
 _ASKING = frozenset(("user", "system", "tool", "ipython", "function"))
 _THOUGHT = re.compile(
     r"<(?P<close>/)?(?:think|thinking|thought|thoughts|reasoning|scratchpad|reflection)>"
@@ -32,10 +34,11 @@ _PROSE = frozenset(
 )
 """The languages of fenced blocks that may state an answer, unless they hold a program."""
 _PROGRAM = re.compile(
-    r"^[ \t]*(?:import \w|from \w[\w.]* import |def \w+\(|print\(|class \w+[:(]"
+    r"\n[ \t]*(?:import \w|from \w[\w.]* import |def \w+\(|print\(|class \w+[:(]"
     r"|for \w+(?:, ?\w+)* in .+:[ \t]*$|(?:while|elif|with) .+:[ \t]*$|return\b|try:)",
     re.MULTILINE,
 )
+"""The start of a program's line, behind a line break: `^` would be tried at every character."""
 _STATEMENT = re.compile(
     r"^(?:[ \t]*(?:import \w|from \w[\w.]* import |def \w+\(|print\(|class \w+[:(]|return\b|try:"
     r"|#(?!#)|[a-z_]\w*(?:\[[^\]\n]*\])?[ \t]*[-+*/]?=(?!=))[^\n]*"
@@ -55,7 +58,7 @@ def visible(text: str) -> str:
     the last one's end; where one is not closed, everything from its start), and programs with
     their comments and outputs. An answer in a think block that nothing follows is not stated.
     """
-    if "<" in text or "[" in text or "◁" in text:
+    if _MARK.search(text) is not None:
         text = _after_thinking(_turn(text))
     return _without_programs(text)
 
@@ -100,7 +103,7 @@ def _without_programs(text: str) -> str:
         text = _TAGGED.sub("\n", text)
     if "#include" in text:
         text = _C_PROGRAM.sub("\n", text)
-    if len(_PROGRAM.findall(text)) >= LEAST_LINES:
+    if len(_PROGRAM.findall(f"\n{text}")) >= LEAST_LINES:
         text = _STATEMENT.sub("", text)
     return text
 
@@ -109,5 +112,5 @@ def _unfenced(block: re.Match[str]) -> str:
     """The content of a fenced block that may state an answer, otherwise nothing."""
     if not block.group().rstrip().endswith(("```", "~~~")):  # not closed: prose may follow
         return f"\n{_STATEMENT.sub('', block.group(2))}"
-    prose = block.group(1).lower() in _PROSE and not _PROGRAM.search(block.group(2))
+    prose = block.group(1).lower() in _PROSE and not _PROGRAM.search(f"\n{block.group(2)}")
     return f"\n{block.group(2)}\n" if prose else "\n"

@@ -129,6 +129,8 @@ def equal_numbers(gold: Number, answer: Number) -> Verdict:
 def _equal_numbers(gold: Number, answer: Number) -> Verdict:
     if gold.value == answer.value:
         return CORRECT
+    if gold.decimals == answer.decimals == 0:
+        return WRONG  # whole numbers have nothing to round
     distance = abs(gold.value - answer.value)
     if APPROXIMATE in (gold.digits, answer.digits) and distance < abs(gold.value) * CLOSE:
         return CORRECT

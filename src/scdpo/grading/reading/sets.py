@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scdpo.grading.quantities.rationals import rational
 from scdpo.grading.reading.naming import NAME
 from scdpo.grading.reading.parts import Interval, Items, Leaf, Named, Part, Read, Reals, Relation
-from scdpo.grading.text.brackets import levels, split
+from scdpo.grading.text.brackets import outside, split
 
 MAX_PARTS = 40
 """Most items of a list; longer lists are compared as text only."""
@@ -197,8 +197,7 @@ def related(text: str, read: Read) -> Part | None:
     sides = [side.strip() for side in split(text, _SIGNS)]
     if len(sides) < 2 or not all(sides):
         return None
-    flat = "".join(c if level == 0 else "\x00" for _, c, level in levels(text))
-    signs = _SIGNS.findall(flat)
+    signs = _SIGNS.findall(outside(text))
     if len(signs) > 1 and all(sign in ">≥" for sign in signs):
         sides, signs = sides[::-1], [{">": "<", "≥": "≤"}[sign] for sign in signs[::-1]]
     names = [at for at, side in enumerate(sides) if _is_variable(side)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 _OPENING, _CLOSING = "([{⦃⟨", ")]}⦄⟩"
 
@@ -37,12 +38,22 @@ def levels(text: str) -> Iterator[tuple[int, str, int]]:
 
 def split(text: str, pattern: re.Pattern[str]) -> list[str]:
     """`text` split at the matches of `pattern` outside all brackets."""
-    flat = "".join(c if depth == 0 else "\x00" for _, c, depth in levels(text))
     pieces, start = [], 0
-    for match in pattern.finditer(flat):
+    for match in pattern.finditer(outside(text)):
         pieces.append(text[start : match.start()])
         start = match.end()
     return [*pieces, text[start:]]
+
+
+_BRACKET = re.compile(rf"[{re.escape(_OPENING + _CLOSING)}]")
+
+
+@lru_cache(maxsize=4096)
+def outside(text: str) -> str:
+    """`text` with zero characters in place of what brackets enclose; an answer is split often."""
+    if _BRACKET.search(text) is None:
+        return text
+    return "".join(c if depth == 0 else "\x00" for _, c, depth in levels(text))
 
 
 def enclosed(text: str) -> bool:

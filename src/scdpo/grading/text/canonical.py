@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from scdpo.grading.text.normalise import tidy
+from scdpo.grading.text.normalise import PLAIN_NUMBER, tidy
 
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
@@ -72,13 +72,16 @@ _NUMBER_SETS = {"ℝ": "⟦R⟧", "ℤ": "⟦Z⟧", "ℕ": "⟦N⟧", "ℚ": "�
 @lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
     """`text` with a single sign for each relation, bracket and conjunction."""
+    if PLAIN_NUMBER.fullmatch(text):
+        return text
     text = tidy(text)
     if "matrix}" in text:  # MathCoder's copy of MATH lacks a backslash of each line break
         text = re.sub(r"(?<!\\)\\(?=-?\d)", r"\\\\", text)
     for sign, name in _NUMBER_SETS.items():
         text = text.replace(sign, name)
     for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
+        if pattern.search(text) is not None:  # most match nothing, and searching is cheaper
+            text = pattern.sub(replacement, text)
     return text.strip().rstrip(".,;。").strip()
 
 

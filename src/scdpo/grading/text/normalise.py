@@ -8,6 +8,8 @@ from functools import lru_cache
 
 from scdpo.grading.text.python import without_reprs
 
+PLAIN_NUMBER = re.compile(r"-?\d+(?:[.,/]\d+)*", re.ASCII)
+"""The most frequent answers, in which no spelling is to be changed."""
 _FULL_WIDTH = "".join(map(chr, range(0xFF01, 0xFF5F)))
 _CHARACTERS = str.maketrans(
     {
@@ -105,23 +107,37 @@ def tidy(text: str) -> str:
 
     LaTeX commands stay. The symbolic comparison works on this text.
     """
-    text = text.translate(_CHARACTERS)
+    if PLAIN_NUMBER.fullmatch(text):
+        return text
+    if not text.isascii():
+        text = text.translate(_CHARACTERS)
     if "\\\\" in text and "\\begin" not in text:
         text = _ESCAPED.sub(r"\\", text)
-    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf").strip()
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+        text = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    text = text.strip()
     text = text.replace('\\"', '"')
     if " " in text:
         text = _unspaced(text)
-    text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
-    text = _STARS.sub("", _BOLD.sub(r"\1", _MARKERS.sub("", text)))
-    text = _RECURRING.sub(r"\1\\overline{\2\3\4}", _FRAME.sub("", text.strip()))
-    text = _COMPARED.sub("", text)
-    text = _SUBJECT.sub(r"\1 = ", text)
-    text = _NEGATIVE.sub("-", _APPROXIMATELY.sub("", text))
+    if "\\" in text:
+        text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
+    if "<" in text or "[" in text or "#" in text:
+        text = _MARKERS.sub("", text)
+    if "*" in text:
+        text = _STARS.sub("", _BOLD.sub(r"\1", text))
+    text = _without_start(_FRAME, text.strip())
+    if "\\" in text:
+        text = _RECURRING.sub(r"\1\\overline{\2\3\4}", text)
+    if " is " in text:
+        text = _SUBJECT.sub(r"\1 = ", _COMPARED.sub("", text))
+    text = _without_start(_APPROXIMATELY, text)
+    if (negative := _NEGATIVE.match(text)) is not None:
+        text = f"-{text[negative.end() :]}"
     if text[-6:].rstrip(".").endswith(("zero", " 0")):
         text = _BELOW_ZERO.sub(_signed, text)
-    text = _TIMES_TEN.sub(r"\\times ", text)
+    if "x" in text or "X" in text:
+        text = _TIMES_TEN.sub(r"\\times ", text)
     if text.startswith("零") and (below := _CHINESE_BELOW.match(text)) is not None:
         sign = "-" if text[below.end()].isdigit() else "负"
         text = (sign if below[1] == "下" else "") + text[below.end() :]
@@ -137,6 +153,12 @@ def tidy(text: str) -> str:
         if inner == text:
             return without_reprs(_balanced(text)).replace("根号", "√")
         text = inner
+
+
+def _without_start(pattern: re.Pattern[str], text: str) -> str:
+    """`text` without what the pattern matches at its start."""
+    found = pattern.match(text)
+    return text if found is None else text[found.end() :]
 
 
 def _signed(found: re.Match[str]) -> str:
@@ -179,21 +201,43 @@ def _balanced(text: str) -> str:
 @lru_cache(maxsize=8192)
 def clean(text: str) -> str:
     """`text` without what does not affect its meaning, for comparing strings and numbers."""
-    text = _THIN_SPACE.sub("", tidy(text))
+    if PLAIN_NUMBER.fullmatch(text):
+        return text
+    text = tidy(text)
+    if "\\" in text or "{" in text or "~" in text or not text.isascii():
+        text = _THIN_SPACE.sub("", text)
+    if "\\" in text:
+        text = _without_commands(text)
+    text = text.replace("{:}", ":").replace("≈", "=")
+    if "$" in text:
+        text = _DOLLAR.sub("", text).replace("\\$", "$")
+    if "\\" in text:
+        text = _DEGREE.sub("°", text.replace("\\%", "%"))
+        text = text.replace("\\{", "{").replace("\\}", "}") if "\\frac" not in text else text
+    text = _SPACE.sub(" ", text).strip()
+    if " " in text:
+        text = _AFTER_DEGREE.sub("°", _SPACED_SIGN.sub("-", text))
+        text = _AROUND_OPERATOR.sub(r"\1", text)
+        text = _COMMA.sub(",", text)
+    return text.strip().rstrip(".,;:").strip()
+
+
+def _without_commands(text: str) -> str:
+    """`text` with one spelling for fractions, and without the commands that only set type."""
     text = _FRACTION.sub(r"\\frac", _SIZING.sub("", text)).replace("\\varnothing", "\\emptyset")
     text = text.replace("{:}", ":")
     text = _CURRENCY.sub(lambda match: _CURRENCIES[match.group(1)], text)
-    text = _FRAC_LAST.sub(r"\\frac\1{\2}", _FRAC_DIGITS.sub(r"\\frac{\1}{\2}", text))
-    text = _FRAC_DIGIT.sub(r"\\frac{\1}{", text)
+    if "\\frac" in text:
+        text = _FRAC_LAST.sub(r"\\frac\1{\2}", _FRAC_DIGITS.sub(r"\\frac{\1}{\2}", text))
+        text = _FRAC_DIGIT.sub(r"\\frac{\1}{", text)
     while (unwrapped := _TEXT.sub(r" \1 ", text)) != text:
         text = unwrapped
-    text = text.replace("\\approx", "=").replace("≈", "=")
-    text = _DEGREE.sub("°", _DOLLAR.sub("", text).replace("\\$", "$").replace("\\%", "%"))
-    text = text.replace("\\{", "{").replace("\\}", "}") if "\\frac" not in text else text
-    text = _SPACE.sub(" ", text).strip()
-    text = re.sub(r"° (?=[CF](?![A-Za-z]))", "°", re.sub(r"^- (?=\d)", "-", text))
-    text = re.sub(r"\s*([:=+*/^(){}\[\]])\s*", r"\1", text)
-    return _COMMA.sub(",", text).strip().rstrip(".,;:").strip()
+    return text.replace("\\approx", "=")
+
+
+_SPACED_SIGN = re.compile(r"^- (?=\d)")
+_AFTER_DEGREE = re.compile(r"° (?=[CF](?![A-Za-z]))")
+_AROUND_OPERATOR = re.compile(r"\s*([:=+*/^(){}\[\]])\s*")
 
 
 def _undelimited(text: str) -> str:
@@ -205,13 +249,14 @@ def _undelimited(text: str) -> str:
                 inner = inner.strip()
                 # Bare braces only group in TeX and are not printed.
                 return inner[1:-1] if re.fullmatch(r"\{[^{}]*\}", inner) else inner
-    if re.fullmatch(r"\{\d+:\d[^{},]*\}", text):
+    if text.startswith("{") and re.fullmatch(r"\{\d+:\d[^{},]*\}", text):
         return text[1:-1]
-    if _OPEN_BOX.match(text) and text.count("{") > text.count("}"):
-        return _OPEN_BOX.sub("", text)
-    box = _BOX.fullmatch(text)
-    if box is not None and "boxed" not in box.group(1):
-        return box.group(1).strip()
+    if "box" in text:
+        if _OPEN_BOX.match(text) and text.count("{") > text.count("}"):
+            return _OPEN_BOX.sub("", text)
+        box = _BOX.fullmatch(text)
+        if box is not None and "boxed" not in box.group(1):
+            return box.group(1).strip()
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"`":
         return text[1:-1].strip()
     if text.endswith(".") and text[:-1].endswith(("$", "\\)", "\\]")):
