@@ -60,8 +60,9 @@ def _notes(origin: Origin, questions: int, study: TemperatureStudy) -> Iterator[
         "intervals over questions."
     )
     yield (
-        "Shares in % of all solutions. Wrong: those that may be rejected in a pair. Cut: unfinished. "
-        "Solutions, answers: distinct ones per question. Log-prob: of wrong ones, per new token."
+        "Shares in % of all solutions. Wrong: those that may be rejected in a pair. Cut: "
+        "unfinished. Solutions, answers: distinct ones per question. Log-prob: of wrong ones, per "
+        "new token."
     )
 
 

@@ -157,7 +157,8 @@ class Continued:
         """What the continuations at one temperature sum up to, for each question (Q, …)."""
         shape = (len(self._questions), len(self._lengths))
         places = self._config.limits.max_steps
-        counts = {key: np.zeros(shape) for key in ("all", "lost", "negative")}
+        counts: dict[str, Floats] = {}
+        counts |= {key: np.zeros(shape) for key in ("all", "lost", "negative")}
         counts |= {key: np.zeros((shape[0], places)) for key in ("tokens", "logp", "part")}
         counts["scored"] = np.zeros(shape[0])
         for row in rows:
@@ -217,14 +218,11 @@ class Continued:
         low_J, part_J = self._between(temperatures_J)
         places = range(values_TRJ.shape[-1])
         filled_TRJ = _filled(values_TRJ)
-        return np.sum(
-            [
-                (1 - part_J[j]) * filled_TRJ[low_J[j], :, j]
-                + part_J[j] * filled_TRJ[low_J[j] + 1, :, j]
-                for j in places
-            ],
-            axis=0,
-        )
+        total_R: Floats = np.zeros(values_TRJ.shape[1])
+        for j in places:
+            below_R, above_R = filled_TRJ[low_J[j], :, j], filled_TRJ[low_J[j] + 1, :, j]
+            total_R += below_R + part_J[j] * (above_R - below_R)
+        return total_R
 
     def _between(self, temperatures_J: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The measured temperature below each one, and how far it is on the way to the next."""

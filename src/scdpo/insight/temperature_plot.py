@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLES = (
-    ("#0072b2", "o", "solid", ""),
+    ("#1e88cf", "o", "solid", ""),
     ("#d55e00", "s", "dashed", "7 3"),
     ("#009e73", "^", "dotted", "2 3"),
     ("#b8860b", "D", "dashdot", "8 3 2 3"),
@@ -249,8 +249,8 @@ def _plot(axes: Axes, panel: Panel) -> None:
         values = [[scale * v for v in (e.low, e.value, e.high)] for _, e in one.points]
         low, middle, high = zip(*values, strict=True) if values else ((), (), ())
         axes.fill_between(xs, low, high, color=colour, alpha=0.18, lw=0)
-        look = {"color": colour, "marker": marker, "linestyle": style}
-        axes.plot(xs, middle, **look, markerfacecolor="none", label=one.label)
+        (line,) = axes.plot(xs, middle, color=colour, marker=marker, label=one.label)
+        line.set(linestyle=style, markerfacecolor="none")
     axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel("temperature")
     axes.set_ylim(*(scale * v for v in panel.limits()))
