@@ -444,11 +444,12 @@ def test_the_command_measures_suggests_and_writes(
     warm = {"temperature": 1.3, "max_attempts": 6, "chunk": 8, "limits": limits}
     write_recipe(
         tmp_path / "my.yaml",
-        problems={"train": {"source": "embedded", "split": "train", "limit": 8}},
+        problems={"train": {"source": "embedded", "split": "train", "limit": 5}},
+        grading={"workers": 1},
         sample=warm,
         branch={"limits": limits},
     )
-    small = ("--questions", 6, "--draws", 2, "--temperatures", "1.3,1.5")
+    small = ("--questions", 5, "--draws", 2, "--temperatures", "1.3,1.5")
     assert "expected numbers" in fail(capsys, "pilot", "my.yaml", "--temperatures", "1,x")
     assert "two or more" in fail(capsys, "pilot", "my.yaml", "--temperatures", "1")
     assert "exists; --force" in fail(capsys, "pilot", "my.yaml", "--write", "my.yaml")
@@ -464,7 +465,7 @@ def test_the_command_measures_suggests_and_writes(
     after = yaml.safe_load(Path("hot.yaml").read_text())["branch"]["schedule"]
     assert after == study.suggested.model_dump()
     # A run folder works too, and only what differs is refused.
-    assert "draws" in fail(capsys, "pilot", "runs/my", "--questions", 6, "--draws", 3)
+    assert "draws" in fail(capsys, "pilot", "runs/my", "--questions", 5, "--draws", 3)
     assert "--out is the run folder" in fail(capsys, "pilot", "runs/my", "--out", "x")
     succeed("pilot", "runs/my", *small, "--write", "my.yaml", "--force")
     assert yaml.safe_load(Path("my.yaml").read_text())["branch"]["schedule"] == after
