@@ -18,6 +18,8 @@ from scdpo.waiting import Counter, Progress
 LINE_SECONDS = 60.0
 """Without a terminal, progress is printed as lines, at most this often."""
 _LABEL = 9
+_BAR = 16
+"""Columns of a bar; with all that stands beside it, a line fits into 80 columns."""
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories of what a terminal obeys, or does not show."""
 
@@ -71,7 +73,7 @@ class Terminal:
         self._bars: Bars | None = None
         self._reports: dict[str, _Lines] = {}
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description:<19}"), _Bar(28), _Count(), _Time())
+            columns = (TextColumn("{task.description:<19}"), _Bar(_BAR), _Count(), _Time())
             self._bars = Bars(*columns, console=self._console, redirect_stdout=False)
 
     def __enter__(self) -> Self:
@@ -170,7 +172,7 @@ class _Bar(BarColumn):
     """A bar, except beside a number that has no total."""
 
     def render(self, task: Task) -> ProgressBar | Text:  # type: ignore[override]
-        return Text(" " * 28) if task.fields.get("counter") else super().render(task)
+        return Text(" " * _BAR) if task.fields.get("counter") else super().render(task)
 
 
 class _Count(ProgressColumn):
