@@ -36,7 +36,7 @@ def cost_table(manifests: Sequence[Manifest], tokens: Mapping[str, int]) -> Grid
             Cell(),
             Cell(notation.count(sum(tokens.values()))),
             Cell(notation.duration(total)),
-            Cell(notation.duration(sum(measured)) if measured else ""),
+            Cell(notation.duration(sum(measured)) if len(measured) == len(manifests) else ""),
         )
     )
     columns = (
