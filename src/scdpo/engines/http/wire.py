@@ -12,6 +12,8 @@ from scdpo.engines.http.faults import ServerFault
 from scdpo.errors import EngineError, MissingDependency, short
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 KEEPALIVE_SECONDS = 4.0
@@ -32,12 +34,12 @@ class Wire:
 
     def __init__(self, api_key_env: str):
         try:
-            import httpx
+            import httpx  # noqa: F401
         except ImportError as error:
             raise MissingDependency("httpx", "http") from error
         self._key = _key_from(api_key_env)
         self._env = api_key_env
-        self._ssl = httpx.create_ssl_context()
+        self._tls: ssl.SSLContext | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._holder: AsyncGenerator[None, None] | None = None
         self._free: dict[str, list[httpx.AsyncClient]] = {}
@@ -80,9 +82,9 @@ class Wire:
     async def _send(self, method: str, url: str, deadline: float, **content: Any) -> Any:
         import httpx
 
-        host = str(httpx.URL(url).netloc)
-        free = self._free.setdefault(host, [])
-        client = free.pop() if free else self._connection()
+        server = httpx.URL(url)
+        free = self._free.setdefault(f"{server.scheme}://{server.netloc!r}", [])
+        client = free.pop() if free else self._connection(server.scheme == "https")
         try:
             # httpx limits single reads and writes; a server that sends a byte now and then never
             # runs into those.
@@ -135,14 +137,17 @@ class Wire:
                 for client in clients:
                     await client.aclose()
 
-    def _connection(self) -> httpx.AsyncClient:
+    def _connection(self, secure: bool) -> httpx.AsyncClient:
         """A client with one connection: the pool of a client looks at all of its connections
         several times for each request, which takes longer than the request."""
         import httpx
 
+        if secure and self._tls is None:  # it takes a tenth of a second
+            self._tls = httpx.create_ssl_context()
         return httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
-            verify=self._ssl,
+            # Without TLS there is nothing to verify.
+            verify=self._tls if secure and self._tls is not None else False,
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
             # Proxies of the environment are used, but not on the way to this machine.
