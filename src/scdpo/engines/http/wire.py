@@ -12,6 +12,8 @@ from scdpo.engines.http.faults import ServerFault
 from scdpo.errors import EngineError, MissingDependency, short
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 KEEPALIVE_SECONDS = 4.0
@@ -37,9 +39,10 @@ class Wire:
             raise MissingDependency("httpx", "http") from error
         self._key = _key_from(api_key_env)
         self._env = api_key_env
+        self._tls: ssl.SSLContext | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._client: httpx.AsyncClient | None = None
-        self._holder: AsyncGenerator[httpx.AsyncClient, None] | None = None
+        self._holder: AsyncGenerator[None, None] | None = None
+        self._free: dict[str, list[httpx.AsyncClient]] = {}
 
     async def enter(self) -> bool:
         """Make connections possible in the running loop; whether this loop is a new one."""
@@ -47,7 +50,7 @@ class Wire:
         if self._loop is loop:
             return False
         self._loop, self._holder = loop, self._connections()
-        self._client = await anext(self._holder)
+        await anext(self._holder)
         return True
 
     async def leave(self) -> None:
@@ -79,12 +82,14 @@ class Wire:
     async def _send(self, method: str, url: str, deadline: float, **content: Any) -> Any:
         import httpx
 
-        assert self._client is not None, "enter() first"
+        server = httpx.URL(url)
+        free = self._free.setdefault(f"{server.scheme}://{server.netloc!r}", [])
+        client = free.pop() if free else self._connection(server.scheme == "https")
         try:
             # httpx limits single reads and writes; a server that sends a byte now and then never
             # runs into those.
             async with asyncio.timeout(deadline):
-                response = await self._client.request(method, url, **content)
+                response = await client.request(method, url, **content)
         except TimeoutError as error:
             raise ServerFault("deadline", f"no answer within {deadline:g} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -95,6 +100,8 @@ class Wire:
             raise ServerFault("cut", f"the connection was cut: {self._said(error)}") from error
         except httpx.HTTPError as error:
             raise EngineError(self._said(error)) from None
+        finally:
+            free.append(client)
         self._check_status(response)
         try:
             return json.loads(response.content)
@@ -120,22 +127,32 @@ class Wire:
         text = " ".join(str(what).split()) or type(what).__name__
         return short(text.replace(self._key, _HIDDEN) if self._key else text, 200, quote=False)
 
-    async def _connections(self) -> AsyncGenerator[httpx.AsyncClient, None]:
-        # asyncio.run closes the generators that are left, so this closes with its loop.
+    async def _connections(self) -> AsyncGenerator[None, None]:
+        # asyncio.run closes the generators that are left, so this ends with its loop.
+        self._free = {}
+        try:
+            yield
+        finally:
+            for clients in self._free.values():
+                for client in clients:
+                    await client.aclose()
+
+    def _connection(self, secure: bool) -> httpx.AsyncClient:
+        """A client with one connection: the pool of a client looks at all of its connections
+        several times for each request, which takes longer than the request."""
         import httpx
 
-        client = httpx.AsyncClient(
+        if secure and self._tls is None:  # it takes a tenth of a second
+            self._tls = httpx.create_ssl_context()
+        return httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
+            # Without TLS there is nothing to verify.
+            verify=self._tls if secure and self._tls is not None else False,
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            # How many there are at a time is decided by Servers.
-            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
             # Proxies of the environment are used, but not on the way to this machine.
             mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
         )
-        try:
-            yield client
-        finally:
-            await client.aclose()
 
 
 def _key_from(variable: str) -> str:
