@@ -142,6 +142,13 @@ def test_hostile_answers_get_a_verdict() -> None:
     assert final_answer("\\boxed{" * 20_000) is None
 
 
+def test_the_search_for_an_answer_takes_linear_time() -> None:
+    start = time.process_time()
+    for text in ("answer is ", "the answer is not ", "\\boxed{5} ", "答：", "\\[\n", "so 5! "):
+        final_answer((text * 20_000)[:200_000])
+    assert time.process_time() - start < 10  # the first took minutes before
+
+
 def test_many_parts_are_not_compared_one_by_one() -> None:
     """What runs in the caller's process has no deadline, so that its work has a limit."""
     equations = [", ".join(f"x^{{{n}}}+{c}y^2=1" for n in range(2, 41)) for c in (1, 2)]

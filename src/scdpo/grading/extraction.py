@@ -169,6 +169,8 @@ def _remarked(text: str, at: int) -> bool:
     )
 
 
+MOST_ANNOUNCEMENTS = 50
+"""Last announcements that are looked at, where all those behind one are remarks."""
 _FIRST_WORDS = re.compile("answer|correct|right|答|正确选项")
 
 
@@ -189,7 +191,7 @@ def _announcements(text: str) -> list[re.Match[str]]:
 def _announced(text: str) -> tuple[int, str] | None:
     """The position of the last announcement, and what it announces."""
     remark: tuple[int, str] | None = None
-    for head in reversed(_announcements(text)):
+    for head in reversed(_announcements(text)[-MOST_ANNOUNCEMENTS:]):
         tail = text[head.end() :].lstrip(" \t\r\n*:：")
         for delimiters in DELIMITED:
             inside = delimiters.match(tail)

@@ -22,6 +22,9 @@ _RATIO = re.compile(r"[\s$]*(?::|\\colon)[\s$]*")
 MOST_BESIDE = 80
 """Characters before and after a box that are searched for what belongs to its content."""
 
+MOST_JOINED = 500
+"""Most boxes that are a list together."""
+
 
 class Box(NamedTuple):
     """A box at `text[start:end]`, and its content without surrounding space."""
@@ -67,6 +70,7 @@ def boxed_answer(text: str, found: list[Box]) -> str | None:
 
     None where what stands beside a box cannot be read.
     """
+    found = found[-MOST_JOINED:]
     answers = [with_neighbours(text, found[-1])]
     joint = ", "
     for box, following in zip(found[-2::-1], found[:0:-1], strict=False):
