@@ -138,6 +138,29 @@ def test_a_text_becomes_blocks() -> None:
     assert [step.text for step in worked_steps(f"a\nb\n\n{SAID}")] == ["a\nb", SAID]
 
 
+def test_a_sentence_between_a_program_and_its_output_is_not_lost() -> None:
+    """The program runs and the text stays as it is; in other formats the output comes first."""
+    text = FENCED.replace("```\n```output", "```\n\nSo we add.\n```output")
+    assert text != FENCED
+    fenced, blocks = get_format("fenced", end=("<end>",)), get_format("blocks")
+    steps = write_text(text, fenced)
+    assert fenced.render(steps) == text + "<end>"
+    assert [(fenced.code(step.text), step.output) for step in steps] == [
+        ("x = 1 + 1\nx", "2"),
+        (None, None),
+    ]
+    written = (
+        "<|text|>Add.<|endofblock|><|code|>x = 1 + 1\nx<|endofblock|><|execution|>2<|endofblock|>"
+        "<|text|>So we add.\nThe answer is \\boxed{2}.<|endofblock|><|endofmessage|>"
+    )
+    bare = get_format("fenced", end=())
+    assert blocks.render(rewrite(bare.parse(text), bare, blocks)) == written
+    assert blocks.render(write_text(text, blocks)) == written
+    last = text.partition("The answer")[0]
+    for said in (rewrite(bare.parse(last), bare, blocks), write_text(last, blocks)):
+        assert blocks.render(said).endswith("<|text|>So we add.<|endofblock|><|endofmessage|>")
+
+
 @pytest.mark.parametrize(("source", "target"), [("blocks", "fenced"), ("fenced", "blocks")])
 def test_a_solution_survives_being_rewritten_and_back(source: str, target: str) -> None:
     first, second = get_format(source), get_format(target)

@@ -11,13 +11,15 @@
 
 A step is natural language and one program, up to the opening of the output fence. There the
 policy is stopped, and the host writes the rest of the fence. What follows the last output is the
-last step.
+last step. Policies sometimes write a sentence between the closed program and the output fence; it
+is natural language of this step like the one before the program.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from scdpo.formats.cutting import (
     END,
@@ -74,13 +76,8 @@ class Fenced:
 
         If a step has several programs, only the last one runs, as in ToRA's own loop.
         """
-        head, opened, _ = text.partition(OUTPUT)
-        _, fence, body = head.rpartition(PYTHON)
-        first_line, line_break, program = body.partition("\n")
-        closing = _CLOSING.search(program)
-        if not (opened and fence and line_break and closing) or first_line.strip():
-            return None
-        return program[: closing.start()].removesuffix("\n")
+        parts = code_step_parts(text)
+        return None if parts is None else parts.code
 
     def host_text(self, text: str, output: str) -> str:
         """The rest of the output fence, however far the policy wrote past its opening.
@@ -126,6 +123,27 @@ class Fenced:
             return text.endswith(self.end)
         steps = self.parse(text)
         return bool(steps) and steps[-1].kind == "text" and bool(self.plain(steps[-1].text))
+
+
+class CodeStepParts(NamedTuple):
+    """A code step in `fenced`: natural language, the program, and natural language between the
+    closed program and the output fence."""
+
+    before: str
+    code: str
+    after: str
+
+
+def code_step_parts(text: str) -> CodeStepParts | None:
+    """The parts of a code step's text, or None if it is none."""
+    head, opened, _ = text.partition(OUTPUT)
+    before, fence, body = head.rpartition(PYTHON)
+    first_line, line_break, program = body.partition("\n")
+    closing = _CLOSING.search(program)
+    if not (opened and fence and line_break and closing) or first_line.strip():
+        return None
+    code = program[: closing.start()].removesuffix("\n")
+    return CodeStepParts(before, code, program[closing.end() :])
 
 
 def _code_step(text: str, host_text: str) -> Step:

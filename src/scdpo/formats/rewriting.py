@@ -9,7 +9,7 @@ from scdpo.errors import InputError
 from scdpo.formats.base import Format
 from scdpo.formats.compose import compose
 from scdpo.formats.cutting import without
-from scdpo.formats.fenced import PYTHON
+from scdpo.formats.fenced import PYTHON, code_step_parts
 from scdpo.formats.plain import Plain
 from scdpo.records import Step, WorkedStep
 
@@ -17,7 +17,8 @@ _AS_TEXT = ("fenced", "plain")
 """Formats in which natural language stands as it is, so that a text can be taken verbatim."""
 _PROGRAM = re.compile(
     r"^[ \t]*```python[ \t]*\n(?P<code>(?:.*?\n)??)[ \t]*```[ \t\r]*$"
-    r"(?:\s*^[ \t]*```output[ \t]*\n(?P<output>(?:.*?\n)??)[ \t]*```[ \t\r]*$)?",
+    r"(?:\n(?P<after>(?:(?![ \t]*```)[^\n]*\n)*)"
+    r"[ \t]*```output[ \t]*\n(?P<output>(?:.*?\n)??)[ \t]*```[ \t\r]*$)?",
     re.DOTALL | re.MULTILINE,
 )
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
@@ -26,23 +27,24 @@ _PARAGRAPHS = re.compile(r"\n[ \t]*\n\s*")
 def worked_steps(text: str) -> tuple[WorkedStep, ...]:
     """The steps of a solution in natural language, perhaps with Markdown fences for programs.
 
-    A program whose output is not given has none (`output` None). Text without programs is cut
-    into its paragraphs or, if it has only one, into its lines.
+    A program whose output is not given has none (`output` None). What is said between a program
+    and its output comes after the output. Text without programs is cut into its paragraphs or, if
+    it has only one, into its lines.
     """
     text = text.strip()
     steps: list[WorkedStep] = []
-    at = 0
+    at, after = 0, ""
     for fence in _PROGRAM.finditer(text):
         output = fence["output"]
         steps.append(
             WorkedStep(
-                text=text[at : fence.start()].strip("\n"),
+                text=_lines(after, text[at : fence.start()]),
                 code=fence["code"].removesuffix("\n"),
                 output=None if output is None else output.removesuffix("\n"),
             )
         )
-        at = fence.end()
-    rest = text[at:].strip("\n")
+        at, after = fence.end(), fence["after"] or ""
+    rest = _lines(after, text[at:])
     parts = [rest] if steps else _parts(rest)
     return (*steps, *(WorkedStep(text=part) for part in parts if part.strip()))
 
@@ -50,21 +52,36 @@ def worked_steps(text: str) -> tuple[WorkedStep, ...]:
 def neutral(steps: Sequence[Step], format: Format) -> tuple[WorkedStep, ...]:
     """The steps of a solution in `blocks` or `fenced` without the marks of that format.
 
-    The end marker is left out, and so is a step that consists of nothing else.
+    The end marker is left out, and so is a step that consists of nothing else. What `fenced` has
+    between a program and its output comes after the output.
     """
     worked: list[WorkedStep] = []
+    after = ""
     for index, step in enumerate(steps):
-        code = format.code(step.text) if step.kind == "code" else None
-        if format.name == "blocks":
-            said = without(step.text, format.special_tokens) if code is None else ""
-        else:
-            said = step.text if code is None else step.text[: step.text.rindex(PYTHON)]
-            said = without(said, format.end).strip("\n")
+        said, code, later = _apart(step, format)
+        said, after = _lines(after, said) if after else said, later
         if code is not None:
             worked.append(WorkedStep(text=said, code=code, output=step.output))
         elif said.strip() or index < len(steps) - 1:
             worked.append(WorkedStep(text=said))
-    return tuple(worked)
+    return (*worked, WorkedStep(text=after)) if after else tuple(worked)
+
+
+def _apart(step: Step, format: Format) -> tuple[str, str | None, str]:
+    """What a step says, its program, and what it says between that and the output."""
+    code = format.code(step.text) if step.kind == "code" else None
+    if format.name == "blocks":
+        return without(step.text, format.special_tokens) if code is None else "", code, ""
+    parts = None if code is None else code_step_parts(step.text)
+    if parts is None:
+        return without(step.text, format.end).strip("\n"), None, ""
+    before, after = (without(said, format.end) for said in (parts.before, parts.after))
+    return before.strip("\n"), code, after.strip()
+
+
+def _lines(*texts: str) -> str:
+    """Texts below each other, without empty ones and without empty lines around them."""
+    return "\n".join(text.strip("\n") for text in texts if text.strip())
 
 
 def _parts(text: str) -> list[str]:
