@@ -102,12 +102,18 @@ def ids_of(*tokens: str) -> tuple[int, ...]:
     return tuple(TOKENS.index(token) for token in tokens)
 
 
-def test_a_wheel_with_a_gguf_file_becomes_a_policy(tmp_path: Path) -> None:
+def test_a_wheel_with_a_gguf_file_becomes_a_policy(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = write_gguf(tmp_path / "tiny.gguf")
     wheel = tmp_path / "models-1.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(tmp_path / "tiny.gguf", "models/tiny.gguf")
-    convert_gguf(wheel, tmp_path / "policy")
+    capfd.readouterr()
+    done: list[tuple[int, int]] = []
+    convert_gguf(wheel, tmp_path / "policy", progress=lambda *counts: done.append(counts))
+    assert capfd.readouterr() == ("", ""), "no bars of transformers"
+    assert done == [(n, 20) for n in range(1, 21)]
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.gguf", "models-1.whl", "policy"}
 
     policy = load_policy(tmp_path / "policy")

@@ -52,9 +52,17 @@ def convert(
     """
     with Terminal() as terminal:
         if kind is Kind.gguf:
+            from scdpo.pipeline.services import begun_when_reported
             from scdpo.policies.gguf import convert_gguf
 
-            config = convert_gguf(source, out, member=member, dtype=dtype or "float32").model.config
+            config = convert_gguf(
+                source,
+                out,
+                member=member,
+                dtype=dtype or "float32",
+                progress=begun_when_reported(terminal, "convert"),
+            ).model.config
+            terminal.settle()
         else:
             if member is not None or dtype is not None:
                 raise InputError("--member and --dtype are for convert gguf")

@@ -8,7 +8,7 @@ And how a byte-level vocabulary splits numbers stands in the file only as a name
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from scdpo.errors import InputError, MissingDependency, PolicyError
 from scdpo.policies.loading import Policy, save_policy
 from scdpo.policies.names import brief
 from scdpo.policies.writing import new_folder
+from scdpo.waiting import Progress, silent
 
 if TYPE_CHECKING:
     import torch
@@ -34,12 +35,18 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def convert_gguf(
-    file: str | Path, out: str | Path, *, member: str | None = None, dtype: str = "float32"
+    file: str | Path,
+    out: str | Path,
+    *,
+    member: str | None = None,
+    dtype: str = "float32",
+    progress: Progress = silent,
 ) -> Policy:
     """Write the model of a GGUF file into the folder `out`, which must be new, and return it.
 
     `file` may be a zip archive, such as a wheel, that holds one GGUF file, or several of which
-    `member` names one. `dtype` is the type of the saved weights. Raises InputError for a file that
+    `member` names one. `dtype` is the type of the saved weights. `progress` receives the number of
+    tensors that are dequantised. Raises InputError for a file that
     is none of these, PolicyError for a model or a tokenizer that cannot be converted exactly,
     MissingDependency without the package gguf.
     """
@@ -53,7 +60,8 @@ def convert_gguf(
         raise MissingDependency("gguf", "gguf") from error
     with new_folder(Path(out)) as folder, _unpacked(Path(file), member) as path:
         tokenizer = _tokenizer(path)
-        model = _dequantised(path, getattr(torch, dtype))
+        with _reported(progress):
+            model = _dequantised(path, getattr(torch, dtype))
         if len(tokenizer) > model.config.vocab_size:
             raise PolicyError(
                 f"{path.name}: {len(tokenizer)} tokens, but embeddings of {model.config.vocab_size}"
@@ -88,6 +96,26 @@ def _unpacked(path: Path, member: str | None) -> Iterator[Path]:
             )
         with TemporaryDirectory(dir=path.parent) as folder:
             yield Path(archive.extract(chosen[0], folder))
+
+
+@contextmanager
+def _reported(progress: Progress) -> Iterator[None]:
+    """Report how many tensors are dequantised, in place of the bar that transformers prints."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    reader: Any = modeling_gguf_pytorch_utils
+
+    def counted(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:
+        for n, tensor in enumerate(tensors, 1):
+            yield tensor
+            progress(n, len(tensors))
+
+    printed = reader.tqdm
+    reader.tqdm = counted
+    try:
+        yield
+    finally:
+        reader.tqdm = printed
 
 
 def _dequantised(path: Path, dtype: torch.dtype) -> PreTrainedModel:
