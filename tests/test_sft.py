@@ -20,13 +20,14 @@ from scdpo.formats import get_format
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Finish, Solution, Step, Verdict, VerdictName
 from scdpo.training.batching import EpochOrder, epoch_order
+from scdpo.training.examples import examples_from_solutions
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
 from scdpo.training.optimizers import MuonWithAdamW, split_parameters
 from scdpo.training.packing import pack
 from scdpo.training.padding import pad_sequences
 from scdpo.training.scoring import score_padded
 from scdpo.training.sft_config import SFTConfig
-from scdpo.training.supervised import examples_from_solutions, sft
+from scdpo.training.supervised import sft
 from scdpo.training.tree import MaskedIds
 
 SHAPE = FreshPolicyConfig(
@@ -399,12 +400,19 @@ def test_a_finished_training_returns_its_report_and_another_is_refused(tmp_path:
 def test_unusable_examples_are_dropped_and_counted(tmp_path: Path) -> None:
     only_first = ([5, 6], [True, False])
     over_context = example(1, 70)
+    notes: list[str] = []
     report = sft(
         fresh(max_context=64),
         [*EXAMPLES, only_first, over_context],
         tmp_path,
         config=config(max_length=99),
+        note=notes.append,
     )
+    tokens = sum(len(ids) for ids, _ in EXAMPLES)
+    assert notes == [
+        f"trains on 14 of 16 solutions ({tokens:,} tokens), not on 1 with more than 64 tokens "
+        "(the policy's context) and 1 without a token that counts"
+    ]
     assert (report.n_examples, report.dropped) == (14, {"too_long": 1, "nothing_counts": 1})
     with pytest.raises(InputError, match="none of 2 solutions can be used: 1 too_long, 1 nothing"):
         sft(fresh(), [only_first, over_context], tmp_path / "none", config=CONFIG)

@@ -15,9 +15,37 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Called with how much is done and how much there is in total, in any unit."""
 
+Counter = Callable[[int], None]
+"""Called with a number that grows, such as that of solutions drawn so far."""
+
+Note = Callable[[str], None]
+"""Called with a line for the user."""
+
 
 def silent(done: int, total: int) -> None:
     """Report nothing."""
+
+
+def uncounted(n: int) -> None:
+    """Report nothing."""
+
+
+def counting(counter: Counter) -> Callable[[], Progress]:
+    """Pieces of work that go on side by side, counted together: each call gives the progress
+    callback of one more piece, and `counter` receives how much all of them have done."""
+    total_done = 0
+
+    def another() -> Progress:
+        before = 0
+
+        def report(done: int, total: int) -> None:
+            nonlocal before, total_done
+            total_done, before = total_done + done - before, done
+            counter(total_done)
+
+        return report
+
+    return another
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from scdpo.errors import InputError
 from scdpo.formats import Format, get_format
@@ -24,6 +25,8 @@ from scdpo.pipeline.validation import choose_epoch
 from scdpo.policies import (
     add_markers,
     add_tokens,
+    encode_text,
+    load_config,
     load_policy,
     load_tokenizer,
     policy_hash,
@@ -38,6 +41,9 @@ from scdpo.seeds import uniform
 from scdpo.store import RunFolder, Stage, file_hash
 from scdpo.training.processes import is_main_process, wait_for_all
 from scdpo.training.sft_config import SFTReport
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DEMONSTRATIONS = "demonstrations"
 """The stage of the data's rows."""
@@ -90,6 +96,25 @@ def demonstrate(stage: Stage, recipe: Recipe, services: Services, watcher: Watch
         raise InputError(f"{data.path}: no row can be learnt from: {said}")
 
 
+def say_what_is_trained_on(stage: Stage, recipe: Recipe, watcher: Watcher) -> None:
+    """Say how many of the usable rows a training will take and, mostly for their length, not.
+
+    Only the policy's tokenizer and config are read, not its weights. Raises PolicyError.
+    """
+    from scdpo.training.examples import examples_of, usable
+    from scdpo.training.loading import context_of
+
+    tokenizer, training = _tokenizer_to_train(recipe), recipe.sft.training
+    rows, held = _split(list(stage.rows(Solution)), recipe)
+    encode = partial(encode_text, tokenizer)
+    found = usable(
+        examples_of(rows, encode, score_output=training.score_output),
+        max_length=training.max_length,
+        context=context_of(load_config(recipe.policy)),
+    )
+    watcher.note("sft", found.text + f"; {len(held)} held out" * bool(held))
+
+
 def initial_format(recipe: Recipe, services: Services) -> Format:
     """The format in which the initial policy of a run writes.
 
@@ -97,9 +122,7 @@ def initial_format(recipe: Recipe, services: Services) -> Format:
     """
     if not recipe.sft.add_tokens:
         return services.format(recipe.policy)
-    tokenizer = load_tokenizer(recipe.policy)
-    add_markers(tokenizer, _markers(recipe))
-    return services.format_with(tokenizer)
+    return services.format_with(_tokenizer_to_train(recipe))
 
 
 def said_of(counts: Mapping[str, int | float]) -> str:
@@ -116,36 +139,35 @@ def fine_tune(
     """Train the recipe's policy on the usable rows that are not held out; writes to `out`."""
     from scdpo.training.supervised import sft
 
-    usable = [row for row in rows if row.side() == "chosen"]
-    heldout = [_is_heldout(row, recipe) for row in usable]
+    train, heldout = _split(rows, recipe)
     services.device()
     policy, new_tokens = _starting_policy(recipe, out, watcher)
     report = sft(
         policy,
-        [row for row, held in zip(usable, heldout, strict=True) if not held],
+        train,
         out,
         config=recipe.sft.training,
-        heldout=[row for row, held in zip(usable, heldout, strict=True) if held],
+        heldout=heldout,
         new_tokens=new_tokens,
         keep_epochs=recipe.sft.keep_best,
         progress=begun_when_reported(watcher, "sft"),
+        note=lambda text: watcher.note("sft", text),
     )
     if is_main_process():
         shutil.rmtree(out / "initial", ignore_errors=True)
         state_format(out / "policy", recipe.format.model_dump(mode="json"))
-        for text in _said_of_training(report):
-            watcher.note("sft", text)
+        if report.heldout:
+            losses = " → ".join(f"{loss.loss:.3f}" for loss in report.heldout)
+            watcher.note("sft", f"loss on {report.n_heldout} held-out solutions: {losses}")
     return report
 
 
-def _said_of_training(report: SFTReport) -> list[str]:
-    said = []
-    if dropped := [f"{n} {reason}" for reason, n in report.dropped.items() if n]:
-        said.append(f"not trained on: {', '.join(dropped)}")
-    if report.heldout:
-        losses = " → ".join(f"{loss.loss:.3f}" for loss in report.heldout)
-        said.append(f"loss on {report.n_heldout} held-out solutions: {losses}")
-    return said
+def _tokenizer_to_train(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer of the policy that training starts from."""
+    tokenizer = load_tokenizer(recipe.policy)
+    if recipe.sft.add_tokens:
+        add_markers(tokenizer, _markers(recipe))
+    return tokenizer
 
 
 def _starting_policy(recipe: Recipe, out: Path, watcher: Watcher) -> tuple[str, tuple[int, ...]]:
@@ -181,9 +203,15 @@ def _markers(recipe: Recipe) -> tuple[str, ...]:
     return tuple(mark for mark in choice.end or () if not re.search(r"\s", mark))
 
 
-def _is_heldout(row: Solution, recipe: Recipe) -> bool:
+def _split(rows: Iterable[Solution], recipe: Recipe) -> tuple[list[Solution], list[Solution]]:
+    """The usable rows to train on, and those held out: all solutions of some questions."""
     config = recipe.sft
-    return uniform(config.seed, "sft heldout", row.problem_id) < config.heldout_share
+    parts: tuple[list[Solution], list[Solution]] = ([], [])
+    for row in rows:
+        if row.side() == "chosen":
+            held = uniform(config.seed, "sft heldout", row.problem_id) < config.heldout_share
+            parts[held].append(row)
+    return parts
 
 
 def _data_of(recipe: Recipe) -> SFTData:
@@ -279,7 +307,11 @@ class FineTuning:
         self._folder.close()
 
     def prepare(self) -> None:
-        """Read, execute and grade the data."""
+        """Read, execute and grade the data, and say what would be trained on."""
+        self._demonstrate()
+        say_what_is_trained_on(self._folder.stage(DEMONSTRATIONS), self.recipe, self._watcher)
+
+    def _demonstrate(self) -> None:
         if self._folder.write:
             stage = self._folder.stage(DEMONSTRATIONS)
             stage.open(
@@ -294,7 +326,7 @@ class FineTuning:
 
     def run(self) -> SFTReport:
         """Prepare the data and train."""
-        self.prepare()
+        self._demonstrate()
         rows = list(self._folder.stage(DEMONSTRATIONS).rows(Solution))
         report = fine_tune(rows, self.recipe, self.path, self._services, self._watcher)
         if self._folder.write and self.recipe.sft.keep_best:

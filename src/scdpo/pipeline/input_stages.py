@@ -15,6 +15,7 @@ from scdpo.pipeline.finetuning import (
     demonstrate,
     fine_tune,
     initial_format,
+    say_what_is_trained_on,
 )
 from scdpo.pipeline.opened import OpenRun, manifest_of
 from scdpo.pipeline.progress import KeptProgress
@@ -88,6 +89,11 @@ class InputStages(OpenRun):
             self.record(stage)
         demonstrate(stage, self.recipe, self.services, self.watcher)
 
+    def prepare(self) -> None:
+        """Read and check `sft.data`, as `demonstrate` does, and say what would be trained on."""
+        self.demonstrate()
+        say_what_is_trained_on(self.stage(DEMONSTRATIONS), self.recipe, self.watcher)
+
     def fine_tune(self) -> None:
         """Before stage 1: train the recipe's policy on `sft.data`; the result is the run's initial
         policy. Several processes share it as in `train`."""
@@ -112,6 +118,7 @@ class InputStages(OpenRun):
                 )
             stage.append_new([fine_tuned_policy(report, stage.path, epochs)], "policy")
             stage.finish(fine_tuning_counts(report, epochs))
+            watcher.note("policy", self.initial_policy)
 
     def import_solutions(self, path: Path, layout: str, dataset: str) -> Manifest:
         """Import recorded solutions as graded rows of this run; their programs are run again."""

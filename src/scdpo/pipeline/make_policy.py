@@ -21,9 +21,10 @@ from scdpo.policies import Policy, load_policy, save_policy, state_format
 from scdpo.problems import EmbeddedSplit, generate, load_embedded
 from scdpo.records import Demonstration, Solution
 from scdpo.store import RunFolder
+from scdpo.training.examples import examples_from_solutions
 from scdpo.training.fresh import FreshPolicyConfig, fresh_policy
 from scdpo.training.sft_config import SFTConfig, SFTReport
-from scdpo.training.supervised import examples_from_solutions, sft
+from scdpo.training.supervised import sft
 from scdpo.training.tokens import solution_tokens
 from scdpo.training.tree import MaskedIds
 from scdpo.waiting import Progress

@@ -1,6 +1,7 @@
 from .added import add_markers as add_markers
 from .added import add_tokens as add_tokens
 from .loading import Policy as Policy
+from .loading import load_config as load_config
 from .loading import load_policy as load_policy
 from .loading import save_policy as save_policy
 from .names import EMBEDDED as EMBEDDED

@@ -14,7 +14,7 @@ from scdpo.policies.tokens import decode_ids, encode_text, load_tokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(slots=True)
@@ -32,6 +32,17 @@ class Policy:
     def decode(self, ids: Iterable[int]) -> str:
         """The exact text of token ids, including special tokens and spaces."""
         return decode_ids(self.tokenizer, ids)
+
+
+def load_config(name: str | Path) -> PretrainedConfig:
+    """The config of a policy's model, without its weights. Raises PolicyError if there is none."""
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(policy_path(name))
+    except Exception as error:  # whatever the readers of configs raise
+        raise PolicyError(f"{name}: its config cannot be read: {brief(error)}") from error
+    return config
 
 
 def load_policy(

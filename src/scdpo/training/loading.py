@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from scdpo.errors import InputError
 from scdpo.policies import Policy, load_policy
@@ -60,10 +60,14 @@ def initial_policy(
     return Policy(policy.name_or_path or type(policy).__name__, policy, tokenizer)
 
 
+def context_of(config: PretrainedConfig) -> int | None:
+    """The longest text in tokens that a model can read, if its config says so."""
+    return getattr(config, "max_position_embeddings", None)
+
+
 def context_length(policy: Policy, max_length: int) -> int:
     """The longest text in tokens that can be trained on."""
-    context = getattr(policy.model.config, "max_position_embeddings", None)
-    return min(max_length, context or max_length)
+    return min(max_length, context_of(policy.model.config) or max_length)
 
 
 def embedding_count(model: PreTrainedModel) -> int:

@@ -28,12 +28,12 @@ from scdpo.training.loading import (
     initial_policy,
 )
 from scdpo.training.losses import dpo_loss
-from scdpo.training.preference_trainer import Note, PreferenceTrainer, pair_sides
+from scdpo.training.preference_trainer import PreferenceTrainer, pair_sides
 from scdpo.training.processes import broadcast_from_main, process_group
 from scdpo.training.references import ReferenceCache, policy_key, sequence_key
 from scdpo.training.subnormals import subnormals_as_zero
 from scdpo.training.tokens import PairTokens, Tokenised, tokenise
-from scdpo.waiting import Progress
+from scdpo.waiting import Note, Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

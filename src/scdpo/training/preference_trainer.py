@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,10 +39,8 @@ from scdpo.training.scoring import (
 from scdpo.training.steps import OptimizerStep, by_question, plan_epochs
 from scdpo.training.tokens import PairTokens
 from scdpo.training.tree import MaskedIds, Tree, equalise_chunks, grow, join
-from scdpo.waiting import Progress
+from scdpo.waiting import Note, Progress
 
-Note = Callable[[str], None]
-"""Called with one line about how a training computes."""
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 METRICS = ("margin", "accuracy", "chosen_reward", "rejected_reward", "pairs")
 OF_KIND = ("naive/", "step_controlled/")

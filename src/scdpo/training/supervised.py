@@ -17,9 +17,10 @@ from scdpo.records import Solution
 from scdpo.training.adapters import save_adapter_and_merged, save_merged, with_adapter
 from scdpo.training.card import sft_card
 from scdpo.training.checkpoints import TrainingFolder, fit, save_trained
+from scdpo.training.examples import Usable, examples_of, usable
 from scdpo.training.loading import (
     AnyPolicy,
-    context_length,
+    context_of,
     embedding_count,
     evaluation_mode_after,
     initial_policy,
@@ -29,30 +30,11 @@ from scdpo.training.references import policy_key, sequence_key
 from scdpo.training.sft_config import HeldoutLoss, SFTConfig, SFTReport
 from scdpo.training.sft_trainer import HELDOUT_LOSS, SFTTrainer
 from scdpo.training.subnormals import subnormals_as_zero
-from scdpo.training.tokens import Encode, solution_tokens
 from scdpo.training.tree import MaskedIds
-from scdpo.waiting import Progress
+from scdpo.waiting import Note, Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def examples_from_solutions(
-    solutions: Iterable[Solution], encode: Encode, *, score_output: bool = False
-) -> list[MaskedIds]:
-    """Token ids and loss masks of the solutions worth learning from.
-
-    Those are the ones that may be the preferred side of a pair (`Solution.side`): correct,
-    finished and without a flag. Of equal solutions of a problem only the first is taken.
-    """
-    taken: dict[tuple[str, str, str], Solution] = {}
-    for solution in solutions:
-        if solution.side() == "chosen":
-            taken.setdefault((solution.problem_id, solution.prompt, solution.text), solution)
-    return [
-        solution_tokens(s.prompt, s.prompt_ids, s.steps, encode, score_output)
-        for s in taken.values()
-    ]
 
 
 @subnormals_as_zero()
@@ -69,6 +51,7 @@ def sft(
     keep_epochs: bool = False,
     base: str | None = None,
     progress: Progress | None = None,
+    note: Note | None = None,
     **settings: Any,
 ) -> SFTReport:
     """Fine-tune a policy on solutions; the loss is the mean over the counted tokens of a step.
@@ -77,7 +60,8 @@ def sft(
     loaded is trained in place. `data` are sampled or recorded `Solution`s, of which the good ones
     are taken (`examples_from_solutions`), or `(ids, mask)` examples. `settings` are fields of
     SFTConfig and take the place of those in `config`. `callbacks` are the Trainer's; `progress`
-    is called with the optimizer steps done and their total. `heldout` are examples whose loss is
+    is called with the optimizer steps done and their total, and `note` before the training with a
+    line that says how many solutions it takes. `heldout` are examples whose loss is
     measured before the training and after every epoch. With `config.lora`, an adapter is trained,
     with the embeddings of `new_tokens`. `keep_epochs` also writes the policy after every epoch
     but the last, to `out/epochs/N/policy`. `base` names the initial policy in the model card.
@@ -95,17 +79,18 @@ def sft(
     quantize = settled.lora is not None and settled.lora.quantize
     initial = initial_policy(policy, tokenizer, quantize=quantize)
     rows = list(data)
-    kept, dropped = _usable(initial, _examples(rows, initial, settled), settled)
-    held = _heldout(initial, heldout, settled)
-    fingerprint = _fingerprint(initial, kept, held, settled)
+    trained, held = _trained_on(rows, initial, settled), _heldout(heldout, initial, settled)
+    fingerprint = _fingerprint(initial, trained.examples, held, settled)
     with process_group().main_process_first():
         folder = TrainingFolder(Path(out), fingerprint)
     if done := folder.report(SFTReport):
         return done
+    if note is not None:
+        note(trained.text)
     with evaluation_mode_after(initial):
         trainer = SFTTrainer(
             with_adapter(initial, settled.lora, settled.seed, new_tokens),
-            kept,
+            trained.examples,
             settled,
             folder.checkpoints,
             callbacks=callbacks,
@@ -114,15 +99,11 @@ def sft(
             at_epoch=_keeping(initial, folder, settled) if keep_epochs else None,
         )
         resumed_at_step = fit(trainer, folder)
-    epochs = _save(trainer, policy, initial, folder, settled)
+    figures = _figures(trainer, trained, len(held))
+    figures["epochs"] = _save(trainer, policy, initial, folder, settled)
+    seconds = time.perf_counter() - started
     report = SFTReport(
-        policy=str(folder.policy),
-        dropped=dropped,
-        resumed_at_step=resumed_at_step,
-        seconds=time.perf_counter() - started,
-        n_heldout=len(held),
-        epochs=epochs,
-        **_figures(trainer),
+        policy=str(folder.policy), resumed_at_step=resumed_at_step, seconds=seconds, **figures
     )
     if process_group().is_main_process:
         sft_card(folder.policy, base or initial.name, rows, report, settled)
@@ -130,7 +111,42 @@ def sft(
     return report
 
 
-def _figures(trainer: SFTTrainer) -> dict[str, Any]:
+def _trained_on(rows: Sequence[Solution | MaskedIds], policy: Policy, config: SFTConfig) -> Usable:
+    """The examples to train on. Raises InputError if there are none, or if they are not this
+    policy's."""
+    found = _usable(rows, policy, config)
+    if not found.examples:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in found.dropped.items() if n)
+        raise InputError(
+            f"supervised training: none of {sum(found.dropped.values())} solutions can be used: "
+            f"{reasons or 'no examples'}"
+        )
+    return found
+
+
+def _heldout(
+    data: Iterable[Solution | MaskedIds], policy: Policy, config: SFTConfig
+) -> list[MaskedIds]:
+    """The held-out examples that can be scored; there may be none."""
+    rows = list(data)
+    return _usable(rows, policy, config).examples if rows else []
+
+
+def _usable(rows: Sequence[Solution | MaskedIds], policy: Policy, config: SFTConfig) -> Usable:
+    examples = examples_of(rows, policy.encode, score_output=config.score_output)
+    context = context_of(policy.model.config)
+    found = usable(examples, max_length=config.max_length, context=context)
+    size = embedding_count(policy.model)
+    highest = max((max(ids) for ids, _ in found.examples), default=0)
+    if highest >= size:
+        raise InputError(
+            f"supervised training: token id {highest}, but {policy.name} has {size} tokens: was"
+            " the solution sampled from another policy?"
+        )
+    return found
+
+
+def _figures(trainer: SFTTrainer, trained: Usable, n_heldout: int) -> dict[str, Any]:
     """What a report says about a training that is done."""
     history = trainer.state.log_history
     losses = [row["loss"] for row in history if "loss" in row]
@@ -140,11 +156,13 @@ def _figures(trainer: SFTTrainer) -> dict[str, Any]:
         if HELDOUT_LOSS in row
     ]
     return {
-        "n_examples": len(trainer.examples),
+        "n_examples": len(trained.examples),
+        "dropped": trained.dropped,
         "steps": trainer.state.global_step,
         "tokens": _tokens(trainer),
         "first_loss": losses[0],
         "final_loss": losses[-1],
+        "n_heldout": n_heldout,
         "heldout": tuple(heldout),
     }
 
@@ -182,63 +200,6 @@ def _save(
             if trainer.is_world_process_zero() and isinstance(source, (str, Path)):
                 save_merged(source, path / "adapter", path / "policy")
     return {epoch: str(path / "policy") for epoch, path in sorted(kept.items())}
-
-
-def _heldout(
-    policy: Policy, data: Iterable[Solution | MaskedIds], config: SFTConfig
-) -> list[MaskedIds]:
-    """The held-out examples that can be scored; there may be none."""
-    rows = list(data)
-    if not rows or not (examples := _examples(rows, policy, config)):
-        return []
-    try:
-        return _usable(policy, examples, config)[0]
-    except InputError:
-        return []  # all of them are too long
-
-
-def _examples(
-    data: Iterable[Solution | MaskedIds], policy: Policy, config: SFTConfig
-) -> list[MaskedIds]:
-    """Examples as they are, and those of the good solutions."""
-    rows = list(data)
-    solutions = [row for row in rows if isinstance(row, Solution)]
-    if not solutions:
-        return [row for row in rows if not isinstance(row, Solution)]
-    if len(solutions) < len(rows):
-        raise InputError("supervised training: either solutions or (ids, mask) examples, not both")
-    examples = examples_from_solutions(solutions, policy.encode, score_output=config.score_output)
-    if not examples:
-        raise InputError("supervised training: no correct, finished solution without a flag")
-    return examples
-
-
-def _usable(
-    policy: Policy, examples: Sequence[MaskedIds], config: SFTConfig
-) -> tuple[list[MaskedIds], dict[str, int]]:
-    """The examples that can be trained on, and how many cannot, by reason. Raises InputError."""
-    longest = context_length(policy, config.max_length)
-    size = embedding_count(policy.model)
-    kept: list[MaskedIds] = []
-    dropped = {"too_long": 0, "nothing_counts": 0}
-    for ids, mask in examples:
-        if len(ids) > longest:
-            dropped["too_long"] += 1
-        elif not any(mask[1:]):
-            dropped["nothing_counts"] += 1
-        elif max(ids) >= size:
-            raise InputError(
-                f"supervised training: token id {max(ids)}, but {policy.name} has {size} tokens:"
-                " was the solution sampled from another policy?"
-            )
-        else:
-            kept.append((ids, mask))
-    if not kept:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.items() if n) or "no examples"
-        raise InputError(
-            f"supervised training: none of {len(examples)} solutions can be used: {reasons}"
-        )
-    return kept, dropped
 
 
 def _fingerprint(
