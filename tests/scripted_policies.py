@@ -25,7 +25,7 @@ from scdpo.sampling import (
 )
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import RunFolder, Stage
-from scdpo.waiting import Progress, silent
+from scdpo.waiting import Counter, Progress, silent, uncounted
 
 FORMAT = get_format("blocks", system="")
 END = FORMAT.end[0]
@@ -132,11 +132,12 @@ async def keep_sampled(
     sampler: Sampler,
     stage: Stage,
     progress: Progress = silent,
+    drawn: Counter = uncounted,
 ) -> dict[str, int | float]:
     """Sample into a stage what it lacks, as a run does; counts of the whole stage."""
     existing = stage.rows(Solution)
     async for rows in sample_solutions(
-        problems, sampler, config, existing=existing, progress=progress
+        problems, sampler, config, existing=existing, progress=progress, drawn=drawn
     ):
         stage.append_new(rows)
     return count_solutions(stage.rows(Solution))

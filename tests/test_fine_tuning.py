@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from scdpo.cli.app import policy_in_words
 from scdpo.errors import InputError
 from scdpo.pairs import PairConfig, naive_pairs
 from scdpo.pipeline.finetuning import FineTuning, fine_tuning_recipe
@@ -229,10 +231,13 @@ def test_a_run_begins_with_fine_tuning(tmp_path: Path) -> None:
     section |= {"micro_batch_size": 1}
     one = {"train": {"source": "embedded", "split": "train", "limit": 1}}
     made = make_recipe(recipe(sft=section, problems=one))
+    assert policy_in_words(made, tmp_path / "run") == f"embedded, not yet fine-tuned on {file}"
     with Run(made, tmp_path / "run") as run:
         with pytest.raises(InputError, match="sft is missing; run `scdpo sft` first"):
             run.sample()
         run.fine_tune()
+        tuned = f"{tmp_path / 'run' / 'sft' / 'policy'}, fine-tuned from embedded"
+        assert policy_in_words(made, tmp_path / "run") == tuned
         assert run.initial_policy == str(tmp_path / "run" / "sft" / "policy")
         run.sample()
         stages = {m.stage: m for m in run.manifests()}
@@ -251,6 +256,21 @@ def test_a_run_begins_with_fine_tuning(tmp_path: Path) -> None:
     with Run(made, tmp_path / "run") as run:  # done, so nothing happens
         run.fine_tune()
         assert {m.stage: m for m in run.manifests()} == stages
+
+
+def test_data_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name with one slash may be on the hub; either way it is said what was not found."""
+    file = tmp_path / "r.yaml"
+    config = recipe(sft={"data": {"path": "dta/gsm8k", "layout": "gsm8k"}})
+    file.write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "datasets", None)
+        said = fail(capsys, "sft", tmp_path / "run", "--recipe", file, "--prepare")
+    assert said == (
+        "dta/gsm8k: no such file or folder; to read it as a data set on the hub, datasets is not "
+        "installed: pip install 'scdpo[datasets]'"
+    )
+    assert not (tmp_path / "run").exists(), "nothing was made"
 
 
 # ---- imports
@@ -366,10 +386,17 @@ def test_the_command_without_a_run(
     config["sft"]["data"] = {"path": "elsewhere.jsonl", "limit": 8}
     file.write_text(yaml.safe_dump(config))
     options = ("--policy", policy, "--data", data, "--recipe", file, "--out", tmp_path / "out")
-    succeed("sft", *options, "--prepare")
-    assert "8 of 8 rows used" in capsys.readouterr().err
+    succeed("sft", *options, "--prepare", "--set", "sft.max_length=5")
+    said = capsys.readouterr().err
+    assert "8 of 8 rows used" in said
+    assert (
+        "sft       trains on 0 of 4 solutions (0 tokens), not on 4 with more than 5 tokens "
+        "(max_length); 4 held out"
+    ) in said
     assert not (tmp_path / "out" / "policy").exists()
     succeed("sft", *options)
+    said = capsys.readouterr().err
+    assert said.index("sft       trains on 4 of 4 solutions") < said.index("sft: 1 of 1")
     assert (tmp_path / "out" / "policy" / "model.safetensors").exists()
     data.write_text(data.read_text().replace("w5", "w6"))
     assert "started with other values: input rows.jsonl" in fail(capsys, "sft", *options)

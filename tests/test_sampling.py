@@ -533,6 +533,20 @@ def test_progress_never_falls_and_ends_at_all(sandbox: ProcessSandbox, tmp_path:
     assert len(seen) > 2
 
 
+def test_solutions_are_counted_as_they_end(sandbox: ProcessSandbox, tmp_path: Path) -> None:
+    """Also while no problem is settled yet."""
+    counts: list[int] = []
+    config = SampleConfig(max_attempts=6, chunk=4, rows=2)
+    sampler = sampler_of(adder, sandbox)
+    rows, _ = run_stage(
+        tmp_path,
+        lambda stage: keep_sampled(additions(6), config, sampler, stage, drawn=counts.append),
+    )
+    assert counts == sorted(counts)
+    assert {2, 4} <= set(counts)
+    assert counts[-1] >= len(rows)
+
+
 # ---- settings
 
 

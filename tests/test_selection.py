@@ -11,6 +11,7 @@ import pytest
 from scdpo.errors import DataError, InputError, RecipeError
 from scdpo.pipeline.recipe import make_recipe
 from scdpo.pipeline.run import Run
+from scdpo.pipeline.services import Silent
 from scdpo.problems import load_problems, shared_questions
 from small_runs import recipe
 
@@ -95,7 +96,7 @@ def test_shared_questions_are_counted_whatever_their_spaces_and_case(tmp_path: P
     assert (shared_questions(one, two), shared_questions(one, two[2:])) == (2, 0)
 
 
-class Notes:
+class Notes(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

@@ -72,6 +72,23 @@ def test_trainings_are_kept_apart_and_share_the_reference(paired: Path) -> None:
     assert yaml.safe_load((paired / "recipe.yaml").read_text())["train"]["learning_rate"] == 1e-3
 
 
+def test_the_pairs_of_a_training_are_exported_by_its_name(
+    run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    by_name, by_method = tmp_path / "name.jsonl", tmp_path / "method.jsonl"
+    succeed("export", run, "--out", by_name, "--name", "lr1e-4")
+    succeed("export", run, "--out", by_method, "--method", "scdpo")
+    assert by_name.read_text() == by_method.read_text() != ""
+    assert fail(capsys, "export", run, "--out", by_name, "--name", "lr") == (
+        f"{run}: no training 'lr'; its trainings: scdpo, lr1e-4"
+    )
+    assert fail(
+        capsys, "export", run, "--out", by_name, "--name", "lr1e-4", "--method", "dpo"
+    ).startswith("--method dpo: training lr1e-4 takes the pairs of scdpo")
+    options = ("--out", by_name, "--name", "lr1e-4", "--as", "prm")
+    assert fail(capsys, "export", run, *options).startswith("--method and --name choose pairs")
+
+
 def test_no_log_prob_of_the_reference_is_written_again(run: Path) -> None:
     before = (run / "references.npz").stat().st_mtime_ns
     succeed("train", run, "--name", "beta", "--set", "train.beta=0.5")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from scdpo.waiting import Progress
+from scdpo.waiting import Counter, Progress
 
 LINE_SECONDS = 60.0
 """Without a terminal, progress is printed as lines, at most this often."""
@@ -48,16 +49,17 @@ def _escape(character: str) -> str:
 class Terminal:
     """Notes and progress bars; plain lines if stderr is not a terminal. A context manager.
 
-    `heading` is printed before the first note or bar, so that a run that fails before it starts
-    prints only the error.
+    `heading` is printed before the first note or bar, or when all is settled, so that a run that
+    fails before it starts prints only the error.
     """
 
     def __init__(self, heading: Mapping[str, str] | None = None) -> None:
         self._heading = dict(heading or {})
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bars: Bars | None = None
+        self._reports: dict[str, _Lines] = {}
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description:<19}"), BarColumn(28), _Count(), _Time())
+            columns = (TextColumn("{task.description:<19}"), _Bar(28), _Count(), _Time())
             self._bars = Bars(*columns, console=self._console, redirect_stdout=False)
 
     def __enter__(self) -> Self:
@@ -66,10 +68,14 @@ class Terminal:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.settle()
+        self._stop()
 
     def settle(self) -> None:
-        """Stop the bars and leave them on the screen, so that later output appears below them."""
+        """Leave the heading and the bars on the screen, so that later output appears below them."""
+        self._head()
+        self._stop()
+
+    def _stop(self) -> None:
         if self._bars is not None and self._bars.live.is_started:
             self._bars.stop()
             self._console.print()
@@ -83,7 +89,8 @@ class Terminal:
         """Start a bar and return the function to call with the amounts done and in total."""
         self._head()
         if self._bars is None:
-            return self._lines(name)
+            self._reports[name] = _Lines(name, self._console.print)
+            return self._reports[name]
         bars = self._bars
         task: TaskID = bars.add_task(name, total=None)
 
@@ -91,6 +98,15 @@ class Terminal:
             bars.update(task, completed=done, total=total)
 
         return report
+
+    def counter(self, name: str, unit: str) -> Counter:
+        """Show a number of `unit` (solutions) with the progress of that name, which was started
+        last; returns the function to call with it."""
+        if self._bars is None:
+            return self._reports[name].counter(unit)
+        bars = self._bars
+        task: TaskID = bars.add_task(f"  {unit}", total=None, counter=True)
+        return lambda n: bars.update(task, completed=n)
 
     def _head(self) -> None:
         while self._heading:
@@ -101,30 +117,57 @@ class Terminal:
         line = Text(f"{label:<{_LABEL}} ", style="dim")
         self._console.print(line.append(text, style="not dim"))
 
-    def _lines(self, name: str) -> Progress:
-        started = printed = time.monotonic()
-        first: list[int] = []
 
-        def report(done: int, total: int) -> None:
-            nonlocal printed
-            # What a resumed stage finds done already says nothing about its speed.
-            first[:] = first or [done]
-            now = time.monotonic()
-            if done >= total or now - printed >= LINE_SECONDS:
-                printed = now
-                line = f"{name}: {done} of {total} after {_clock(now - started)}"
-                speed = (done - first[0]) / (now - started) if now > started else 0
-                if speed and done < total:
-                    line += f", {_rate(speed)}, {_clock((total - done) / speed)} left"
-                self._console.print(line)
+class _Lines:
+    """Progress as lines: `sample: 3 of 30 after 1:12, 2.5/min, 10:48 left (solutions: 41)`."""
 
-        return report
+    def __init__(self, name: str, write: Callable[[str], None]) -> None:
+        self._name = name
+        self._write = write
+        self._started = self._printed = time.monotonic()
+        self._first: int | None = None
+        self._state = (0, 0)
+        self._counted = ""
+
+    def __call__(self, done: int, total: int) -> None:
+        # What a resumed stage finds done already says nothing about its speed.
+        first = self._first = done if self._first is None else self._first
+        self._state = (done, total)
+        now = time.monotonic()
+        if done >= total or now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            used = now - self._started
+            line = f"{self._name}: {done} of {total} after {_clock(used)}"
+            speed = (done - first) / used if used > 0 else 0
+            if speed and done < total:
+                line += f", {_rate(speed)}, {_clock((total - done) / speed)} left"
+            self._write(f"{line}{self._counted}")
+
+    def counter(self, unit: str) -> Counter:
+        """The function to call with a number of `unit`; lines come while it grows, too."""
+
+        def count(n: int) -> None:
+            self._counted = f" ({unit}: {n})"
+            done, total = self._state
+            if done < total:
+                self(done, total)
+
+        return count
+
+
+class _Bar(BarColumn):
+    """A bar, except beside a number that has no total."""
+
+    def render(self, task: Task) -> ProgressBar | Text:  # type: ignore[override]
+        return Text(" " * 28) if task.fields.get("counter") else super().render(task)
 
 
 class _Count(ProgressColumn):
-    """The amounts done and in total, once the total is known."""
+    """The amounts done and in total, once the total is known; of a counter, its number."""
 
     def render(self, task: Task) -> Text:
+        if task.fields.get("counter"):
+            return Text(f"{task.completed:>9.0f}")
         total = "" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}"
         return Text(f"{total:>9}")
 
@@ -133,6 +176,8 @@ class _Time(ProgressColumn):
     """Elapsed time, speed and remaining time."""
 
     def render(self, task: Task) -> Text:
+        if task.fields.get("counter"):
+            return Text("")
         used = task.finished_time if task.finished else task.elapsed
         text = Text(_clock(used or 0))
         if task.time_remaining and task.speed and not task.finished:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -68,7 +68,6 @@ SetOption = Annotated[
 RedoOption = Annotated[
     bool, typer.Option("--redo", help="Delete this stage's output and run it again.")
 ]
-MethodOption = Annotated[str, typer.Option(help="dpo, dpo_equal or scdpo.")]
 
 
 @contextmanager
@@ -80,11 +79,13 @@ def opened(
     redo: str | None = None,
     several: bool = False,
     changes: Changes | None = None,
+    policy: str | None = None,
 ) -> Iterator[tuple[Run, Terminal]]:
     """Open the run in a folder; yields it with the terminal that it reports to.
 
     Without `recipe`, the run's own recipe is used; `changes` are those of --set. Commands that may
     be launched as several processes set `several`; only the first process writes and reports.
+    `policy` is the one at work, if not the initial one.
     """
     from scdpo.pipeline.run import Run
     from scdpo.pipeline.services import Silent
@@ -95,8 +96,11 @@ def opened(
     first = is_main_process()
 
     settings, source = recipe_of(path, recipe, changes)
-    heading = {"run": f"{path}", "recipe": source, "policy": settings.policy}
-    with Terminal(heading if write and first else None) as terminal:
+    heading: dict[str, str] = {}
+    if write and first:
+        again = settings.policy if redo == "sft" else policy_in_words(settings, path)
+        heading = {"run": f"{path}", "recipe": source, "policy": policy or again}
+    with Terminal(heading) as terminal:
         watcher = terminal if first else Silent()
         try:
             with Run(settings, path, watcher, write=write and first, redo=redo) as run:
@@ -104,6 +108,25 @@ def opened(
         except KeyboardInterrupt:
             terminal.note("stopped", RESUME)
             raise
+
+
+def policy_in_words(settings: Recipe, path: Path) -> str:
+    """The initial policy of the run in a folder, and what fine-tuning has to do with it."""
+    from scdpo.pipeline.opened import initial_policy, is_fine_tuned
+
+    policy = initial_policy(settings, path)
+    if settings.sft.data is None:
+        return policy
+    if is_fine_tuned(settings, path):
+        return f"{policy}, fine-tuned from {settings.policy}"
+    return f"{policy}, not yet fine-tuned on {settings.sft.data.path}"
+
+
+def refuse_with_run(run: Path, options: Mapping[str, object]) -> None:
+    """Raise InputError for an option that has no meaning where a run folder is given."""
+    for name, value in options.items():
+        if value not in (None, []):
+            raise InputError(f"{name} applies only without a run folder, but {run} is given")
 
 
 def recipe_of(path: Path, recipe: str | None, changes: Changes | None) -> tuple[Recipe, str]:

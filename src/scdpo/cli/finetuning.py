@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scdpo.cli.app import RESUME, RecipeOption, RedoOption, SetOption, app, changes_of, opened
+from scdpo.cli.app import (
+    RESUME,
+    RecipeOption,
+    RedoOption,
+    SetOption,
+    app,
+    changes_of,
+    opened,
+    refuse_with_run,
+)
 from scdpo.cli.tables import show_stages
 from scdpo.errors import InputError
 from scdpo.terminal import Terminal
@@ -69,8 +78,7 @@ def sft(
             raise InputError("expected a run folder, or --data and --out; found neither")
         _on_data(options, out, recipe, changes_of(set_), prepare=prepare, redo=redo)
         return
-    if given := [name for name, value in options.items() if value is not None]:
-        raise InputError(f"{given[0]} applies only without a run folder, but {path} is given")
+    refuse_with_run(path, options)
     if out is None:
         _stage(path, recipe, changes_of(set_), prepare=prepare, redo=redo)
     else:
@@ -117,7 +125,7 @@ def _stage(path: Path, recipe: str | None, changes: Changes, *, prepare: bool, r
     redone = "sft" if redo else None
     with opened(path, recipe, redo=redone, several=True, changes=changes) as (run, terminal):
         if prepare:
-            run.demonstrate()
+            run.prepare()
             show_stages(run, "demonstrations")
             return
         run.fine_tune()
@@ -125,9 +133,7 @@ def _stage(path: Path, recipe: str | None, changes: Changes, *, prepare: bool, r
         if not is_main_process():
             return
         terminal.settle()
-        show_stages(run, "demonstrations")
-        show_stages(run, "sft")
-        terminal.note("policy", f"{run.initial_policy}")
+        show_stages(run, "demonstrations", "sft")
         terminal.note("next", f"scdpo sample {path}")
 
 
@@ -139,8 +145,6 @@ def _on_own_solutions(path: Path, out: Path, recipe: str | None, changes: Change
         close_process_group()
         if is_main_process():
             _done(terminal, made)
-            if dropped := [f"{n} {reason}" for reason, n in made.dropped.items() if n]:
-                terminal.note("dropped", ", ".join(dropped))
 
 
 def _done(terminal: Terminal, made: SFTReport) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scdpo.cli.app import recipe_of
+from scdpo.cli.app import policy_in_words, recipe_of
 from scdpo.cli.tables import print_rows
 from scdpo.terminal import Terminal
 
@@ -19,18 +19,14 @@ LIMIT = 2
 
 def dry_look(path: Path, recipe: str | None, changes: Changes, limit: int | None) -> None:
     """Print a few solutions to the first problems; writes nothing."""
-    from scdpo.pipeline.finetuning import SFT_STAGE
     from scdpo.pipeline.looking import look, look_figures
+    from scdpo.pipeline.opened import initial_policy
     from scdpo.report import show_solutions
 
     settings, source = recipe_of(path, recipe, changes)
     started = time.perf_counter()
-    trained = path / SFT_STAGE / "policy"
-    tuned = settings.sft.data is not None
-    policy = str(trained) if tuned and trained.is_dir() else settings.policy
-    with Terminal({"recipe": source, "policy": policy}) as terminal:
-        if tuned and policy == settings.policy:
-            terminal.note("note", "this policy is not fine-tuned yet (sft.data)")
+    policy = initial_policy(settings, path)
+    with Terminal({"recipe": source, "policy": policy_in_words(settings, path)}) as terminal:
         problems, solutions = look(settings, limit or LIMIT, terminal, policy=policy)
         terminal.settle()
         print_rows(show_solutions(solutions, {problem.id: problem for problem in problems}))

@@ -16,6 +16,7 @@ from scdpo.cli.app import (
     app,
     changes_of,
     opened,
+    refuse_with_run,
 )
 from scdpo.cli.tables import show, show_compared, show_disagreements, show_measured
 from scdpo.errors import InputError
@@ -28,53 +29,64 @@ if TYPE_CHECKING:
     from scdpo.pipeline.recipe import Recipe
 
 
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="sft, dpo, dpo_equal, scdpo or a training's name; with --benchmarks: embedded, "
+        "a folder or a hub name.",
+        show_default="sft",
+    ),
+]
+BenchmarksOption = Annotated[
+    str | None, typer.Option(help="Such as gsm8k,math500; all: the paper's.", show_default=False)
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A folder with the files, or NAME=PATH.", show_default="the hub"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="The folder to write.", show_default="evaluations/POLICY")
+]
+LimitOption = Annotated[
+    int | None, typer.Option(help="Maximum questions per benchmark.", show_default="all")
+]
+ByOption = Annotated[
+    Group | None, typer.Option(help="Also break the accuracy down by this.", show_default=False)
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(help="blocks, fenced or plain.", show_default="the recipe's or the policy's"),
+]
+ChatTemplateOption = Annotated[
+    bool,
+    typer.Option("--chat-template", help="Write prompts with the tokenizer's chat template."),
+]
+EndOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A string that ends a solution, such as <|im_end|>.", show_default=False),
+]
+RowsOption = Annotated[
+    int | None,
+    typer.Option(help="Questions answered side by side.", show_default="the recipe's"),
+]
+
+
 @app.command()
 def evaluate(
     run: Annotated[
         Path | None,
         typer.Argument(help="The run folder; omit it with --benchmarks.", show_default=False),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            help="sft, dpo, dpo_equal, scdpo or a training's name; with --benchmarks: embedded, "
-            "a folder or a hub name.",
-            show_default="sft",
-        ),
-    ] = None,
-    benchmarks: Annotated[
-        str | None,
-        typer.Option(help="Such as gsm8k,math500; all: the paper's.", show_default=False),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="A folder with the files, or NAME=PATH.", show_default="the hub"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write.", show_default="evaluations/POLICY")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Maximum questions per benchmark.", show_default="all")
-    ] = None,
-    by: Annotated[
-        Group | None, typer.Option(help="Also break the accuracy down by this.", show_default=False)
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="blocks, fenced or plain.", show_default="the recipe's or the policy's"),
-    ] = None,
-    chat_template: Annotated[
-        bool,
-        typer.Option("--chat-template", help="Write prompts with the tokenizer's chat template."),
-    ] = False,
-    end: Annotated[
-        list[str] | None,
-        typer.Option(help="A string that ends a solution, such as <|im_end|>.", show_default=False),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(help="Questions answered side by side.", show_default="the recipe's"),
-    ] = None,
+    policy: PolicyOption = None,
+    benchmarks: BenchmarksOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    limit: LimitOption = None,
+    by: ByOption = None,
+    format: FormatOption = None,
+    chat_template: ChatTemplateOption = False,
+    end: EndOption = None,
+    rows: RowsOption = None,
     recipe: RecipeOption = None,
     redo: RedoOption = False,
     set_: SetOption = None,
@@ -85,40 +97,29 @@ def evaluate(
     --benchmarks gsm8k,math500` measures a policy without a run; rerun it to resume. Settings come
     from --recipe, whose problems are not read.
     """
-    options = {
-        "--benchmarks": benchmarks,
-        "--data": data,
-        "--out": out,
-        "--limit": limit,
-        "--by": by,
-        "--format": format,
-        "--chat-template": chat_template or None,
-        "--end": end,
-        "--rows": rows,
-    }
-    given = [name for name, value in options.items() if value not in (None, [])]
+    changes = changes_of(set_)
     if run is not None:
-        if given:
-            raise InputError(f"{given[0]} applies only without a run folder, but {run} is given")
-        _evaluate_run(run, policy or "sft", recipe, redo, changes_of(set_))
-    elif benchmarks is None:
+        without_run = {"--benchmarks": benchmarks, "--data": data, "--out": out, "--limit": limit}
+        without_run |= {"--by": by, "--format": format, "--chat-template": chat_template or None}
+        without_run |= {"--end": end, "--rows": rows}
+        refuse_with_run(run, without_run)
+        _evaluate_run(run, policy or "sft", recipe, redo, changes)
+        return
+    if benchmarks is None:
         raise InputError("expected a run folder, or --policy and --benchmarks; found neither")
-    else:
-        from scdpo.pipeline.measure import measuring_recipe, places
+    from scdpo.pipeline.measure import measuring_recipe, places
 
-        sources = places(benchmarks, data or [])
-        settings = measuring_recipe(
-            recipe,
-            policy,
-            format=format,
-            chat_template=chat_template,
-            end=end or [],
-            rows=rows,
-            changes=changes_of(set_),
-        )
-        _measure(
-            settings, sources, recipe, out, limit=limit, by=by.value if by else None, redo=redo
-        )
+    settings = measuring_recipe(
+        recipe,
+        policy,
+        format=format,
+        chat_template=chat_template,
+        end=end or [],
+        rows=rows,
+        changes=changes,
+    )
+    sources = places(benchmarks, data or [])
+    _measure(settings, sources, recipe, out, limit=limit, by=by.value if by else None, redo=redo)
 
 
 def _measure(
@@ -157,7 +158,8 @@ def _evaluate_run(
     from scdpo.pipeline.recipe import METHODS
 
     redone = f"evaluations/{policy}" if redo else None
-    with opened(path, recipe, redo=redone, changes=changes) as (run, terminal):
+    trained = None if policy == "sft" else f"{path / 'policies' / policy / 'policy'}"
+    with opened(path, recipe, redo=redone, changes=changes, policy=trained) as (run, terminal):
         known = list(dict.fromkeys(("sft", *METHODS, *run.trainings())))
         if policy not in known:
             raise InputError(f"unknown policy {policy!r}; known: {', '.join(known)}")

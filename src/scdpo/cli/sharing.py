@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from scdpo.cli.app import MethodOption, RunPath, app, known_method, opened
+from scdpo.cli.app import RunPath, app, known_method, opened
+from scdpo.errors import InputError
 from scdpo.terminal import Terminal
 
 
@@ -33,23 +34,33 @@ def export(
     as_: Annotated[
         Kind, typer.Option("--as", help="dpo: pairs; prm: solutions with a label for each step.")
     ] = Kind.dpo,
-    method: MethodOption = "scdpo",
+    method: Annotated[
+        str | None,
+        typer.Option(help="For dpo: dpo, dpo_equal or scdpo.", show_default="scdpo"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="For dpo: a training, whose pairs to write.", show_default=False),
+    ] = None,
     labels: Annotated[
         Labels, typer.Option(help="For prm: only labels that are known, or estimates as well.")
     ] = Labels.known,
 ) -> None:
     """Write training data in TRL's formats.
 
-    `--as dpo`: a method's pairs (prompt, chosen, rejected). `--as prm`: step supervision (prompt,
-    completions, labels) from all sampled, imported and branched solutions.
+    `--as dpo`: the pairs of a method or training (prompt, chosen, rejected). `--as prm`: step
+    supervision (prompt, completions, labels) from all sampled, imported and branched solutions.
     """
-    name = known_method(method)
+    pairs_of = None if method is None else known_method(method)
+    if as_ is Kind.prm and (method or name):
+        raise InputError("--method and --name choose pairs, so they go with --as dpo")
     with opened(path, None, write=False) as (run, terminal):
         if as_ is Kind.prm:
             made = run.export_step_labels(out, labels.value)
             terminal.note("export", f"{made.text} written to {out}")
         else:
-            terminal.note("export", f"{run.export(name, out)} pairs written to {out}")
+            pairs = run.export(run.method_of(name, pairs_of), out)
+            terminal.note("export", f"{pairs} pairs written to {out}")
 
 
 @app.command()

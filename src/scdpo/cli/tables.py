@@ -117,11 +117,12 @@ def breakdowns(run: Run, by: GroupBy | None, datasets: Sequence[str]) -> list[Gr
     return tables
 
 
-def show_stages(run: Run, name: str) -> None:
-    """Print rows, time and counts of a stage, or of all stages of a kind."""
+def show_stages(run: Run, *names: str) -> None:
+    """Print rows, time and counts of stages, or of all stages of a kind."""
     from scdpo.report import stage_table
 
-    shown = [m for m in run.manifests() if f"{m.stage}/".startswith(f"{name}/")]
+    begins = tuple(f"{name}/" for name in names)
+    shown = [m for m in run.manifests() if f"{m.stage}/".startswith(begins)]
     console.print(stage_table(shown))
     console.print()
 

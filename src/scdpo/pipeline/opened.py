@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError
+from scdpo.errors import InputError, ScdpoError, StorageFull, StoreError, short
 from scdpo.evaluation import (
     SFT,
     BreakdownLine,
@@ -21,6 +21,7 @@ from scdpo.evaluation import (
     policy_lines,
 )
 from scdpo.pipeline.changes import Changes
+from scdpo.pipeline.finetuning import DEMONSTRATIONS, SFT_STAGE
 from scdpo.pipeline.provenance import (
     Environment,
     changed_settings,
@@ -49,7 +50,7 @@ from scdpo.store import (
     write_jsonl,
 )
 
-BEFORE_SAMPLING = ("demonstrations", "sft")
+BEFORE_SAMPLING = (DEMONSTRATIONS, SFT_STAGE)
 """The stages that work with the recipe's own policy where the initial policy is made from it."""
 
 
@@ -143,6 +144,23 @@ class OpenRun:
         begun = [m for m in self.manifests() if m.stage.startswith("policies/")]
         return {training.name: training for training in map(training_of, begun)}
 
+    def method_of(self, name: str | None, method: Method | None = None) -> Method:
+        """The method whose pairs the training of a name takes; without a name, `method` or scdpo.
+
+        Raises InputError for an unknown training, and for one that takes other pairs than those of
+        `method`.
+        """
+        if name is None:
+            return method or "scdpo"
+        trainings = self.trainings()
+        if name not in trainings:
+            known = ", ".join(trainings) or "none yet"
+            raise InputError(f"{self.path}: no training {short(name)}; its trainings: {known}")
+        takes = trainings[name].method
+        if method not in (None, takes):
+            raise InputError(f"--method {method}: training {name} takes the pairs of {takes}")
+        return takes
+
     def training(self, method: Method | None, name: str | None, changes: Changes) -> Training:
         """The training that is meant: one that exists already, or a new one (`Run.train`).
 
@@ -174,9 +192,9 @@ class OpenRun:
     def initial_policy(self) -> str:
         """The policy that samples and is trained: the recipe's or, with `sft.data`, what the
         stage `sft` made of it. Raises InputError if that stage is not done."""
-        if self.recipe.sft.data is None:
-            return self.recipe.policy
-        return str(self.finished("sft", "sft").path / "policy")
+        if self.recipe.sft.data is not None:
+            self.finished(SFT_STAGE, "sft")
+        return initial_policy(self.recipe, self.path)
 
     def stage(self, name: str) -> Stage:
         """A stage of this run, whether started or not."""
@@ -250,8 +268,12 @@ class OpenRun:
         return policy_hash(self.initial_policy)
 
     def _made_anything(self) -> bool:
-        """Whether any stage has started, apart from reading problems, which is cheap."""
-        return any(not manifest.stage.startswith("problems/") for manifest in self.manifests())
+        """Whether any stage has rows or other output, apart from the problems, which are cheap to
+        read again."""
+        stages = [manifest.stage for manifest in self.manifests()]
+        return any(
+            made_anything(self.stage(name)) for name in stages if not name.startswith("problems/")
+        )
 
     def imports(self) -> list[str]:
         """The stages of imported solutions."""
@@ -266,6 +288,20 @@ class OpenRun:
 
     def _pairs_used(self, policy: str) -> int:
         return next(self.stage(f"policies/{policy}").rows(TrainedPolicy)).n_pairs
+
+
+def initial_policy(recipe: Recipe, path: Path) -> str:
+    """The policy that the run in a folder samples with and trains, as `OpenRun.initial_policy`;
+    as long as it is not fine-tuned (`is_fine_tuned`), the recipe's."""
+    return str(path / SFT_STAGE / "policy") if is_fine_tuned(recipe, path) else recipe.policy
+
+
+def is_fine_tuned(recipe: Recipe, path: Path) -> bool:
+    """Whether the recipe fine-tunes the initial policy and the run in the folder has done so."""
+    if recipe.sft.data is None or not path.is_dir():
+        return False
+    with RunFolder(path, write=False) as folder:
+        return folder.stage(SFT_STAGE).done
 
 
 def _or_a_training(changed: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from scdpo.errors import StoreError
 from scdpo.pipeline.services import Watcher
 from scdpo.store.manifest import utc_now
 from scdpo.store.writing import write_atomic
-from scdpo.waiting import Progress
+from scdpo.waiting import Counter, Progress
 
 KEEP_SECONDS = 5.0
 """The file is written at most this often, and at the end of each piece of work."""
@@ -51,6 +51,10 @@ class KeptProgress:
                 self._keep(name, done, total, done - first[0], now - began)
 
         return report
+
+    def counter(self, name: str, unit: str) -> Counter:
+        """Pass a number on."""
+        return self._watcher.counter(name, unit)
 
     def _keep(self, name: str, done: int, total: int, new: int, seconds: float) -> None:
         rate = new / seconds if new and seconds > 0 else None

@@ -86,10 +86,13 @@ class Run(InputStages):
         stage = self.open("solutions", ["problems/train"], policy=True)
         if not stage.done:
             bar = self.watcher.progress("sample")
+            drawn = self.watcher.counter("sample", "solutions")
             with self.services.sampler(self.initial_policy, SFT) as sampler:
                 self.record(stage)
                 have = stage.rows(Solution)
-                chunks = sample_solutions(problems, sampler, config, existing=have, progress=bar)
+                chunks = sample_solutions(
+                    problems, sampler, config, existing=have, progress=bar, drawn=drawn
+                )
                 append_all(stage, self.services.watched(chunks, sampler, config.limits))
             stage.finish(count_solutions(stage.rows(Solution)))
 
@@ -99,6 +102,7 @@ class Run(InputStages):
         stage = self.open("branches", [source.name for source in sources], policy=True)
         if not stage.done:
             bar = self.watcher.progress("branch")
+            drawn = self.watcher.counter("branch", "continuations")
             rows = (row for source in sources for row in source.rows(Solution))
             found = first_preferred(rows, truncated_is_wrong=config.truncated_is_wrong)
             with self.services.sampler(self.initial_policy, SFT) as sampler:
@@ -111,6 +115,7 @@ class Run(InputStages):
                     problems=self.problems("train"),
                     existing=stage.rows(Solution),
                     progress=bar,
+                    drawn=drawn,
                 )
                 append_all(stage, chunks)
             stage.finish(count_branches(stage.rows(Solution)))
@@ -200,9 +205,14 @@ class Run(InputStages):
         if not solutions:
             raise InputError(f"{self.path}: no solutions to learn from; run `scdpo sample` first")
         self.services.device()
-        bar, config = self.watcher.progress("sft"), self.recipe.sft
-        initial = policy_path(self.initial_policy)
-        made = sft(initial, solutions, out, config=config.training, progress=bar)
+        made = sft(
+            policy_path(self.initial_policy),
+            solutions,
+            out,
+            config=self.recipe.sft.training,
+            progress=begun_when_reported(self.watcher, "sft"),
+            note=lambda text: self.watcher.note("sft", text),
+        )
         if self.folder.write:
             state_format(Path(made.policy), self.recipe.format.model_dump(mode="json"))
         return made

@@ -21,7 +21,7 @@ from scdpo.sampling.endings import Row, with_endings
 from scdpo.sampling.recorded import Encode
 from scdpo.sandbox import ProcessSandbox
 from scdpo.store import Stage
-from scdpo.waiting import Progress, run, silent
+from scdpo.waiting import Counter, Progress, run, silent, uncounted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,6 +38,10 @@ class Watcher(Protocol):
         """The progress callback for a piece of work that starts now."""
         ...
 
+    def counter(self, name: str, unit: str) -> Counter:
+        """The callback for a number of `unit` that grows while the work of that name goes on."""
+        ...
+
 
 class Silent:
     """A watcher that shows nothing."""
@@ -48,6 +52,10 @@ class Silent:
     def progress(self, name: str) -> Progress:
         """Show nothing."""
         return silent
+
+    def counter(self, name: str, unit: str) -> Counter:
+        """Show nothing."""
+        return uncounted
 
 
 def begun_when_reported(watcher: Watcher, name: str) -> Progress:

@@ -100,7 +100,10 @@ def hub_rows(name: str, configs: Sequence[str], split: str) -> Iterator[Numbered
     try:
         import datasets
     except ImportError as error:
-        raise MissingDependency("datasets", "datasets") from error
+        raise MissingDependency(
+            f"{name}: no such file or folder; to read it as a data set on the hub, datasets",
+            "datasets",
+        ) from error
     number = 0
     for config in _chosen_configs(name, configs):
         # The library raises whatever its many backends raise; any of it means no data.

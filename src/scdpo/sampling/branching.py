@@ -27,7 +27,7 @@ from scdpo.sampling.rollout import Schedule
 from scdpo.sampling.solutions import Attempt, Sampler, count_solutions, sampler_for
 from scdpo.sandbox import SandboxProtocol
 from scdpo.seeds import derive_seed
-from scdpo.waiting import Progress, run, silent
+from scdpo.waiting import Counter, Progress, counting, run, silent, uncounted
 
 UNLIKELY = "unlikely"
 """Flag of a continuation whose new steps are improbable under the initial policy."""
@@ -113,6 +113,7 @@ def branch_solutions(
     problems: Iterable[Problem] = (),
     existing: Iterable[Solution] = (),
     progress: Progress = silent,
+    drawn: Counter = uncounted,
 ) -> AsyncIterator[list[Solution]]:
     """Yield continuations of preferred solutions, as they are drawn.
 
@@ -124,17 +125,24 @@ def branch_solutions(
     parent's own answer, which was correct. If the programs before a branch step print something
     else when rerun, the continuation is flagged `replay_differs` and is its parent's last.
     Continuations that exist are not drawn again. `progress` receives the number of settled
-    parents. Raises EngineError, SandboxError and GradingError, and InputError if
-    `config.negatives` does not cover a data set.
+    parents, `drawn` that of continuations drawn so far, with those that are more than needed.
+    Raises EngineError, SandboxError and GradingError, and InputError if `config.negatives` does
+    not cover a data set.
     """
     known = {problem.id: problem for problem in problems}
     origins = [_origin(parent, known.get(parent.problem_id), config) for parent in parents]
+
+    ended = counting(drawn)
 
     async def draw(batch: Sequence[tuple[Origin, int]]) -> list[Solution]:
         attempts = [_attempt(origin, n, sampler, config) for origin, n in batch]
         starts = await _starts(attempts, sampler)
         solutions = await sampler.draw(
-            attempts, config.schedule, config.limits, sessions=[start.session for start in starts]
+            attempts,
+            config.schedule,
+            config.limits,
+            sessions=[start.session for start in starts],
+            progress=ended(),
         )
         return [
             _flagged(solution, start, config)

@@ -16,7 +16,7 @@ from scdpo.sampling.rollout import Schedule
 from scdpo.sampling.solutions import Attempt, Sampler, sampler_for
 from scdpo.sandbox import SandboxProtocol
 from scdpo.seeds import derive_seed
-from scdpo.waiting import Progress, run, silent
+from scdpo.waiting import Counter, Progress, counting, run, silent, uncounted
 
 
 async def sample_async(
@@ -77,18 +77,21 @@ def sample_solutions(
     *,
     existing: Iterable[Solution] = (),
     progress: Progress = silent,
+    drawn: Counter = uncounted,
 ) -> AsyncIterator[list[Solution]]:
     """Yield graded solutions of all problems, as they are drawn.
 
     Each problem is attempted until it has `config.correct` preferred and `config.wrong`
     dispreferred solutions, or `config.max_attempts` attempts; those of a problem are in order.
-    Solutions that exist are not drawn again. `progress` receives the number of settled problems.
-    Raises EngineError, SandboxError and GradingError.
+    Solutions that exist are not drawn again. `progress` receives the number of settled problems,
+    `drawn` that of solutions drawn so far, with those that are more than needed. Raises
+    EngineError, SandboxError and GradingError.
     """
     rule = StopRule(config.correct, config.wrong, config.max_attempts, config.truncated_is_wrong)
     origins = [Origin(problem.id, problem, rule) for problem in problems]
     schedule = Schedule(start=config.temperature, increment=0, cap=config.temperature)
     encode, format = sampler.engine.encode, sampler.format
+    ended = counting(drawn)
 
     async def draw(batch: Sequence[tuple[Origin, int]]) -> list[Solution]:
         attempts = []
@@ -108,6 +111,7 @@ def sample_solutions(
             schedule,
             config.limits,
             error_words_in_question=config.error_words_in_question,
+            progress=ended(),
         )
 
     return draw_attempts(
