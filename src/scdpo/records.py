@@ -172,7 +172,43 @@ def mean_logp(steps: Sequence[Step]) -> float | None:
     return sum(mean * n for mean, n in known) / tokens if tokens else None
 
 
-class Solution(Record):
+class _Placed:
+    """What decides which side of a pair a solution may take."""
+
+    finish: Finish
+    answer: str | None
+    verdict: Verdict
+    flags: tuple[str, ...]
+
+    def side(self, *, truncated_is_wrong: bool = False) -> Side | None:
+        """The side of a preference pair that this solution may take, if any (`placement`)."""
+        return self.placement(truncated_is_wrong=truncated_is_wrong)[0]
+
+    def placement(self, *, truncated_is_wrong: bool = False) -> tuple[Side | None, str]:
+        """The side of a preference pair that this solution may take, or None and the reason.
+
+        Chosen: correct, finished and without a flag. Rejected: wrong and finished, with no flags
+        other than those for error words. Undecided solutions take no side: if one were in fact
+        correct, rejecting it would teach the opposite. With `truncated_is_wrong`, a solution
+        without an answer or cut by a limit counts as wrong, as in the code released with arXiv
+        2407.00782.
+        """
+        verdict = self.verdict.name
+        cut = self.finish != "finished"
+        if truncated_is_wrong and (cut or self.answer is None):
+            verdict = "wrong"
+        elif cut:
+            return None, "unfinished"
+        if verdict == "undecided":
+            return None, "undecided"
+        side: Side = "chosen" if verdict == "correct" else "rejected"
+        for flag in self.flags:
+            if side == "chosen" or not flag.startswith(ERROR_WORD):
+                return None, f"{side}_flag:{flag}"
+        return side, ""
+
+
+class Solution(Record, _Placed):
     """One graded rollout (attempt) on a problem, with everything needed to sample it again.
 
     `steps` hold the whole solution, shared prefix included. `parent` and `branch_step` are set
@@ -203,32 +239,24 @@ class Solution(Record):
         """The solution as one string, execution outputs included, prompt excluded."""
         return "".join(step.text + step.host_text for step in self.steps)
 
-    def side(self, *, truncated_is_wrong: bool = False) -> Side | None:
-        """The side of a preference pair that this solution may take, if any (`placement`)."""
-        return self.placement(truncated_is_wrong=truncated_is_wrong)[0]
 
-    def placement(self, *, truncated_is_wrong: bool = False) -> tuple[Side | None, str]:
-        """The side of a preference pair that this solution may take, or None and the reason.
+class SolutionHead(Record, _Placed):
+    """A solution without its text: all that stop rules and counts need, and fast to read.
 
-        Chosen: correct, finished and without a flag. Rejected: wrong and finished, with no flags
-        other than those for error words. Undecided solutions take no side: if one were in fact
-        correct, rejecting it would teach the opposite. With `truncated_is_wrong`, a solution
-        without an answer or cut by a limit counts as wrong, as in the code released with arXiv
-        2407.00782.
-        """
-        verdict = self.verdict.name
-        cut = self.finish != "finished"
-        if truncated_is_wrong and (cut or self.answer is None):
-            verdict = "wrong"
-        elif cut:
-            return None, "unfinished"
-        if verdict == "undecided":
-            return None, "undecided"
-        side: Side = "chosen" if verdict == "correct" else "rejected"
-        for flag in self.flags:
-            if side == "chosen" or not flag.startswith(ERROR_WORD):
-                return None, f"{side}_flag:{flag}"
-        return side, ""
+    Read it from the row of a `Solution`, whose other fields are passed over.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    problem_id: str
+    finish: Finish
+    answer: str | None
+    verdict: Verdict
+    flags: tuple[str, ...] = ()
+    attempt: int
+    parent: str | None = None
+    branch_step: int = 0
 
 
 class Pair(Record):

@@ -29,7 +29,7 @@ from scdpo.pipeline.trained import (
     training_of,
 )
 from scdpo.policies import policy_path, state_format
-from scdpo.records import Evaluation, Pair, Solution
+from scdpo.records import Evaluation, Pair, Solution, SolutionHead
 from scdpo.sampling import (
     branch_solutions,
     count_branches,
@@ -89,12 +89,12 @@ class Run(InputStages):
             drawn = self.watcher.counter("sample", "solutions")
             with self.services.sampler(self.initial_policy, SFT) as sampler:
                 self.record(stage)
-                have = stage.rows(Solution)
+                have = stage.rows(SolutionHead)
                 chunks = sample_solutions(
                     problems, sampler, config, existing=have, progress=bar, drawn=drawn
                 )
                 append_all(stage, self.services.watched(chunks, sampler, config.limits))
-            stage.finish(count_solutions(stage.rows(Solution)))
+            stage.finish(count_solutions(stage.rows(SolutionHead)))
 
     def branch(self) -> None:
         """Stage 2: continuations of preferred solutions from their steps."""
@@ -113,7 +113,7 @@ class Run(InputStages):
                     sampler,
                     config,
                     problems=self.problems("train"),
-                    existing=stage.rows(Solution),
+                    existing=stage.rows(SolutionHead),
                     progress=bar,
                     drawn=drawn,
                 )

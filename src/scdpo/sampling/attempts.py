@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from scdpo.engines.base import EngineProtocol, runs_freely
-from scdpo.records import Problem, Side, Solution
+from scdpo.records import Problem, Side, Solution, SolutionHead
 from scdpo.waiting import Progress, silent
 
 REPLAY_DIFFERS = "replay_differs"
@@ -23,6 +24,12 @@ class Sign(NamedTuple):
     replay_differs: bool
 
 
+@cache
+def _sign(side: Side | None, replay_differs: bool) -> Sign:
+    """One of six, so that those of a million attempts take little memory."""
+    return Sign(side, replay_differs)
+
+
 @dataclass(frozen=True, slots=True)
 class StopRule:
     """Attempts are drawn until `chosen` of them are preferred and `rejected` dispreferred, but at
@@ -33,10 +40,10 @@ class StopRule:
     most: int
     truncated_is_wrong: bool = False
 
-    def sign(self, attempt: Solution) -> Sign:
+    def sign(self, attempt: Solution | SolutionHead) -> Sign:
         """What this rule needs to know about an attempt."""
         side = attempt.side(truncated_is_wrong=self.truncated_is_wrong)
-        return Sign(side, REPLAY_DIFFERS in attempt.flags)
+        return _sign(side, REPLAY_DIFFERS in attempt.flags)
 
     def taken(self, signs: Sequence[Sign]) -> int | None:
         """How many of the attempts to keep, or None if more are needed."""
@@ -274,7 +281,9 @@ async def _freely(
         await flight.close()
 
 
-def signs_of(attempts: Iterable[Solution], origins: Sequence[Origin]) -> dict[str, list[Sign]]:
+def signs_of(
+    attempts: Iterable[Solution | SolutionHead], origins: Sequence[Origin]
+) -> dict[str, list[Sign]]:
     """The signs of existing attempts by origin, in order; attempts of other origins are ignored."""
     rules = {origin.id: origin.rule for origin in origins}
     by_origin: dict[str, dict[int, Sign]] = {}

@@ -12,7 +12,7 @@ from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.formats import Format
 from scdpo.grading import Grader
-from scdpo.records import Problem, Solution, mean_logp
+from scdpo.records import Problem, Solution, SolutionHead, mean_logp
 from scdpo.sampling.attempts import (
     REPLAY_DIFFERS,
     Origin,
@@ -111,7 +111,7 @@ def branch_solutions(
     config: BranchConfig,
     *,
     problems: Iterable[Problem] = (),
-    existing: Iterable[Solution] = (),
+    existing: Iterable[Solution | SolutionHead] = (),
     progress: Progress = silent,
     drawn: Counter = uncounted,
 ) -> AsyncIterator[list[Solution]]:

@@ -9,7 +9,7 @@ from scdpo.engines.base import EngineProtocol
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.formats import Format
 from scdpo.grading import Grader
-from scdpo.records import Problem, Solution
+from scdpo.records import Problem, Solution, SolutionHead
 from scdpo.sampling.attempts import Origin, StopRule, draw_attempts, signs_of
 from scdpo.sampling.config import SampleConfig
 from scdpo.sampling.rollout import Schedule
@@ -75,7 +75,7 @@ def sample_solutions(
     sampler: Sampler,
     config: SampleConfig,
     *,
-    existing: Iterable[Solution] = (),
+    existing: Iterable[Solution | SolutionHead] = (),
     progress: Progress = silent,
     drawn: Counter = uncounted,
 ) -> AsyncIterator[list[Solution]]:

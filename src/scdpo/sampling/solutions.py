@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scdpo.engines.base import EngineProtocol
 from scdpo.formats import Format, policy_format
 from scdpo.grading import Claim, Grader, judge
-from scdpo.records import Problem, Solution, Step, Verdict, undecided
+from scdpo.records import Problem, Solution, SolutionHead, Step, Verdict, undecided
 from scdpo.sampling.driver import drive
 from scdpo.sampling.flags import solution_flags
 from scdpo.sampling.rollout import Limits, RolloutResult, Schedule, Task, rollout
@@ -175,7 +175,7 @@ def claim_of(
     return Claim(format.plain(format.render(steps)), golds, several, last)
 
 
-def count_solutions(solutions: Iterable[Solution]) -> dict[str, int | float]:
+def count_solutions(solutions: Iterable[Solution | SolutionHead]) -> dict[str, int | float]:
     """Counts of solutions by verdict and side of a pair, then by what kept them out of pairs."""
     sums = ("attempts", "correct", "wrong", "undecided", "preferred", "dispreferred")
     counts: Counter[str] = Counter(dict.fromkeys(sums, 0))
