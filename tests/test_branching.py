@@ -12,7 +12,7 @@ import pytest
 from scdpo.engines import Request
 from scdpo.errors import InputError
 from scdpo.pairs import PairConfig, step_controlled_pairs
-from scdpo.records import Problem, Solution
+from scdpo.records import Problem, Solution, mean_logp
 from scdpo.sampling import (
     BranchConfig,
     Limits,
@@ -26,7 +26,6 @@ from scdpo.sampling.branching import (
     PARALLEL_REPLAYS,
     UNLIKELY,
     branch_points,
-    mean_new_logp,
 )
 from scdpo.sandbox import ProcessSandbox, SandboxConfig
 from scdpo.seeds import derive_seed
@@ -353,7 +352,7 @@ def test_negatives_below_the_floor_are_flagged_and_not_kept(
     assert counts["dispreferred"] == int(kept)
     assert counts.get("negatives_mean_logp") == (logp if kept else None)
     assert counts.get(UNLIKELY, 0) == (0 if kept else 3)
-    assert mean_new_logp(rows[0].steps, 1) == pytest.approx(logp)  # the parent's are at -0.5
+    assert mean_logp(rows[0].steps[1:]) == pytest.approx(logp)  # the parent's are at -0.5
 
 
 def test_a_replay_that_prints_something_else_is_flagged(

@@ -8,9 +8,12 @@ naive sample. (The paper, arXiv 2407.00782, counts from zero: its k is ours minu
 
 from __future__ import annotations
 
-from typing import Literal
+import base64
+import struct
+from collections.abc import Sequence
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 StepKind = Literal["text", "code"]
 """`text`: natural language. `code`: contains a program that the host executed."""
@@ -27,6 +30,8 @@ Side = Literal["chosen", "rejected"]
 ERROR_WORD = "error_word"
 """Prefix of the flags for steps that show an error or a correction. Such a flag keeps a solution
 only from being preferred; any other flag keeps it out of pairs entirely."""
+NOISE = "noise"
+"""Prefix of the flags of a garbled solution."""
 
 
 class Record(BaseModel):
@@ -107,6 +112,22 @@ def undecided(reason: str) -> Verdict:
     return Verdict(name="undecided", reason=reason)
 
 
+_HALF = 2
+"""Bytes of a float16."""
+_LOWEST_HALF = -65504.0
+
+
+def pack_logps(logps: Sequence[float]) -> str:
+    """Finite log-probs as base64 of little-endian float16 numbers.
+
+    That takes 2.7 bytes a token, in files and in memory, where decimals take 5 and more; the error
+    is below 0.05 % (and 3e-8). To read them elsewhere:
+    `numpy.frombuffer(base64.b64decode(step["logps"]), "<f2")`.
+    """
+    halves = (min(max(logp, _LOWEST_HALF), -_LOWEST_HALF) for logp in logps)
+    return base64.b64encode(struct.pack(f"<{len(logps)}e", *halves)).decode()
+
+
 class Step(Record):
     """One reasoning step.
 
@@ -114,7 +135,9 @@ class Step(Record):
     sampled (empty for recorded solutions). `output` is what the execution returned, and `cut`
     says why that output is incomplete (see `sandbox.Cut`). `host_text` and `host_ids` are what
     the host appended, markers included. `mean_logp` is the mean log-prob per sampled token under
-    the policy that sampled the step, at temperature 1 (nats per token).
+    the policy that sampled the step, at temperature 1 (nats per token), and `logps` are those of
+    the single tokens, packed (see `pack_logps`); `token_logps` unpacks them. `logps` is empty for
+    recorded solutions and in rows of runs that were made before it was kept.
     """
 
     kind: StepKind
@@ -126,6 +149,27 @@ class Step(Record):
     host_ids: tuple[int, ...] = ()
     temperature: float | None = None
     mean_logp: float | None = None
+    logps: str = ""
+
+    @property
+    def token_logps(self) -> tuple[float, ...]:
+        """The log-prob of each id in `token_ids` (nats, temperature 1); empty if not known."""
+        data = base64.b64decode(self.logps)
+        return struct.unpack(f"<{len(data) // _HALF}e", data)
+
+    @model_validator(mode="after")
+    def _one_logp_per_token(self) -> Self:
+        n_bytes = len(self.logps) // 4 * 3 - self.logps.count("=")
+        if self.logps and n_bytes != _HALF * len(self.token_ids):
+            raise ValueError(f"logps of {n_bytes // _HALF} tokens, but {len(self.token_ids)} ids")
+        return self
+
+
+def mean_logp(steps: Sequence[Step]) -> float | None:
+    """Mean log-prob per sampled token (nats) of the steps for which it is known."""
+    known = [(step.mean_logp, len(step.token_ids)) for step in steps if step.mean_logp is not None]
+    tokens = sum(n for _, n in known)
+    return sum(mean * n for mean, n in known) / tokens if tokens else None
 
 
 class Solution(Record):

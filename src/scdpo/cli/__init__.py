@@ -18,6 +18,7 @@ from scdpo.cli import (  # noqa: F401
     rows,
     planning,
     measuring,
+    quality,
     crediting,
     sharing,
     viewing,

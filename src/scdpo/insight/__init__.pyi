@@ -1,3 +1,7 @@
+from .branch_lines import QualityLine as QualityLine
+from .branch_lines import quality_lines as quality_lines
+from .branches import PairQuality as PairQuality
+from .branches import pair_quality as pair_quality
 from .credit import step_scores as step_scores
 from .finding import Finding as Finding
 from .labels import oracle as oracle

@@ -2,6 +2,8 @@
 
 As in the paper's figures, the palest tokens have the lowest reward. One hue is used, so that the
 order can be read in grey and by the colour-blind, and the lowest step is marked in words as well.
+All policies of a picture share a scale from −c to +c, whose numbers its legend gives: what one
+policy hardly rewards is not drawn as if it were much.
 """
 
 from __future__ import annotations
@@ -26,24 +28,31 @@ if TYPE_CHECKING:
 
 _PALE, _DARK = np.array([236, 244, 251]), np.array([8, 64, 129])
 _LIGHT_TEXT_FROM = 0.55
+_CLIPPED_FROM = 0.95
 _COLUMNS = 58
 _LINE, _GAP = 0.26, 0.14
 """Inches of a line of text, and between steps."""
+_FOOT = 0.8
+"""Inches of the legend."""
 
 
-def shades(row: SolutionRewards) -> list[list[float]]:
-    """The darkness of each token, from 0 (the lowest reward) to 1, by step.
+def scale_of(rows: Sequence[SolutionRewards]) -> float:
+    """The reward c at which the scale of a picture ends; it goes from −c to +c.
 
-    Ranks rather than values, as a few tokens have most of the reward. Equal rewards are equally
-    dark.
+    The 95th percentile of the rewards' absolute values under all its policies, since a few tokens
+    have most of the reward: those beyond are drawn as if they had c. 0 if all rewards are.
     """
-    values = np.array([reward for step in row.steps for reward in step.rewards])
-    if not len(values):
-        return [[] for _ in row.steps]
-    _, rank = np.unique(values, return_inverse=True)
-    dark = rank / max(1, rank.max())
-    ends = np.cumsum([len(step.rewards) for step in row.steps])
-    return [part.tolist() for part in np.split(dark, ends[:-1])]
+    values = [abs(reward) for row in rows for step in row.steps for reward in step.rewards]
+    return float(np.quantile(values, _CLIPPED_FROM)) or max(values) if values else 0.0
+
+
+def shades(row: SolutionRewards, scale: float) -> list[list[float]]:
+    """The darkness of each token by step: 0 for a reward of −`scale` and less, 1/2 for none, 1
+    for +`scale` and more."""
+    return [
+        [0.5 + 0.5 * min(1.0, max(-1.0, reward / scale if scale else 0.0)) for reward in step.rewards]
+        for step in row.steps
+    ]
 
 
 def lowest_step(row: SolutionRewards) -> int:
@@ -61,7 +70,8 @@ def in_terminal(rows: Sequence[SolutionRewards], first_wrong: int | None = None)
     table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
     for row in rows:
         table.add_column(Text(row.policy, style="bold"), ratio=1, overflow="fold")
-    drawn = [shades(row) for row in rows]
+    scale = scale_of(rows)
+    drawn = [shades(row, scale) for row in rows]
     lowest = [lowest_step(row) for row in rows]
     for n in range(len(rows[0].steps)):
         table.add_row(
@@ -70,15 +80,16 @@ def in_terminal(rows: Sequence[SolutionRewards], first_wrong: int | None = None)
                 for row, dark, low in zip(rows, drawn, lowest, strict=True)
             )
         )
-    return Group(table, Text("the palest tokens have the lowest reward", style="dim"))
+    legend = Text("reward of a token ", style="dim")
+    for shade, name in _legend(scale):
+        legend.append(f" {name} ", style=_style(shade))
+    return Group(table, legend)
 
 
 def _step_text(step: StepReward, dark: Sequence[float], n: int, low: bool, wrong: bool) -> Text:
     text = Text()
     for token, shade in zip(step.tokens, dark, strict=True):
-        red, green, blue = _colour(shade)
-        front = "white" if shade > _LIGHT_TEXT_FROM else "black"
-        text.append(visible(token).plain, style=f"{front} on rgb({red},{green},{blue})")
+        text.append(visible(token).plain, style=_style(shade))
     text.append(f"\n{_caption(step, n, low, wrong)}\n", style="bold" if low or wrong else "dim")
     return text
 
@@ -86,6 +97,25 @@ def _step_text(step: StepReward, dark: Sequence[float], n: int, low: bool, wrong
 def _caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
     marks = [*(["lowest reward"] if low else []), *(["first wrong step"] if wrong else [])]
     return f"step {n + 1}: mean {step.mean:+.3f}" + "".join(f" · {mark}" for mark in marks)
+
+
+def _legend(scale: float) -> list[tuple[float, str]]:
+    """Darkness and number of some rewards, from the lowest to the highest."""
+    if not scale:
+        return [(0.5, "0 everywhere")]
+    names = [_signed(scale * part) for part in (-1.0, -0.5, 0.5, 1.0)]
+    ends = [f"≤ {names[0]}", names[1], "0", names[2], f"≥ {names[3]}"]
+    return list(zip((0.0, 0.25, 0.5, 0.75, 1.0), ends, strict=True))
+
+
+def _signed(reward: float) -> str:
+    return f"{reward:+.2g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _style(shade: float) -> str:
+    red, green, blue = _colour(shade)
+    front = "white" if shade > _LIGHT_TEXT_FROM else "black"
+    return f"{front} on rgb({red},{green},{blue})"
 
 
 def _colour(shade: float) -> tuple[int, int, int]:
@@ -122,8 +152,9 @@ def check_drawable(out: Path) -> None:
 def _figure(rows: Sequence[SolutionRewards], first_wrong: int | None, title: str) -> Figure:
     from matplotlib.figure import Figure
 
-    blocks = [_lines_of(row, first_wrong) for row in rows]
-    height = max(sum(_heights(lines)) for lines in blocks) + 1.0
+    scale = scale_of(rows)
+    blocks = [_lines_of(row, scale, first_wrong) for row in rows]
+    height = max(sum(_heights(lines)) for lines in blocks) + 1.0 + _FOOT
     width = 0.095 * _COLUMNS + 0.35
     figure = Figure(figsize=(width * len(rows), height), facecolor="white")
     if title:
@@ -135,6 +166,9 @@ def _figure(rows: Sequence[SolutionRewards], first_wrong: int | None, title: str
         axes.axis("off")
         axes.text(0.2, 0.55, row.policy, fontsize=11, fontweight="bold", va="center")
         _draw_lines(axes, lines)
+        if not column:
+            swatches: _Line = [(f" {name} ", shade) for shade, name in _legend(scale)]
+            _draw_lines(axes, [[("reward of a token", None)], swatches], height - _FOOT)
     return figure
 
 
@@ -142,10 +176,10 @@ _Line = list[tuple[str, float | None]]
 """Pieces of text with their darkness; None for a caption."""
 
 
-def _lines_of(row: SolutionRewards, first_wrong: int | None) -> list[_Line]:
+def _lines_of(row: SolutionRewards, scale: float, first_wrong: int | None) -> list[_Line]:
     lines: list[_Line] = []
     low = lowest_step(row)
-    for n, (step, dark) in enumerate(zip(row.steps, shades(row), strict=True)):
+    for n, (step, dark) in enumerate(zip(row.steps, shades(row, scale), strict=True)):
         lines += _wrapped(zip(step.tokens, dark, strict=True))
         lines.append([(_caption(step, n, n == low, n == first_wrong), None)])
     return lines
@@ -174,10 +208,9 @@ def _heights(lines: Sequence[_Line]) -> list[float]:
     return [_LINE + (_GAP if line and line[0][1] is None else 0.0) for line in lines]
 
 
-def _draw_lines(axes: Any, lines: Sequence[_Line]) -> None:
+def _draw_lines(axes: Any, lines: Sequence[_Line], y: float = 0.8) -> None:
     from matplotlib.patches import Rectangle
 
-    y = 0.8
     wide = 0.095
     for line, height in zip(lines, _heights(lines), strict=True):
         x = 0.2

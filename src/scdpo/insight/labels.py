@@ -55,15 +55,18 @@ def oracle(problem: Problem, solution: Solution) -> StepLabels:
     A step is judged by the values that its program printed, by the arithmetic in its sentences,
     and by the answer that it boxes. Raises InputError as `true_values` does.
     """
+    return _labels(solution.id, wrong_steps(problem, solution.steps))
+
+
+def wrong_steps(problem: Problem, steps: Iterable[Step]) -> list[bool | None]:
+    """For each step of a solution, whether it is wrong, and None after the first wrong one; see
+    `oracle`."""
     values = true_values(problem)
     known = values | _numbers(problem.question)
     wrong: list[bool | None] = []
-    for step in solution.steps:
-        if True in wrong:
-            wrong.append(None)
-        else:
-            wrong.append(_is_wrong(step, values, known, problem))
-    return _labels(solution.id, wrong)
+    for step in steps:
+        wrong.append(None if True in wrong else _is_wrong(step, values, known, problem))
+    return wrong
 
 
 def _labels(name: str, wrong: Sequence[bool | None]) -> StepLabels:
@@ -89,6 +92,11 @@ def _is_wrong(
     # The last calculation is the step's own; others describe a quantity, such as a ratio.
     calculations = arithmetic(step.text)
     return bool(calculations) and not _is_among(calculations[-1], known)
+
+
+def is_boxed(step: Step) -> bool:
+    """Whether a step boxes an answer."""
+    return bool(_BOXED.search(step.text))
 
 
 def _numbers(text: str) -> frozenset[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,23 +80,26 @@ def token_rewards(
     reference: Policy,
     solutions: Sequence[Solution],
     *,
-    beta: float,
+    beta: float | Mapping[str, float],
     progress: Progress = silent,
 ) -> Iterator[SolutionRewards]:
     """The implicit reward of every token that a policy wrote (arXiv 2407.00782, Eq. 7):
 
         r(s_i, x_i) = β log π_θ(x_i | s_i) − β log π_ref(x_i | s_i)
 
-    `policies` by name, each compared with `reference`; `beta` is the β of their training. Yields
-    the rows of all policies for one solution after another. Execution output is no token of a
+    `policies` by name, each compared with `reference`; `beta` is the β of their training, or by
+    name that of each. Yields the rows of all policies for one solution after another. Execution output is no token of a
     policy and has no reward. Solutions of a question share a token tree, so that what they have
     in common is computed once. `progress` is called with solutions done and their number.
 
-    Raises InputError for no policy, for a solution that exceeds a policy's context, and for ids
+    Raises InputError for no policy, for a policy without a β, for a solution that exceeds a policy's context, and for ids
     that a policy does not have.
     """
     if not policies:
         raise InputError("credit: no policy to look at")
+    betas = beta if isinstance(beta, Mapping) else dict.fromkeys(policies, beta)
+    if missing := [name for name in policies if name not in betas]:
+        raise InputError(f"credit: no β for {', '.join(missing)}")
     limit = min(context_length(policy, 1 << 30) for policy in (reference, *policies.values()))
     done = 0
     for batch in _batches([_encoded(s, reference, limit) for s in solutions]):
@@ -104,7 +107,7 @@ def token_rewards(
         after = {name: _logps(policy, batch) for name, policy in policies.items()}
         for n, encoded in enumerate(batch):
             for name in policies:
-                yield _row(name, beta, encoded, reference, after[name][n], before[n])
+                yield _row(name, betas[name], encoded, reference, after[name][n], before[n])
         done += len(batch)
         progress(done, len(solutions))
 

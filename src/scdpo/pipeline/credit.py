@@ -26,9 +26,8 @@ from scdpo.insight.rewards import SolutionRewards, fits, token_rewards
 from scdpo.pipeline.opened import manifest_of
 from scdpo.pipeline.provenance import settings
 from scdpo.pipeline.services import append_all
-from scdpo.pipeline.sources import read_problems
+from scdpo.pipeline.sources import NO_ORACLE, problems_with_oracle
 from scdpo.policies import load_policy
-from scdpo.problems import EMBEDDED
 from scdpo.records import CORRECT, WRONG, Solution, Step, WorkedStep
 from scdpo.sampling import count_solutions, sample_solutions
 from scdpo.store import Stage, file_hash
@@ -70,11 +69,10 @@ def credit_on_own_solutions(run: Run, *, attempts: int, limit: int | None, by: B
     stage = sample_for_credit(run, attempts, limit)
     rows = [row for row in stage.rows(Solution) if row.steps and row.finish == "finished"]
     rewards = rewards_of(run, REWARDS, rows, manifest_of(stage).output_hash or "")
-    if {source.source for source in run.recipe.problems.sources("test")} != {EMBEDDED}:
-        why = "only the embedded problems have an oracle that knows which steps are wrong"
-        return Credit(by, tuple(rewards.rows(SolutionRewards)), {}, rewards.path, unlabelled=why)
-    # From the package: runs that were begun with an earlier version lack the worked solutions.
-    known = {problem.id: problem for problem in read_problems(run.recipe, "test")}
+    known = problems_with_oracle(run.recipe, "test")
+    if any(row.problem_id not in known for row in rows):
+        every = tuple(rewards.rows(SolutionRewards))
+        return Credit(by, every, {}, rewards.path, unlabelled=NO_ORACLE)
     return _measured(rewards, [oracle(known[row.problem_id], row) for row in rows], by)
 
 
@@ -126,27 +124,24 @@ def rewards_of(run: Run, name: str, solutions: Sequence[Solution], source: str) 
     """A stage with a row for each of these solutions and each trained policy of the run.
 
     `source` is a hash of where the solutions are from. Computed again whenever that or a training
-    has changed. Raises InputError where no training is finished, or several have another β.
+    has changed. Each policy's rewards have the β of its own training. Raises InputError where no
+    training is finished.
     """
     names = trained_names(run)
-    trainings = run.trainings()
-    betas = {n: float(trainings[n].train["beta"]) for n in names}
-    if len(set(betas.values())) > 1:
-        listed = ", ".join(f"{n} {beta:g}" for n, beta in betas.items())
-        raise InputError(f"{run.path}: policies with several β cannot be compared: {listed}")
     inputs = {n: manifest_of(run.stage(f"policies/{n}")).output_hash or "" for n in names}
     inputs["solutions"] = source
-    stage = run.stage(name)
-    before = stage.manifest
-    stale = before is None or before.inputs != inputs or before.status != "done"
-    stage.open({"policies": names}, inputs, redo=stale)
+    stage = run.derived(name, inputs, {"policies": names}, resume=True)
     if not stage.done:
         run.record(stage)
+        trainings = run.trainings()
+        betas = {n: float(trainings[n].train["beta"]) for n in names}
         policies = {n: load_policy(run.stage(f"policies/{n}").path / "policy") for n in names}
-        reference, beta = load_policy(run.initial_policy), betas[names[0]]
+        reference = load_policy(run.initial_policy)
+        have = stage.ids("policy", "solution_id")
+        left = [s for s in solutions if any((n, s.id) not in have for n in names)]
         bar = run.watcher.progress("credit: rewards")
-        for row in token_rewards(policies, reference, solutions, beta=beta, progress=bar):
-            stage.append([row])
+        for row in token_rewards(policies, reference, left, beta=betas, progress=bar):
+            stage.append_new([row], "policy", "solution_id")
         stage.finish({"solutions": len(solutions), "policies": len(names)})
     return stage
 

@@ -136,7 +136,7 @@ def _from_solutions(config: MakePolicyConfig) -> tuple[Policy, list[MaskedIds]]:
 
 
 def _without_ids(solution: Solution) -> Solution:
-    no_ids: dict[str, tuple[int, ...]] = {"token_ids": (), "host_ids": ()}
+    no_ids: dict[str, object] = {"token_ids": (), "host_ids": (), "logps": ""}
     steps = tuple(step.model_copy(update=no_ids) for step in solution.steps)
     return solution.model_copy(update={"prompt_ids": (), "steps": steps})
 

@@ -219,6 +219,25 @@ class OpenRun:
         redo = redo or self.redone(name) or not made_anything(stage)
         return stage.open(config or settings(self.recipe, name), hashes, redo=redo)
 
+    def derived(
+        self,
+        name: str,
+        inputs: Mapping[str, str],
+        config: Mapping[str, Any] | None = None,
+        *,
+        resume: bool = False,
+    ) -> Stage:
+        """Open a stage that only derives rows from others, whose hashes are `inputs`.
+
+        It begins again when these or its `config` have changed, and, unless it can `resume`, when
+        it was stopped.
+        """
+        stage, config = self.stage(name), dict(config or {})
+        before = stage.manifest
+        kept = before is not None and before.inputs == inputs and before.config == config
+        kept = kept and (resume or stage.done)
+        return stage.open(config, inputs, redo=not kept or self.redone(name))
+
     def _keep_recipe(self) -> None:
         """Store the recipe. Raises StoreError if existing rows were made with another recipe."""
         path = self.path / "recipe.yaml"

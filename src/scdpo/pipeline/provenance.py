@@ -32,6 +32,7 @@ SHAPED_BY: dict[str, tuple[str, ...]] = {
     "pairs": ("pairs",),
     "policies": ("train", "threads"),
     "evaluations": ("evaluate", *GENERATES),
+    "quality": (),
     "credit": (),
     "credit/solutions": ("sample", *GENERATES),
 }

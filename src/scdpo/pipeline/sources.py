@@ -6,7 +6,10 @@ from collections import Counter
 
 from scdpo.errors import InputError
 from scdpo.pipeline.recipe import Part, Recipe
+from scdpo.problems import EMBEDDED
 from scdpo.records import Problem
+
+NO_ORACLE = "only the embedded problems have an oracle that knows which steps are wrong"
 
 
 def read_problems(recipe: Recipe, part: Part, limit: int | None = None) -> list[Problem]:
@@ -26,3 +29,12 @@ def read_problems(recipe: Recipe, part: Part, limit: int | None = None) -> list[
     if count > 1:
         raise InputError(f"problems.{part}: two of its sources have question {name}")
     return problems
+
+
+def problems_with_oracle(recipe: Recipe, part: Part) -> dict[str, Problem]:
+    """The embedded problems of a part, by id: their worked solutions tell which steps are wrong.
+
+    From the package, as runs that were begun with an earlier version lack the worked solutions.
+    """
+    sources = [source for source in recipe.problems.sources(part) if source.source == EMBEDDED]
+    return {problem.id: problem for source in sources for problem in source.load()}

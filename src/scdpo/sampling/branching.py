@@ -12,7 +12,7 @@ from scdpo.errors import InputError
 from scdpo.errors.validation import settings_from_keywords
 from scdpo.formats import Format
 from scdpo.grading import Grader
-from scdpo.records import Problem, Solution, Step
+from scdpo.records import Problem, Solution, mean_logp
 from scdpo.sampling.attempts import (
     REPLAY_DIFFERS,
     Origin,
@@ -178,20 +178,13 @@ def branch_points(solution: Solution, config: BranchConfig) -> list[int]:
     return list(range(1, len(solution.steps) - config.skip_last))
 
 
-def mean_new_logp(steps: Sequence[Step], k: int) -> float | None:
-    """Mean log-prob per sampled token (nats) of the steps after the first k."""
-    scored = [(s.mean_logp, len(s.token_ids)) for s in steps[k:] if s.mean_logp is not None]
-    tokens = sum(n for _, n in scored)
-    return sum(mean * n for mean, n in scored) / tokens if tokens else None
-
-
 def count_branches(branches: Iterable[Solution]) -> dict[str, int | float]:
     """Counts as for naive solutions, plus the mean log-prob of dispreferred continuations."""
     logps: list[float] = []
 
     def noted() -> Iterable[Solution]:
         for solution in branches:
-            value = mean_new_logp(solution.steps, solution.branch_step)
+            value = mean_logp(solution.steps[solution.branch_step :])
             if value is not None and solution.side() == "rejected":
                 logps.append(value)
             yield solution
@@ -263,7 +256,7 @@ async def _starts(attempts: Sequence[Attempt], sampler: Sampler) -> list[Start]:
 
 
 def _flagged(solution: Solution, start: Start, config: BranchConfig) -> Solution:
-    value = mean_new_logp(solution.steps, solution.branch_step)
+    value = mean_logp(solution.steps[solution.branch_step :])
     floor = config.min_mean_logp
     unlikely = floor is not None and value is not None and value < floor
     flags = (*solution.flags, *[UNLIKELY] * unlikely, *[REPLAY_DIFFERS] * start.differs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scdpo.records import ERROR_WORD, Step
+from scdpo.records import ERROR_WORD, NOISE, Step
 
 ERROR_WORDS = ("error", "apolog")
 """Words that no step of a preferred solution may contain (arXiv 2407.00782)."""
@@ -33,10 +33,10 @@ def solution_flags(
         lowered += f"\n{question.lower()}"
     flags = [f"{ERROR_WORD}:{word}" for word in ERROR_WORDS if word in lowered]
     if len(steps) > NOISE_MAX_STEPS:
-        flags.append("noise:steps")
+        flags.append(f"{NOISE}:steps")
     if max((len(step.text) for step in steps), default=0) > NOISE_MAX_CHARACTERS:
-        flags.append("noise:length")
+        flags.append(f"{NOISE}:length")
     markers = [marker for marker in HOST_MARKERS if marker not in stops]
     if any(marker in step.text for step in steps for marker in markers):
-        flags.append("noise:execution")
+        flags.append(f"{NOISE}:execution")
     return tuple(flags)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scdpo.engines.base import Completion, Request
 from scdpo.errors import EngineError
 from scdpo.formats.base import Format
-from scdpo.records import Finish, Step
+from scdpo.records import Finish, Step, pack_logps
 from scdpo.sandbox import SESSION_ENDING_CUTS, Execution
 
 
@@ -110,7 +110,8 @@ def rollout(task: Task, format: Format, limits: Limits, encode: Encode) -> Rollo
     `encode` tokenises what the host appends. The rollout ends when the policy ends it
     (`finished`), at a limit, or when its session is lost (`sandbox`). The steps of the prefix
     are never changed, so that both branches of a pair share them token by token. Raises
-    EngineError for an empty completion that finished with `stop`.
+    EngineError for an empty completion that finished with `stop`, and for one with another number
+    of log-probs than of tokens.
     """
     ids = task.prompt_ids + _ids_of(task.prefix, encode)
     state = _State(ids=ids, steps=list(task.prefix), n_prefix=len(task.prefix))
@@ -167,14 +168,19 @@ def _append(state: _State, completion: Completion, temperature: float, format: F
         if completion.finish == "stop":
             raise EngineError("the engine returned an empty completion that ended at a stop string")
         return
+    n_ids, n_logps = len(completion.token_ids), len(completion.logps)
+    if n_logps not in (0, n_ids):
+        raise EngineError(f"the engine returned {n_logps} log-probs for {n_ids} tokens")
     state.ids += completion.token_ids
-    state.sampled += len(completion.token_ids)
+    state.sampled += n_ids
+    mean = _mean(completion.logps)
     step = Step(
         kind="text",
         text=completion.text,
         token_ids=completion.token_ids,
         temperature=temperature,
-        mean_logp=_mean(completion.logps),
+        mean_logp=mean,
+        logps="" if mean is None else pack_logps(completion.logps),
     )
     last = state.steps[-1] if len(state.steps) > state.n_prefix else None
     if last is not None and last.kind == "text" and len(format.parse(last.text + step.text)) == 1:
@@ -206,6 +212,7 @@ def _merge(step: Step, more: Step) -> Step:
             "text": step.text + more.text,
             "token_ids": step.token_ids + more.token_ids,
             "mean_logp": total / (n + m) if known else None,
+            "logps": pack_logps(step.token_logps + more.token_logps) if known else "",
         }
     )
 
