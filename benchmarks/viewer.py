@@ -26,7 +26,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from scdpo.records import CORRECT, WRONG, Problem, Solution, Step, undecided
+from scdpo.records import CORRECT, WRONG, Problem, Solution, Step, pack_logps, undecided
 from scdpo.store import RunFolder, json_line
 
 PORT = 8766
@@ -132,6 +132,7 @@ def _solution(*, branch: bool, verdict: int) -> Solution:
             host_ids=(6, 44, 50, 51, 7) if n % 2 else (),
             temperature=1.0,
             mean_logp=-0.11398164518320697 * (1 + n * verdict),
+            logps=pack_logps([-0.11398164518320697 * (1 + n * verdict)] * TOKENS),
         )
         for n in range(STEPS)
     )

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
 from scdpo.cli import main
 from scdpo.errors import DataError, InputError
 from scdpo.formats import get_format
-from scdpo.insight.drawing import draw, shades
+from scdpo.insight.drawing import draw, in_terminal, scale_of, shades
 from scdpo.insight.finding import Finding
 from scdpo.insight.labels import (
     StepLabels,
@@ -179,6 +181,21 @@ def test_rewards_of_a_solution_add_up_to_that_of_the_training(tmp_path: Path) ->
     assert [len(s.tokens) for s in chosen.steps] == [len(s.rewards) for s in chosen.steps]
 
 
+def test_each_policy_has_the_beta_of_its_own_training(tmp_path: Path) -> None:
+    reference = load_policy(make_policy(tmp_path / "a"))
+    one = solution(said("w3 w4"))
+    trained = load_policy(make_policy(tmp_path / "b"))
+    with torch.no_grad():
+        trained.model.get_output_embeddings().weight[3] += 0.1
+    policies = {"a": trained, "b": trained}
+    a, b = token_rewards(policies, reference, [one], beta={"a": 0.1, "b": 0.3})
+    assert (a.beta, b.beta) == (0.1, 0.3)
+    assert abs(a.total) > 1e-4
+    assert b.total == pytest.approx(3 * a.total)
+    with pytest.raises(InputError, match="no β for b"):
+        list(token_rewards(policies, reference, [one], beta={"a": 0.1}))
+
+
 def test_execution_output_has_no_reward(tmp_path: Path) -> None:
     policy = load_policy(make_policy(tmp_path / "policy"))
     step = Step(kind="code", text="w3 w4", output="5", host_text=" w5 w6")
@@ -232,10 +249,29 @@ def rewards(*values: tuple[float, ...]) -> SolutionRewards:
     return SolutionRewards(policy="dpo", beta=0.1, solution_id="s", problem_id="p", steps=steps)
 
 
+def test_all_policies_of_a_picture_share_a_scale() -> None:
+    much, little = rewards((0.5, -1.0), (0.0, 0.5)), rewards((0.01, -0.01), (0.0, 0.0))
+    scale = scale_of([much, little])
+    assert 0.5 < scale < 1.0  # the few highest rewards are beyond it
+    assert shades(much, scale)[0][1] == 0.0
+    assert shades(much, scale)[1][0] == 0.5
+    drawn = [shade for step in shades(little, scale) for shade in step]
+    assert max(drawn) - min(drawn) < 0.05
+    alone = rewards((0.0, 0.0))
+    assert (scale_of([alone]), shades(alone, 0.0)) == (0.0, [[0.5, 0.5]])
+
+
+def test_the_legend_of_a_picture_gives_the_numbers_of_its_scale() -> None:
+    rows = [rewards((0.25, -0.25)), rewards((0.25, -0.25))]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(in_terminal(rows, first_wrong=0))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "reward of a token  ≤ −0.25  −0.12  0  +0.12  ≥ +0.25" in shown
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_pictures_are_drawn_of_any_text(tmp_path: Path, suffix: str) -> None:
     row = rewards((0.5, -1.0), (0.0, 0.5))
-    assert shades(row) == [[1.0, 0.0], [0.5, 1.0]]
     draw([row, row], tmp_path / f"out{suffix}", first_wrong=0, title="a $ title")
     assert (tmp_path / f"out{suffix}").stat().st_size > 1000
     with pytest.raises(InputError, match=r"a \.png or \.svg"):

@@ -324,20 +324,29 @@ def test_a_joined_blank_line_does_not_raise_the_temperature() -> None:
     assert [step.temperature for step in outcome.steps] == [1.1, 1.15]
 
 
-def test_the_mean_logp_of_a_joined_step_is_over_all_its_tokens() -> None:
+def test_the_logps_of_a_joined_step_are_those_of_all_its_tokens() -> None:
     one = rollout(Task((1,), ONE, seed=0), FORMAT, Limits(), TOKENS.encode)
     next(one)
     first = text("a")
     one.send(Completion(TOKENS.encode(first), first, (-1.0, -2.0, -3.0), "stop"))
     with pytest.raises(StopIteration) as stop:
         one.send(Completion(TOKENS.encode(END), END, (-6.0,), "end"))
-    assert stop.value.value.steps[0].mean_logp == pytest.approx(-3.0)
+    (step,) = stop.value.value.steps
+    assert step.mean_logp == pytest.approx(-3.0)
+    assert step.token_logps == (-1.0, -2.0, -3.0, -6.0)
+
+
+def test_another_number_of_logps_than_of_tokens_is_refused() -> None:
+    one = rollout(Task((1,), ONE, seed=0), FORMAT, Limits(), TOKENS.encode)
+    next(one)
+    with pytest.raises(EngineError, match="1 log-probs for 3 tokens"):
+        one.send(Completion((1, 2, 3), "abc", (-1.0,), "stop"))
 
 
 @pytest.mark.parametrize("logp", [-math.inf, math.nan])
 def test_a_mean_logp_that_is_no_number_is_left_out(logp: float) -> None:
     step = roll([text("a"), END], logp=logp).steps[0]
-    assert step.mean_logp is None
+    assert (step.mean_logp, step.token_logps) == (None, ())
     assert Step.model_validate_json(step.model_dump_json()) == step
 
 
@@ -606,4 +615,5 @@ def test_what_is_trained_on_is_what_was_sampled(tmp_path: Path) -> None:
             n = len(step.token_ids)
             own = logps[torch.arange(at - 1, at + n - 1), torch.tensor(ids[at : at + n])]
             assert step.mean_logp == pytest.approx(float(own.mean()), abs=1e-3)
+            assert step.token_logps == pytest.approx(own.tolist(), rel=1e-3, abs=1e-3)
             at += n + len(step.host_ids)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdpo.errors import DataError, RunLocked, StorageFull, StoreError
-from scdpo.records import Problem, Record, Solution, Step, Verdict
+from scdpo.records import Problem, Record, Solution, Step, Verdict, pack_logps
 from scdpo.store import (
     Manifest,
     RunFolder,
@@ -86,7 +86,10 @@ def test_rows_come_back_and_a_finished_stage_stays_finished(tmp_path: Path) -> N
 def test_a_row_round_trips_without_loss(
     tmp_path_factory: pytest.TempPathFactory, text: str, ids: list[int], logp: float | None
 ) -> None:
-    step = Step(kind="code", text=text, token_ids=tuple(ids), output=text, mean_logp=logp)
+    logps = "" if logp is None else pack_logps([logp] * len(ids))
+    step = Step(
+        kind="code", text=text, token_ids=tuple(ids), output=text, mean_logp=logp, logps=logps
+    )
     solution = Solution(
         id="s",
         problem_id="p",
@@ -105,6 +108,25 @@ def test_a_row_round_trips_without_loss(
     path = tmp_path_factory.getbasetemp() / "round-trip.jsonl"
     write_jsonl(path, [solution, solution])
     assert list(read_jsonl(path, Solution)) == [solution, solution]
+
+
+@given(st.lists(st.floats(-60000, 0)))
+def test_packed_logps_are_exact_to_three_digits(logps: list[float]) -> None:
+    step = Step(kind="text", text="", token_ids=tuple(range(len(logps))), logps=pack_logps(logps))
+    assert step.token_logps == pytest.approx(logps, rel=5e-4, abs=3e-8)
+    assert pack_logps(step.token_logps) == step.logps
+
+
+def test_rows_from_before_logps_were_kept_can_be_read(tmp_path: Path) -> None:
+    step = Step(kind="text", text="a", token_ids=(5, 6), mean_logp=-1.0)
+    before = step.model_dump_json().replace(',"logps":""', "")
+    assert before != step.model_dump_json()
+    (tmp_path / "rows.jsonl").write_text(before + "\n")
+    assert list(read_jsonl(tmp_path / "rows.jsonl", Step)) == [step]
+    wrong = before.replace("}", f',"logps":"{pack_logps([-1.0])}"}}')
+    (tmp_path / "rows.jsonl").write_text(wrong + "\n")
+    with pytest.raises(DataError, match="logps of 1 tokens, but 2 ids"):
+        list(read_jsonl(tmp_path / "rows.jsonl", Step))
 
 
 def test_append_new_skips_rows_that_are_there(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ def quality(path: RunPath, redo: RedoOption = False) -> None:
     wrong step. Which steps are wrong is known for the embedded problems. A row for each pair is
     kept in RUN/quality/pairs, and the figures with their intervals in RUN/quality/figures.
     """
-    from scdpo.cli.quality_tables import quality_tables
     from scdpo.pipeline.quality import measure_quality
+    from scdpo.pipeline.quality_table import quality_tables
 
     with opened(path, None, redo="quality" if redo else None) as (run, terminal):
         made = measure_quality(run)

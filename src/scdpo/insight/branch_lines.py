@@ -3,7 +3,8 @@ that are left after it.
 
 A share or mean is taken over pairs, preferred solutions or branches. Its interval resamples
 questions, since what belongs to a question is alike. Where a share is 0 or 1, resampling says
-nothing, and the interval is Wilson's on the number of questions.
+nothing, and the interval is Wilson's on the number of questions. One question alone gives a mean no
+interval.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from scdpo.evaluation import wilson_interval
+from scdpo.evaluation.significance import ConfidenceInterval, wilson_interval
 from scdpo.insight.branches import Continuation, Mistake, Outcome, PairQuality
-from scdpo.insight.finding import RESAMPLES, Estimate
+from scdpo.insight.finding import RESAMPLES
 from scdpo.records import Record
 
 Part = Literal["naive", "step_controlled", "preferred", "branches"]
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 
 class QualityLine(Record):
-    """One figure: a share, or a mean, with its 95 % interval.
+    """One figure: a share, or a mean, with its 95 % interval if there is one.
 
     `group` is the value of `by`: the branch step k, the steps of the preferred solution after k,
     or the distance of the first wrong step from k; None for `all`. `n` is how many pairs,
@@ -46,8 +47,8 @@ class QualityLine(Record):
     n: int
     questions: int
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 class _Item(NamedTuple):
@@ -88,7 +89,9 @@ def quality_lines(
     return lines
 
 
-def _pair_lines(pairs: Sequence[PairQuality], kind: Part, resampled: _Resampled) -> list[QualityLine]:
+def _pair_lines(
+    pairs: Sequence[PairQuality], kind: Part, resampled: _Resampled
+) -> list[QualityLine]:
     groups = _groups(pairs, lambda p: p.branch_step, lambda p: p.chosen_steps)
     if kind == "naive":  # k is 0 for all of them
         groups = {("all", None): pairs}
@@ -171,7 +174,7 @@ class _Resampled:
         if not items:
             return []
         questions = len({item.question for item in items})
-        estimate = self._estimate(items, questions, share=unit == "share")
+        value, interval = self._estimate(items, questions, share=unit == "share")
         return [
             QualityLine(
                 part=part,
@@ -181,20 +184,25 @@ class _Resampled:
                 unit=unit,
                 n=round(sum(item.weight for item in items)),
                 questions=questions,
-                **estimate.model_dump(),
+                value=value,
+                low=None if interval is None else interval.low,
+                high=None if interval is None else interval.high,
             )
         ]
 
-    def _estimate(self, items: Sequence[_Item], questions: int, *, share: bool) -> Estimate:
+    def _estimate(
+        self, items: Sequence[_Item], questions: int, *, share: bool
+    ) -> tuple[float, ConfidenceInterval | None]:
         at = [self._number[item.question] for item in items]
         value_P = np.bincount(at, [item.value for item in items], len(self._number))
         weight_P = np.bincount(at, [item.weight for item in items], len(self._number))
         value = float(value_P.sum() / weight_P.sum())
         if share and value in (0.0, 1.0):
-            low, high = wilson_interval(questions if value else 0, questions)
-            return Estimate(value=value, low=low, high=high)
+            return value, wilson_interval(questions if value else 0, questions)
+        if questions == 1:
+            return value, None
         weight_R = self._weight_RP @ weight_P
         drawn = weight_R > 0
         values_R = (self._weight_RP @ value_P)[drawn] / weight_R[drawn]
         low, high = np.quantile(values_R, [0.025, 0.975])
-        return Estimate(value=value, low=float(low), high=float(high))
+        return value, ConfidenceInterval(float(low), float(high))

@@ -50,7 +50,10 @@ def shades(row: SolutionRewards, scale: float) -> list[list[float]]:
     """The darkness of each token by step: 0 for a reward of −`scale` and less, 1/2 for none, 1
     for +`scale` and more."""
     return [
-        [0.5 + 0.5 * min(1.0, max(-1.0, reward / scale if scale else 0.0)) for reward in step.rewards]
+        [
+            0.5 + 0.5 * min(1.0, max(-1.0, reward / scale if scale else 0.0))
+            for reward in step.rewards
+        ]
         for step in row.steps
     ]
 

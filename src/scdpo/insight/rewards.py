@@ -88,12 +88,13 @@ def token_rewards(
         r(s_i, x_i) = β log π_θ(x_i | s_i) − β log π_ref(x_i | s_i)
 
     `policies` by name, each compared with `reference`; `beta` is the β of their training, or by
-    name that of each. Yields the rows of all policies for one solution after another. Execution output is no token of a
-    policy and has no reward. Solutions of a question share a token tree, so that what they have
-    in common is computed once. `progress` is called with solutions done and their number.
+    name that of each. Yields the rows of all policies for one solution after another. Execution
+    output is no token of a policy and has no reward. Solutions of a question share a token tree,
+    so that what they have in common is computed once. `progress` is called with solutions done
+    and their number.
 
-    Raises InputError for no policy, for a policy without a β, for a solution that exceeds a policy's context, and for ids
-    that a policy does not have.
+    Raises InputError for no policy, for one without a β, for a solution that exceeds a policy's
+    context, and for ids that a policy does not have.
     """
     if not policies:
         raise InputError("credit: no policy to look at")

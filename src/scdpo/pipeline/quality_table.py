@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
 from scdpo.insight.branch_lines import By, Part, QualityLine
-from scdpo.insight.branches import Mistake
+from scdpo.insight.branches import Mistake, Outcome
 from scdpo.report.grid import Cell, Column, Grid
-from scdpo.report.notation import MINUS, count, percent, percent_interval
+from scdpo.report.notation import MINUS, count, percent
 
 _PAIRS: tuple[tuple[str, str], ...] = (
     ("same_share", "the same at the beginning, % of the shorter side"),
@@ -21,18 +21,7 @@ _PAIRS: tuple[tuple[str, str], ...] = (
     *((f"mistake:{name}", f"first wrong step: {name}, %") for name in get_args(Mistake)),
     ("no_wrong_step", "no step known to be wrong, %"),
 )
-_PREFERRED = (
-    ("hidden_wrong", "solutions with a wrong step, %"),
-    ("hidden_wrong_steps", "of all their steps, %"),
-)
-_BRANCHES = (
-    ("branches", "correct", "correct %"),
-    ("branches", "wrong", "wrong %"),
-    ("branches", "garbled", "garbled %"),
-    ("branches", "unfinished", "unfinished %"),
-    ("step_controlled", "wrong_at_once", "wrong at once %"),
-    ("step_controlled", "same_share", "same %"),
-)
+_LOST: tuple[Outcome, ...] = ("garbled", "unfinished", "undecided")
 _KINDS: tuple[tuple[Part, str], ...] = (
     ("naive", "naive"),
     ("step_controlled", "step-controlled"),
@@ -46,7 +35,9 @@ class _Figures:
     def __init__(self, lines: Sequence[QualityLine]):
         self._known = {(line.part, line.by, line.group, line.measure): line for line in lines}
 
-    def line(self, part: Part, measure: str, by: By = "all", group: int | None = None) -> QualityLine | None:
+    def line(
+        self, part: Part, measure: str, by: By = "all", group: int | None = None
+    ) -> QualityLine | None:
         """The line with a figure, if there is one."""
         return self._known.get((part, by, group, measure))
 
@@ -82,22 +73,34 @@ def _pair_table(figures: _Figures) -> Grid:
         cells = [figures.cell(part, measure) for part, _ in kinds]
         if any(cell.value for cell in cells):
             rows.append((Cell(name), *cells))
-    notes = ["Both sides are compared after the shared steps.", _INTERVALS]
-    for measure, name in _PREFERRED:
-        if line := figures.line("preferred", measure):
-            cell = _written(line)
-            notes.insert(-1, f"Preferred {name}: {cell.line} of {count(line.n)}.")
+    notes = ("Both sides are compared after the shared steps.", *_hidden(figures), _INTERVALS)
     columns = (Column("", "left", wrap=True), *(Column(name, "number") for _, name in kinds))
-    return Grid("Pairs", columns, tuple(rows), tuple(notes))
+    return Grid("Pairs", columns, tuple(rows), notes)
+
+
+def _hidden(figures: _Figures) -> Iterator[str]:
+    solutions = figures.line("preferred", "hidden_wrong")
+    steps = figures.line("preferred", "hidden_wrong_steps")
+    if solutions and steps:
+        yield (
+            f"A wrong step hides in {_written(solutions).line} % of {count(solutions.n)} preferred "
+            f"solutions: {_written(steps).line} % of their {count(steps.n)} steps."
+        )
 
 
 def _distance_table(figures: _Figures) -> Grid:
     kinds = [kind for kind in _KINDS if figures.groups(kind[0], by="distance")]
     rows = tuple(
-        (Cell(_place(group)), *(figures.cell(part, "negatives", "distance", group) for part, _ in kinds))
+        (
+            Cell(_place(group)),
+            *(figures.cell(part, "negatives", "distance", group) for part, _ in kinds),
+        )
         for group in figures.groups("naive", "step_controlled", by="distance")
     )
-    columns = (Column("first wrong new step", "left"), *(Column(f"{name} %", "number") for _, name in kinds))
+    columns = (
+        Column("first wrong new step", "left"),
+        *(Column(f"{name} %", "number") for _, name in kinds),
+    )
     return Grid("Where negatives first go wrong", columns, rows, (_INTERVALS,))
 
 
@@ -112,21 +115,27 @@ def _branch_table(
 ) -> Grid:
     rows = []
     for group in groups:
-        branches = figures.line("branches", "wrong", by, group)
         pairs = figures.line("step_controlled", "same_share", by, group)
+        lost = [figures.line("branches", outcome, by, group) for outcome in _LOST]
         rows.append(
             (
-                *(Cell(str(group), style="bold"), _number(branches), _number(pairs)),
-                *(figures.cell(part, measure, by, group) for part, measure, _ in _BRANCHES),
+                Cell(str(group), style="bold"),
+                _number(figures.line("branches", "correct", by, group)),
+                figures.cell("branches", "correct", by, group),
+                Cell(percent(sum(line.value for line in lost if line is not None))),
+                _number(pairs),
+                figures.cell("step_controlled", "wrong_at_once", by, group),
+                figures.cell("step_controlled", "same_share", by, group),
             )
         )
     columns = (
-        *(Column(heading), Column("branches"), Column("pairs")),
-        *(Column(name, "number") for *_, name in _BRANCHES),
+        *(Column(heading), Column("branches"), Column("correct %", "number"), Column("lost %")),
+        *(Column("pairs"), Column("wrong at\nonce %", "number"), Column("same %", "number")),
     )
     notes = (
-        "Of all branches: correct to garbled. Of pairs: the first new step of the rejected side "
-        "is wrong at once; its beginning is the same, % of the shorter side.",
+        "Correct and lost are shares of the branches, lost meaning garbled, unfinished or "
+        "undecided. Wrong at once: pairs whose rejected side errs in its first new step; same: "
+        "their common beginning after k, in % of the shorter side.",
         _INTERVALS,
     )
     return Grid(title, columns, tuple(rows), notes)
@@ -137,10 +146,12 @@ def _number(line: QualityLine | None) -> Cell:
 
 
 def _written(line: QualityLine) -> Cell:
-    if line.unit == "share":
-        return Cell(percent(line.value), percent_interval(line.low, line.high))
+    write = percent if line.unit == "share" else _number_of(line)
+    if line.low is None or line.high is None:
+        return Cell(write(line.value))
+    return Cell(write(line.value), f"[{write(line.low)}, {write(line.high)}]")
+
+
+def _number_of(line: QualityLine) -> Callable[[float], str]:
     digits = 1 if line.unit == "tokens" else 2
-    value, low, high = (
-        f"{number:.{digits}f}".replace("-", MINUS) for number in (line.value, line.low, line.high)
-    )
-    return Cell(value, f"[{low}, {high}]")
+    return lambda number: f"{number:.{digits}f}".replace("-", MINUS)
