@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scdpo.evaluation.significance import ConfidenceInterval, wilson_interval
 from scdpo.insight.branches import Continuation, Mistake, Outcome, PairQuality
 from scdpo.insight.finding import RESAMPLES
-from scdpo.records import Record
+from scdpo.records import PairKind, Record
 
 Part = Literal["naive", "step_controlled", "preferred", "branches"]
 """What a line is about: pairs of a kind, the preferred solutions of all pairs, or all branches,
@@ -80,9 +80,9 @@ def quality_lines(
     """All figures about pairs and branches; those that need labels are left out without them."""
     lines: list[QualityLine] = []
     branches = list(branches)
-    names = [row.problem_id for row in (*pairs, *branches)]
+    names = [pair.problem_id for pair in pairs] + [branch.problem_id for branch in branches]
     resampled = _Resampled(list(dict.fromkeys(names)), seed)
-    for kind in ("naive", "step_controlled"):
+    for kind in get_args(PairKind):
         lines += _pair_lines([pair for pair in pairs if pair.kind == kind], kind, resampled)
     lines += _preferred_lines(pairs, resampled)
     lines += _branch_lines(branches, resampled)
@@ -90,7 +90,7 @@ def quality_lines(
 
 
 def _pair_lines(
-    pairs: Sequence[PairQuality], kind: Part, resampled: _Resampled
+    pairs: Sequence[PairQuality], kind: PairKind, resampled: _Resampled
 ) -> list[QualityLine]:
     groups = _groups(pairs, lambda p: p.branch_step, lambda p: p.chosen_steps)
     if kind == "naive":  # k is 0 for all of them
@@ -144,8 +144,9 @@ def _groups(
     rows: Sequence[T], k: Callable[[T], int], left: Callable[[T], int]
 ) -> dict[tuple[By, int | None], Sequence[T]]:
     """All rows, the rows of each branch step, and those with each number of steps left."""
-    found: dict[tuple[By, int | None], list[T]] = {("all", None): list(rows)}
-    for by, key in (("branch_step", k), ("steps_left", left)):
+    keys: tuple[tuple[By, Callable[[T], int]], ...] = (("branch_step", k), ("steps_left", left))
+    found: dict[tuple[By, int | None], Sequence[T]] = {("all", None): rows}
+    for by, key in keys:
         for group in sorted({key(row) for row in rows}):
             found[by, group] = [row for row in rows if key(row) == group]
     return found

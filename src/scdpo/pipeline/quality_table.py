@@ -21,6 +21,10 @@ _PAIRS: tuple[tuple[str, str], ...] = (
     *((f"mistake:{name}", f"first wrong step: {name}, %") for name in get_args(Mistake)),
     ("no_wrong_step", "no step known to be wrong, %"),
 )
+_BRANCHES: tuple[tuple[By, str, str], ...] = (
+    ("branch_step", "k", "Branches by branch step k"),
+    ("steps_left", "left", "Branches by the steps that the chosen side has after k"),
+)
 _LOST: tuple[Outcome, ...] = ("garbled", "unfinished", "undecided")
 _KINDS: tuple[tuple[Part, str], ...] = (
     ("naive", "naive"),
@@ -58,10 +62,7 @@ def quality_tables(lines: Sequence[QualityLine]) -> Iterator[Grid]:
     yield _pair_table(figures)
     if figures.groups("naive", "step_controlled", by="distance"):
         yield _distance_table(figures)
-    for by, heading, title in (
-        ("branch_step", "k", "Branches by branch step k"),
-        ("steps_left", "left", "Branches by the steps that the chosen side has after k"),
-    ):
+    for by, heading, title in _BRANCHES:
         if groups := figures.groups("branches", by=by):
             yield _branch_table(figures, by, groups, heading, title)
 
