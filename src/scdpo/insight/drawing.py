@@ -83,7 +83,7 @@ def in_terminal(rows: Sequence[SolutionRewards], first_wrong: int | None = None)
                 for row, dark, low in zip(rows, drawn, lowest, strict=True)
             )
         )
-    legend = Text("reward of a token ", style="dim")
+    legend = Text.assemble(("reward of a token ", "dim"))
     for shade, name in _legend(scale):
         legend.append(f" {name} ", style=_style(shade))
     return Group(table, legend)
@@ -99,7 +99,7 @@ def _step_text(step: StepReward, dark: Sequence[float], n: int, low: bool, wrong
 
 def _caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
     marks = [*(["lowest reward"] if low else []), *(["first wrong step"] if wrong else [])]
-    return f"step {n + 1}: mean {step.mean:+.3f}" + "".join(f" · {mark}" for mark in marks)
+    return f"step {n + 1}: mean {_signed(step.mean)}" + "".join(f" · {mark}" for mark in marks)
 
 
 def _legend(scale: float) -> list[tuple[float, str]]:

@@ -22,6 +22,8 @@ from scdpo.records import Record
 RESAMPLES = 1000
 _FOLDS = 2
 _MAX_THRESHOLDS = 400
+_RESAMPLES_AT_A_TIME = 100
+"""So that tens of thousands of steps need tens of megabytes, not a gigabyte."""
 
 Floats = NDArray[np.float64]
 
@@ -189,14 +191,21 @@ class Finding:
 
     def _auc_R(self, scored: _Scored) -> Floats:
         """The chance that a wrong step scores below a right one; ties count half."""
-        order = scored.order_L
-        weight_RL = self._weight_RP[:, self._problem_S[self._solution_L[order]]]
-        wrong_L = self._wrong_L[order]
-        score_L = scored.score_L[order]
+        score_L = scored.score_L[scored.order_L]
         group_L = np.concatenate([[0], np.cumsum(np.diff(score_L) > 0)])
-        starts = np.flatnonzero(np.diff(group_L, prepend=-1))
-        wrong_RG = np.add.reduceat(weight_RL * wrong_L, starts, axis=1)
-        right_RG = np.add.reduceat(weight_RL * ~wrong_L, starts, axis=1)
+        starts_G = np.flatnonzero(np.diff(group_L, prepend=-1))
+        cuts = range(0, len(self._weight_RP), _RESAMPLES_AT_A_TIME)
+        parts = (self._weight_RP[cut : cut + _RESAMPLES_AT_A_TIME] for cut in cuts)
+        return np.concatenate([self._auc_of(part, scored.order_L, starts_G) for part in parts])
+
+    def _auc_of(
+        self, weight_RP: Floats, order_L: NDArray[np.int64], starts_G: NDArray[np.int64]
+    ) -> Floats:
+        """For some resamples; `starts_G` are where each group of equal scores begins in order."""
+        weight_RL = weight_RP[:, self._problem_S[self._solution_L[order_L]]]
+        wrong_L = self._wrong_L[order_L]
+        wrong_RG = np.add.reduceat(weight_RL * wrong_L, starts_G, axis=1)
+        right_RG = np.add.reduceat(weight_RL * ~wrong_L, starts_G, axis=1)
         before_RG = np.cumsum(wrong_RG, axis=1) - wrong_RG
         won_R = (right_RG * (before_RG + wrong_RG / 2)).sum(axis=1)
         pairs_R = wrong_RG.sum(axis=1) * right_RG.sum(axis=1)

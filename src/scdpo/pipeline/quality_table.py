@@ -114,32 +114,42 @@ def _place(distance: int) -> str:
 def _branch_table(
     figures: _Figures, by: By, groups: Sequence[int], heading: str, title: str
 ) -> Grid:
-    rows = []
-    for group in groups:
-        pairs = figures.line("step_controlled", "same_share", by, group)
-        lost = [figures.line("branches", outcome, by, group) for outcome in _LOST]
-        rows.append(
-            (
-                Cell(str(group), style="bold"),
-                _number(figures.line("branches", "correct", by, group)),
-                figures.cell("branches", "correct", by, group),
-                Cell(percent(sum(line.value for line in lost if line is not None))),
-                _number(pairs),
-                figures.cell("step_controlled", "wrong_at_once", by, group),
-                figures.cell("step_controlled", "same_share", by, group),
-            )
-        )
+    rows = [_branch_row(figures, by, group) for group in groups]
+    every = by == "branch_step"
+    rows += [_branch_row(figures, "all", None)] * every
     columns = (
         *(Column(heading), Column("branches"), Column("correct %", "number"), Column("lost %")),
         *(Column("pairs"), Column("wrong at\nonce %", "number"), Column("same %", "number")),
     )
-    notes = (
-        "Correct and lost are shares of the branches, lost meaning garbled, unfinished or "
-        "undecided. Wrong at once: pairs whose rejected side errs in its first new step; same: "
-        "their common beginning after k, in % of the shorter side.",
-        _INTERVALS,
+    notes: tuple[str, ...] = (_INTERVALS,)
+    if every:
+        notes = (
+            "Correct and lost are shares of the branches. Wrong at once: pairs whose rejected side "
+            "errs in its first new step; same: their common beginning after k, in % of the "
+            "shorter side.",
+            f"Lost in all: {_lost(figures)}.",
+            _INTERVALS,
+        )
+    return Grid(title, columns, tuple(rows), notes, total=every)
+
+
+def _branch_row(figures: _Figures, by: By, group: int | None) -> tuple[Cell, ...]:
+    pairs = figures.line("step_controlled", "same_share", by, group)
+    lost = [figures.line("branches", outcome, by, group) for outcome in _LOST]
+    return (
+        Cell("all" if group is None else str(group), style="bold"),
+        _number(figures.line("branches", "correct", by, group)),
+        figures.cell("branches", "correct", by, group),
+        Cell(percent(sum(line.value for line in lost if line is not None))),
+        _number(pairs),
+        figures.cell("step_controlled", "wrong_at_once", by, group),
+        figures.cell("step_controlled", "same_share", by, group),
     )
-    return Grid(title, columns, tuple(rows), notes)
+
+
+def _lost(figures: _Figures) -> str:
+    parts = ((outcome, figures.line("branches", outcome)) for outcome in _LOST)
+    return ", ".join(f"{name} {_written(line).line} %" for name, line in parts if line is not None)
 
 
 def _number(line: QualityLine | None) -> Cell:
