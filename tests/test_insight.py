@@ -114,7 +114,12 @@ def test_every_embedded_problem_has_a_worked_solution_that_reaches_its_answer() 
 # ---- finding wrong steps
 
 
-def finding(scores: list[list[float]], firsts: list[int | None]) -> Finding:
+Scores = list[list[float]]
+
+
+def finding(scores: Scores | dict[str, Scores], firsts: list[int | None]) -> Finding:
+    by_name = scores if isinstance(scores, dict) else {"a": scores}
+    rows = next(iter(by_name.values()))
     labels = [
         StepLabels(
             solution_id=f"s{n}",
@@ -123,9 +128,9 @@ def finding(scores: list[list[float]], firsts: list[int | None]) -> Finding:
             ),
             first_wrong=first,
         )
-        for n, (row, first) in enumerate(zip(scores, firsts, strict=True))
+        for n, (row, first) in enumerate(zip(rows, firsts, strict=True))
     ]
-    return Finding(labels, [f"p{n}" for n in range(len(scores))], {"a": scores}, resamples=50)
+    return Finding(labels, [f"p{n}" for n in range(len(rows))], by_name, resamples=50)
 
 
 def test_roc_auc_is_the_chance_that_a_wrong_step_scores_below_a_right_one() -> None:
@@ -148,6 +153,22 @@ def test_scores_that_know_the_first_wrong_step_find_it_always() -> None:
     (line,) = finding(scores, firsts).lines()
     assert (line.auc.value, line.first_error.value) == (1.0, 1.0)
     assert line.f1 is not None and line.f1.value == 1.0
+
+
+def test_scorers_are_compared_in_every_measure() -> None:
+    rng = np.random.default_rng(5)
+    firsts: list[int | None] = [int(rng.integers(0, 4)) if n % 2 else None for n in range(40)]
+    knows = [[-5.0 if n == first else float(n) for n in range(4)] for first in firsts]
+    guesses = rng.normal(size=(40, 4)).tolist()
+    both = finding({"knows": knows, "guesses": guesses}, firsts)
+    one, other = both.lines()
+    found = both.difference("knows", "guesses")
+    assert found.auc.value == pytest.approx(one.auc.value - other.auc.value)
+    assert one.f1 is not None and other.f1 is not None and found.f1 is not None
+    assert found.f1.value == pytest.approx(one.f1.value - other.f1.value)
+    assert max(found.auc_p, found.first_error_p, found.f1_p or 0.0) < 0.05
+    same = both.difference("guesses", "guesses")
+    assert (same.f1_p, same.first_error_p) == (1.0, 1.0)
 
 
 def test_solutions_without_a_wrong_step_cannot_be_measured() -> None:
@@ -257,8 +278,8 @@ def test_all_policies_of_a_picture_share_a_scale() -> None:
     assert shades(much, scale)[1][0] == 0.5
     drawn = [shade for step in shades(little, scale) for shade in step]
     assert max(drawn) - min(drawn) < 0.05
-    alone = rewards((0.0, 0.0))
-    assert (scale_of([alone]), shades(alone, 0.0)) == (0.0, [[0.5, 0.5]])
+    # Alone, too, what is little compared with β stays pale.
+    assert scale_of([rewards((1e-4, -1e-4))]) == 0.1 * little.beta
 
 
 def test_the_legend_of_a_picture_gives_the_numbers_of_its_scale() -> None:

@@ -54,9 +54,13 @@ def _share(estimate: Estimate | None) -> Cell:
 
 
 def _difference(found: FindingDifference) -> str:
-    auc, first = found.auc, found.first_error
-    return (
-        f"{found.a} − {found.b}: ROC-AUC {points(auc.value)} {points_interval(auc.low, auc.high)} "
-        f"{p_value(found.auc_p)}; first error {points(first.value)} "
-        f"{points_interval(first.low, first.high)} {p_value(found.first_error_p)}"
+    parts = [
+        ("ROC-AUC", found.auc, found.auc_p),
+        ("first error", found.first_error, found.first_error_p),
+        *([("F1", found.f1, found.f1_p)] if found.f1 and found.f1_p is not None else []),
+    ]
+    listed = (
+        f"{name} {points(of.value)} {points_interval(of.low, of.high)} {p_value(p)}"
+        for name, of, p in parts
     )
+    return f"{found.a} − {found.b}: {'; '.join(listed)}"

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 _PALE, _DARK = np.array([236, 244, 251]), np.array([8, 64, 129])
 _LIGHT_TEXT_FROM = 0.55
-_CLIPPED_FROM = 0.95
+_CLIPPED_FROM = 0.99
+_LEAST_CHANGE = 0.1
+"""Of a token's log-prob, in nats."""
 _COLUMNS = 58
 _LINE, _GAP = 0.26, 0.14
 """Inches of a line of text, and between steps."""
@@ -39,21 +41,20 @@ _FOOT = 0.8
 def scale_of(rows: Sequence[SolutionRewards]) -> float:
     """The reward c at which the scale of a picture ends; it goes from −c to +c.
 
-    The 95th percentile of the rewards' absolute values under all its policies, since a few tokens
-    have most of the reward: those beyond are drawn as if they had c. 0 if all rewards are.
+    The 99th percentile of the rewards' absolute values under all its policies, since a few tokens
+    have most of the reward: those beyond are drawn as if they had c. At least β/10, so that tokens
+    whose probability changed by much less than 10 % look as if it had not.
     """
     values = [abs(reward) for row in rows for step in row.steps for reward in step.rewards]
-    return float(np.quantile(values, _CLIPPED_FROM)) or max(values) if values else 0.0
+    least = _LEAST_CHANGE * max(row.beta for row in rows)
+    return max(least, float(np.quantile(values, _CLIPPED_FROM))) if values else least
 
 
 def shades(row: SolutionRewards, scale: float) -> list[list[float]]:
     """The darkness of each token by step: 0 for a reward of −`scale` and less, 1/2 for none, 1
     for +`scale` and more."""
     return [
-        [
-            0.5 + 0.5 * min(1.0, max(-1.0, reward / scale if scale else 0.0))
-            for reward in step.rewards
-        ]
+        [0.5 + 0.5 * min(1.0, max(-1.0, reward / scale)) for reward in step.rewards]
         for step in row.steps
     ]
 
@@ -104,8 +105,6 @@ def _caption(step: StepReward, n: int, low: bool, wrong: bool) -> str:
 
 def _legend(scale: float) -> list[tuple[float, str]]:
     """Darkness and number of some rewards, from the lowest to the highest."""
-    if not scale:
-        return [(0.5, "0 everywhere")]
     names = [_signed(scale * part) for part in (-1.0, -0.5, 0.5, 1.0)]
     ends = [f"≤ {names[0]}", names[1], "0", names[2], f"≥ {names[3]}"]
     return list(zip((0.0, 0.25, 0.5, 0.75, 1.0), ends, strict=True))

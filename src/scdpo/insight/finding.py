@@ -8,7 +8,7 @@ problems, since solutions of a problem are alike, and scorers are compared on th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,8 @@ class FindingLine(Record):
 class FindingDifference(Record):
     """Scorer a minus scorer b on the same solutions; p-values are two-sided.
 
-    `auc_p` is from the bootstrap, `first_error_p` from the exact McNemar test over solutions.
+    `auc_p` and `f1_p` are from the bootstrap, with the thresholds held, `first_error_p` is from the
+    exact McNemar test over solutions. `f1` is None where the lines have none.
     """
 
     a: str
@@ -64,14 +65,15 @@ class FindingDifference(Record):
     auc_p: float
     first_error: Estimate
     first_error_p: float
+    f1: Estimate | None = None
+    f1_p: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One scorer's results, as arrays over labelled steps (L) and solutions (S)."""
+    """One scorer's results: AUC on all problems and every resample (R), hits by solution (S)."""
 
-    order_L: NDArray[np.int64]
-    score_L: Floats
+    auc_R: Floats
     hit_S: NDArray[np.bool_]
     f1_hit_S: NDArray[np.bool_]
 
@@ -99,6 +101,7 @@ class Finding:
         self._first_S = np.array(
             [-1 if label.first_wrong is None else label.first_wrong for label in labels]
         )
+        self._both = 0 < int((self._first_S >= 0).sum()) < len(self._first_S)
         known = [(s, n) for s, label in enumerate(labels) for n in _known(label)]
         self._solution_L = np.array([s for s, _ in known])
         self._step_L = np.array([n for _, n in known])
@@ -113,16 +116,15 @@ class Finding:
     def lines(self) -> list[FindingLine]:
         """A line for each scorer, in the order in which they were given."""
         wrong = int((self._first_S >= 0).sum())
-        both = 0 < wrong < len(self._first_S)
         return [
             FindingLine(
                 scorer=name,
                 n_solutions=len(self._first_S),
                 n_wrong=wrong,
                 n_problems=len(self._names),
-                auc=_estimate(self._auc_R(scored)),
+                auc=_estimate(scored.auc_R),
                 first_error=_estimate(self._share_R(scored.hit_S, self._first_S >= 0)),
-                f1=_estimate(self._f1_R(scored)) if both else None,
+                f1=_estimate(self._f1_R(scored)) if self._both else None,
             )
             for name, scored in self._scored.items()
         ]
@@ -134,10 +136,11 @@ class Finding:
                 raise InputError(f"no scorer {name!r}; known: {', '.join(self._scored)}")
         one, other = self._scored[a], self._scored[b]
         wrong = self._first_S >= 0
-        auc_R = self._auc_R(one) - self._auc_R(other)
+        auc_R = one.auc_R - other.auc_R
         share_R = self._share_R(one.hit_S, wrong) - self._share_R(other.hit_S, wrong)
         only_a = int((one.hit_S & ~other.hit_S & wrong).sum())
         only_b = int((other.hit_S & ~one.hit_S & wrong).sum())
+        f1_R = self._f1_R(one) - self._f1_R(other) if self._both else None
         return FindingDifference(
             a=a,
             b=b,
@@ -145,6 +148,8 @@ class Finding:
             auc_p=_two_sided(auc_R[1:]),
             first_error=_estimate(share_R),
             first_error_p=mcnemar_exact(only_a, only_b),
+            f1=None if f1_R is None else _estimate(f1_R),
+            f1_p=None if f1_R is None else _two_sided(f1_R[1:]),
         )
 
     # ---- one scorer
@@ -156,8 +161,7 @@ class Finding:
         )
         lowest_S = np.array([int(np.argmin(row)) for row in steps])
         return _Scored(
-            order_L=np.argsort(score_L, kind="stable"),
-            score_L=score_L,
+            auc_R=self._auc_R(score_L),
             hit_S=lowest_S == self._first_S,
             f1_hit_S=self._by_threshold(steps),
         )
@@ -170,8 +174,7 @@ class Finding:
         lowest = np.unique(np.concatenate([np.minimum.accumulate(row) for row in steps]))
         picked = np.unique(np.linspace(0, len(lowest) - 1, _MAX_THRESHOLDS).astype(int))
         thresholds = [-np.inf, *lowest[picked], np.inf]
-        hit_TS = np.array([[_first_below(row, t) for row in steps] for t in thresholds])
-        hit_TS = hit_TS == self._first_S[None, :]
+        hit_TS = np.array([first_S == self._first_S for first_S in _first_below(steps, thresholds)])
         fold_S = self._fold_P[self._problem_S]
         hit_S = np.zeros(len(steps), dtype=np.bool_)
         for fold in range(_FOLDS):
@@ -189,14 +192,14 @@ class Finding:
 
     # ---- measures on all problems (entry 0) and on every resample
 
-    def _auc_R(self, scored: _Scored) -> Floats:
+    def _auc_R(self, score_L: Floats) -> Floats:
         """The chance that a wrong step scores below a right one; ties count half."""
-        score_L = scored.score_L[scored.order_L]
-        group_L = np.concatenate([[0], np.cumsum(np.diff(score_L) > 0)])
+        order_L = np.argsort(score_L, kind="stable")
+        group_L = np.concatenate([[0], np.cumsum(np.diff(score_L[order_L]) > 0)])
         starts_G = np.flatnonzero(np.diff(group_L, prepend=-1))
         cuts = range(0, len(self._weight_RP), _RESAMPLES_AT_A_TIME)
         parts = (self._weight_RP[cut : cut + _RESAMPLES_AT_A_TIME] for cut in cuts)
-        return np.concatenate([self._auc_of(part, scored.order_L, starts_G) for part in parts])
+        return np.concatenate([self._auc_of(part, order_L, starts_G) for part in parts])
 
     def _auc_of(
         self, weight_RP: Floats, order_L: NDArray[np.int64], starts_G: NDArray[np.int64]
@@ -243,9 +246,18 @@ def _known(label: StepLabels) -> list[int]:
     return [n for n, wrong in enumerate(label.wrong) if wrong is not None]
 
 
-def _first_below(row: Floats, threshold: float) -> int:
-    below = np.flatnonzero(row < threshold)
-    return int(below[0]) if len(below) else -1
+def _first_below(
+    steps: Sequence[Floats], thresholds: Sequence[float]
+) -> Iterator[NDArray[np.int64]]:
+    """For each threshold, each solution's first step below it; −1 for none."""
+    n_S = np.array([len(row) for row in steps])
+    lowest_SN = np.full((len(steps), int(n_S.max())), -np.inf)
+    for row, lowest_N in zip(steps, lowest_SN, strict=True):
+        lowest_N[: len(row)] = np.minimum.accumulate(row)
+    for threshold in thresholds:
+        # Lowest so far, step by step: those that are not below come before the first that is.
+        before_S = (lowest_SN >= threshold).sum(axis=1)
+        yield np.where(before_S < n_S, before_S, -1)
 
 
 def _divided(above: Floats, below: Floats, otherwise: float = 0.0) -> Floats:
