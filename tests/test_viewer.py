@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from viewer_runs import (
     POLICIES,
     branches,
     problem,
+    rewards,
     samples,
     solution,
     step,
@@ -87,6 +89,22 @@ def test_a_problem_comes_with_everything_about_it_and_shared_steps_once(index: I
     assert [row["text"].split()[0] for row in evaluated["rows"]] == list(POLICIES)
     with pytest.raises(InputError, match="no problem"):
         problem_details(index, N_TRAIN + N_TEST)
+
+
+def test_what_scdpo_credit_sampled_is_shown_with_its_credit(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", train=2)
+    one = samples(0)[1].model_copy(update={"id": "tiny/test/1#0", "problem_id": "tiny/test/1"})
+    shutil.rmtree(run / "credit")
+    with RunFolder(run) as folder:
+        folder.stage("credit/solutions").open({}).append([one])
+        folder.stage("credit/rewards").open({}).append([rewards(one, "scdpo", 1)])
+    index = Index(run)
+    index.refresh()
+    found = problem_details(index, index.content.problem_of["tiny/test/1"])
+    (row,) = [row["row"] for row in found["rows"] if "steps" in row]
+    assert [(c["policy"], c["row"]) for c in found["credit"]] == [("scdpo", row)]
+    tables = index.tables()
+    assert tables["names"]["stage"][tables["rows"]["stage"][row]] == "credit"
 
 
 def test_an_index_grows_with_the_files_and_starts_anew_when_a_stage_does(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ STAGES: tuple[tuple[str, Content], ...] = (
     ("branches", "solutions"),
     ("pairs/*", "pairs"),
     ("evaluations/*", "evaluations"),
+    ("credit/solutions", "solutions"),
     ("credit/rewards", "credit"),
 )
 """Stages that are shown, in the order in which their rows refer to each other."""

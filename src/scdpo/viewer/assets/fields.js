@@ -17,7 +17,7 @@ export const FIELDS = {
     row((t, r) => t.names.flags[t.rows.flags[r]])],
   answer: ["text", "the answer that was found", row((t, r) => t.rows.answer[r])],
   attempt: ["number", "which attempt it was", row((t, r) => t.rows.attempt[r])],
-  stage: ["text", "solutions, imports, branches or evaluations", row((t, r) => t.stage(r))],
+  stage: ["text", "solutions, imports, branches, evaluations or credit (sampled by `scdpo credit`)", row((t, r) => t.stage(r))],
   policy: ["text", "the policy that wrote it", row((t, r) => t.policy(r))],
   id: ["text", "id of the solution", row((t, r) => t.rows.id[r])],
   side: ["text", "chosen or rejected in some pair, or none", row(sideOf)],
