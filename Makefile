@@ -16,8 +16,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: setup setup-dev demo view test attacks check docs wheel format clean \
         bench-engine bench-path bench-sft bench-replay bench-resume \
-        bench-sandbox bench-sandbox-before bench-clones bench-soak bench-grading bench-training bench-gpu bench-viewer \
-        bench-plan bench-memory bench-scale
+        bench-sandbox bench-sandbox-before bench-clones bench-soak bench-grading \
+        bench-grading-speed bench-training bench-gpu bench-viewer bench-plan bench-memory bench-scale
 
 setup: .venv/base.done
 
@@ -131,6 +131,10 @@ DATA ?= ../shared/data
 
 bench-grading: setup
 	$(BIN)/python benchmarks/grading.py $(DATA)
+
+# The grader of a checkout of another version, in the folder BEFORE, beside this one's.
+bench-grading-speed: setup
+	$(BIN)/python benchmarks/grading_speed.py $(BEFORE) $(DATA)
 
 clean:
 	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache

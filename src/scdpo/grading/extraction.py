@@ -114,7 +114,7 @@ def _final_answer(text: str) -> str | None:
         readers += [_announced, _headed] if "#" in text or "**" in text else [_announced]
     if 'answer"' in words or "answer'" in words or "answer\\" in words:
         readers.append(_keyed)
-    stated = [one for read in readers if (one := read(text)) is not None]
+    stated = [said for read in readers if (said := read(text)) is not None]
     if stated:
         return max(stated)[1]
     return _chosen(text) or conclusion(text)
