@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from distributed_worker import PAIRS
+from marks import thorough
 from scdpo.pipeline.recipe import load_recipe
 from scdpo.pipeline.run import Run
 from scdpo.policies import load_policy
@@ -115,9 +116,6 @@ def weights(path: Path) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-thorough = pytest.mark.skipif(
-    not os.environ.get("THOROUGH"), reason="another case covers most of it; THOROUGH=1 runs it too"
-)
 CASES = [
     pytest.param("ddp", {}, "MULTI_CPU", 1.0, id="ddp"),
     pytest.param(
@@ -174,7 +172,14 @@ def test_selective_checkpointing_is_refused_where_it_would_fail(
     assert "gradient_checkpointing: selective does not work with DeepSpeed" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp", pytest.param("deepspeed", marks=needs_deepspeed)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("ddp", marks=thorough),
+        "fsdp",
+        pytest.param("deepspeed", marks=[needs_deepspeed, thorough]),
+    ],
+)
 def test_two_processes_that_were_killed_go_on(kind: str, policy: Path, tmp_path: Path) -> None:
     settings = config()
     alone(policy, tmp_path / "one", settings)

@@ -13,6 +13,7 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from marks import thorough
 from scdpo.errors import DataError, InputError, PolicyError, ScdpoError, StoreError
 from scdpo.policies import Policy, load_policy, save_policy
 from scdpo.records import Step
@@ -177,8 +178,16 @@ def test_trees_train_what_pairs_do(policy: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, which it hides elsewhere
-# Each combination takes a compiler a minute and more, so each setting comes once.
-@pytest.mark.parametrize(("attention", "again"), [("paths", False), ("sdpa", "selective")])
+# Each combination takes a compiler a minute and more.
+@pytest.mark.parametrize(
+    ("attention", "again"),
+    [
+        ("paths", "selective"),
+        pytest.param("sdpa", False, marks=thorough),
+        pytest.param("paths", False, marks=thorough),
+        pytest.param("sdpa", "selective", marks=thorough),
+    ],
+)
 def test_a_compiled_decoder_trains_the_same(
     attention: str, again: bool | str, policy: Path, tmp_path: Path
 ) -> None:
