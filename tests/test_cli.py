@@ -243,7 +243,7 @@ def test_a_mended_policy_is_taken(tmp_path: Path, capsys: Capture) -> None:
     assert message.startswith(f"{policy}: its model cannot be read: Error while deserializing")
     shutil.rmtree(policy)
     copy_policy(policy)
-    succeed("evaluate", "out")
+    succeed("evaluate", "out", "--recipe", path)
 
 
 # ---- run folders

@@ -102,7 +102,7 @@ def launched(
         env=os.environ | kinds[kind] | {"OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -163,6 +163,7 @@ def test_two_processes_train_what_one_does(
 
 
 @needs_deepspeed
+@thorough
 def test_selective_checkpointing_is_refused_where_it_would_fail(
     policy: Path, tmp_path: Path
 ) -> None:
@@ -235,10 +236,6 @@ def test_commands_that_train_can_be_launched_as_several_processes(tmp_path: Path
     assert done.stderr.count("next      scdpo evaluate") == 1
     logs = [losses(folder / "policies/dpo") for folder in (one, two)]
     assert logs[1] == pytest.approx(logs[0], abs=1e-5)
-    again = torchrun("train", str(two), "--method", "dpo", "--redo")
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert losses(two / "policies/dpo") == logs[1]
-
     done = torchrun("sft", str(two), "--out", str(tmp_path / "sft-two"))
     assert done.returncode == 0, done.stderr[-3000:]
     both = SFTReport.model_validate_json((tmp_path / "sft-two/report.json").read_bytes())

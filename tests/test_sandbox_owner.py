@@ -152,7 +152,9 @@ time.sleep(0.7)
 
 
 START = """
-import sys, tempfile
+import signal, sys, tempfile
+for number in (signal.SIGHUP, signal.SIGQUIT):  # as under nohup they would be ignored
+    signal.signal(number, signal.SIG_DFL)
 tempfile.tempdir = sys.argv[1]
 from scdpo.sandbox import ProcessSandbox
 print("starting", flush=True)

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdpo.errors import DataError, RunLocked, StorageFull, StoreError
-from scdpo.records import Problem, Record, Solution, Step, Verdict, pack_logps
+from scdpo.records import Problem, Record, Solution, SolutionHead, Step, Verdict, pack_logps
 from scdpo.store import (
     Manifest,
     RunFolder,
@@ -55,6 +55,12 @@ def shard(run: Path) -> Path:
 
 
 # ---- rows
+
+
+def test_the_keys_of_a_solution_keep_their_order() -> None:
+    first = ["id", "problem_id", "dataset", "question", "format", "policy", "prompt", "prompt_ids"]
+    assert list(Solution.model_fields)[: len(first)] == first
+    assert set(SolutionHead.model_fields) < set(Solution.model_fields)
 
 
 def test_rows_come_back_and_a_finished_stage_stays_finished(tmp_path: Path) -> None:

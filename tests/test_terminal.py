@@ -58,6 +58,6 @@ def test_a_counter_stands_under_its_bar(
         work(shown)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     bar, counter = plain.replace("\r", "\n").strip().splitlines()[-2:]
-    assert re.fullmatch(r"sample +━{28} +3/3 0:00:?\d* *", bar)
+    assert re.fullmatch(r"sample +━{16} +3/3 0:00:?\d* *", bar)
     assert re.fullmatch(r"  solutions +11 *", counter)
     assert bar.index("3/3") + 3 == counter.index("11") + 2, "numbers end in one column"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -175,10 +175,11 @@ def mean_logp(steps: Sequence[Step]) -> float | None:
 class _Placed:
     """What decides which side of a pair a solution may take."""
 
-    finish: Finish
-    answer: str | None
-    verdict: Verdict
-    flags: tuple[str, ...]
+    if TYPE_CHECKING:  # else pydantic takes them for fields, before those of the record
+        finish: Finish
+        answer: str | None
+        verdict: Verdict
+        flags: tuple[str, ...]
 
     def side(self, *, truncated_is_wrong: bool = False) -> Side | None:
         """The side of a preference pair that this solution may take, if any (`placement`)."""
