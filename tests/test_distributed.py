@@ -136,7 +136,7 @@ CASES = [
         "DEEPSPEED",
         0.5,
         id="zero3, lora, checkpointing",
-        marks=needs_deepspeed,
+        marks=[needs_deepspeed, thorough],
     ),
 ]
 
