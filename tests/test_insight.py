@@ -28,7 +28,7 @@ from scdpo.insight.rewards import SolutionRewards, StepReward, token_rewards, to
 from scdpo.policies import load_policy
 from scdpo.problems.embedded import load_embedded
 from scdpo.records import CORRECT, Problem, Solution, Step
-from scdpo.store import read_jsonl
+from scdpo.store import read_jsonl, write_jsonl
 from scdpo.training import train
 from small_runs import succeed, write_recipe, write_recorded
 from tiny_pairs import make_pair, make_policy
@@ -333,6 +333,15 @@ def test_the_credit_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     succeed("credit", "run", "--attempts", "2", "--draw", "x.svg")
     rows = list(read_jsonl(tmp_path / "run/credit/rewards/rows-00000.jsonl", SolutionRewards))
     assert {row.policy for row in rows} == {"dpo"}
+    imported = next(Path("run/imports").glob("*/rows-00000.jsonl"))
+    assert "two files" in fails("credit", "run", "--solutions", imported, "--processbench", "x")
+    succeed("credit", "run", "--solutions", imported, "--limit", "2")
+    (kept,) = Path("run/credit").glob("*rows_00000/rows-00000.jsonl")
+    assert len(list(read_jsonl(kept, SolutionRewards))) == 2
+    first, *_ = read_jsonl(imported, Solution)
+    other = first.model_copy(update={"format": "plain"})
+    write_jsonl("other.jsonl", [other])
+    assert "in format 'plain', not 'blocks'" in fails("credit", "run", "--solutions", "other.jsonl")
     assert "attempts" in fails("credit", "run", "--attempts", "1")
     succeed("credit", "run", "--attempts", "1", "--redo")
     # Other commands know its stages: reports list them, and a changed recipe is compared with them.

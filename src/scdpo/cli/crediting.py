@@ -11,6 +11,7 @@ import typer
 
 from scdpo.cli.app import RedoOption, RunPath, app, opened
 from scdpo.cli.tables import console
+from scdpo.errors import InputError
 
 if TYPE_CHECKING:
     from scdpo.insight import SolutionRewards
@@ -43,6 +44,13 @@ def credit(
             show_default="own solutions",
         ),
     ] = None,
+    solutions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Use the solutions of a file of rows as in RUN/solutions.",
+            show_default="own solutions",
+        ),
+    ] = None,
     by: Annotated[
         Measure, typer.Option(help="A step's score: mean, total or lowest of its tokens' rewards.")
     ] = Measure.lowest,
@@ -56,22 +64,30 @@ def credit(
     """Show which tokens a run's policies reward, and measure whether that finds wrong steps.
 
     The reward of a token is β log π(token) − β log π_ref(token) (arXiv 2407.00782, Eq. 7). The
-    solutions are sampled on test questions, or come from a ProcessBench file; which steps are
-    wrong is known for the embedded problems and for ProcessBench. Rows are kept in RUN/credit;
+    solutions are sampled on test questions, or come from a file; which steps are wrong is known
+    for the embedded problems and for ProcessBench. Rows are kept in RUN/credit;
     other --attempts or another --limit need --redo.
     """
     from scdpo.insight.drawing import check_drawable, in_terminal
     from scdpo.insight.drawing import draw as draw_picture
-    from scdpo.pipeline.credit import credit_on_own_solutions, credit_on_processbench
+    from scdpo.pipeline.credit import (
+        credit_on_file,
+        credit_on_own_solutions,
+        credit_on_processbench,
+    )
     from scdpo.pipeline.credit_table import credit_table
 
+    if processbench is not None and solutions is not None:
+        raise InputError("--processbench and --solutions are two files; give one")
     if draw is not None:
         check_drawable(draw)
     with opened(path, None, redo="credit" if redo else None) as (run, terminal):
-        if processbench is None:
-            made = credit_on_own_solutions(run, attempts=attempts, limit=limit, by=by.value)
-        else:
+        if processbench is not None:
             made = credit_on_processbench(run, processbench, limit=limit, by=by.value)
+        elif solutions is not None:
+            made = credit_on_file(run, solutions, limit=limit, by=by.value)
+        else:
+            made = credit_on_own_solutions(run, attempts=attempts, limit=limit, by=by.value)
         terminal.settle()
         shown = _drawn(made.rewards)
         for solution_id in [s for s in made.first_wrong if s in shown][:show]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +31,7 @@ from scdpo.pipeline.sources import NO_ORACLE, problems_with_oracle
 from scdpo.policies import load_policy
 from scdpo.records import CORRECT, WRONG, Solution, Step, WorkedStep
 from scdpo.sampling import count_solutions, sample_solutions
-from scdpo.store import Stage, file_hash
+from scdpo.store import Stage, file_hash, read_jsonl
 
 if TYPE_CHECKING:
     from scdpo.pipeline.run import Run
@@ -104,9 +105,38 @@ def credit_on_processbench(run: Run, path: Path, *, limit: int | None, by: By) -
     run.watcher.note("credit", f"{len(fit)} of {len(rows)} solutions in {path} can be used")
     if not fit:
         raise InputError(f"{path}: no solution fits into the policies' context")
-    name = f"credit/{re.sub(r'[^A-Za-z0-9]+', '_', f'{path.parent.name}-{path.stem}')}"
-    rewards = rewards_of(run, name, fit, f"{file_hash(path)} {limit}")
+    rewards = rewards_of(run, _stage_of(path), fit, f"{file_hash(path)} {limit}")
     return _measured(rewards, [human_labels(row) for row in rows], by)
+
+
+def credit_on_file(run: Run, path: Path, *, limit: int | None, by: By) -> Credit:
+    """Rewards of the solutions in a file of `Solution` rows, such as one of a run folder's.
+
+    Their steps are labelled where they are solutions of embedded problems. Those that do not fit
+    into the policies' context are left out and counted in a note. Raises InputError for rows in
+    another format than the run's, and DataError.
+    """
+    rows = [row for row in islice(read_jsonl(path, Solution), limit) if row.steps]
+    name = run.services.format(run.initial_policy).name
+    if other := next((row for row in rows if row.format != name), None):
+        raise InputError(f"{path}: solution {other.id} is in format {other.format!r}, not {name!r}")
+    reference = load_policy(run.initial_policy)
+    fit = [row for row in rows if fits(row, reference)]
+    run.watcher.note("credit", f"{len(fit)} of {len(rows)} solutions in {path} can be used")
+    if not fit:
+        raise InputError(f"{path}: no solution fits into the policies' context")
+    rewards = rewards_of(run, _stage_of(path), fit, f"{file_hash(path)} {limit}")
+    known = problems_with_oracle(run.recipe, "test") | problems_with_oracle(run.recipe, "train")
+    labels = [oracle(known[row.problem_id], row) for row in fit if row.problem_id in known]
+    if not labels:
+        every = tuple(rewards.rows(SolutionRewards))
+        return Credit(by, every, {}, rewards.path, unlabelled=NO_ORACLE)
+    return _measured(rewards, labels, by)
+
+
+def _stage_of(path: Path) -> str:
+    """The stage of the rewards of a file's solutions."""
+    return f"credit/{re.sub(r'[^A-Za-z0-9]+', '_', f'{path.parent.name}-{path.stem}').strip('_')}"
 
 
 def sample_for_credit(run: Run, attempts: int, limit: int | None) -> Stage:
