@@ -64,6 +64,7 @@ def test_lines_say_speed_and_end(
     report(80, 300)
     clock.now += 3600
     report(300, 300)
+    report(300, 300)
     assert capsys.readouterr().err.splitlines() == [
         "sample: 80 of 300 after 1:00, 30/min, 7:20 left",
         "sample: 300 of 300 after 1:01:00",

@@ -144,6 +144,8 @@ class _Lines:
         self._counted = ""
 
     def __call__(self, done: int, total: int) -> None:
+        if done >= total and self._state == (done, total):
+            return  # the end has been said
         self._state = (done, total)
         now = time.monotonic()
         # What was done before the first report may be from an earlier process.
